@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-# The vocabulary of the English-only models; multilingual ones have one more text token, then one per language beyond 99.
+# The vocabulary of English-only models; multilingual ones have one text token more, and large-v3 also one language.
 ENGLISH_VOCABULARY = 51864
 
 
@@ -41,7 +41,7 @@ class WhisperConfig:
                 raise ValueError(f"n_{side}_state {width} is not a multiple of n_{side}_head {heads}")
         if self.n_audio_state != self.n_text_state:
             raise ValueError(
-                f"n_audio_state {self.n_audio_state} and n_text_state {self.n_text_state} differ; cross-attention needs them equal"
+                f"n_audio_state {self.n_audio_state} and n_text_state {self.n_text_state} differ; expected them equal"
             )
         for layer, head in self.alignment_heads:
             if not (0 <= layer < self.n_text_layer and 0 <= head < self.n_text_head):
@@ -52,12 +52,12 @@ class WhisperConfig:
 
     @property
     def is_multilingual(self) -> bool:
-        """Whether the model knows languages other than English, and translation."""
-        return self.n_vocab > ENGLISH_VOCABULARY
+        """Whether the model knows languages other than English, and translation; the vocabulary's size alone tells."""
+        return self.n_vocab != ENGLISH_VOCABULARY
 
     @property
     def num_languages(self) -> int:
-        """Number of language tokens in the vocabulary: 99, or 100 with Cantonese (English-only models reserve 99 too)."""
+        """Language tokens in the vocabulary: 99, or 100 with Cantonese. English-only models reserve 99 too."""
         return max(99, self.n_vocab - ENGLISH_VOCABULARY + 98)
 
     @classmethod
@@ -95,18 +95,12 @@ class WhisperConfig:
             The heads of the official model of the same dimensions; with none, all heads of the upper half of the
             decoder, which is what openai/whisper does.
         """
-        matches = [
-            m
-            for m in OFFICIAL_MODELS
-            if replace(self.official(m), alignment_heads=()) == replace(self, alignment_heads=())
-        ]
+        sizes = replace(self, alignment_heads=())
+        matches = [model for model in OFFICIAL_MODELS if replace(self.official(model), alignment_heads=()) == sizes]
         if matches:
-            chosen = name if name in matches else matches[-1]
-            return replace(self, alignment_heads=_ALIGNMENT_HEADS[chosen])
-        upper = range(self.n_text_layer // 2, self.n_text_layer)
-        return replace(
-            self, alignment_heads=tuple((layer, head) for layer in upper for head in range(self.n_text_head))
-        )
+            return replace(self, alignment_heads=_ALIGNMENT_HEADS[name if name in matches else matches[-1]])
+        layers, heads = range(self.n_text_layer // 2, self.n_text_layer), range(self.n_text_head)
+        return replace(self, alignment_heads=tuple((layer, head) for layer in layers for head in heads))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
