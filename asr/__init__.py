@@ -1,0 +1,1 @@
+"""Speech recognition: Whisper on the streaming runtime."""

@@ -1,0 +1,192 @@
+"""One stream, sans-I/O: packets in, events out; no sockets, no threads, no clock but audio time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from loquent.speech.events import Event, Failure, Marker
+from loquent.speech.inbox import Inbox
+from loquent.speech.state import State
+from loquent.speech.streaming import Chunk
+
+if TYPE_CHECKING:
+    from loquent.speech.engine import Engine
+
+
+class Memo(Protocol):
+    """What a task remembers of one stream on the host (hypotheses, options): a dataclass of JSON-able values."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class StreamingTask(Protocol):
+    """What an engine drives: a model with a pool of slots."""
+
+    sample_rate: int
+
+    def initial_state(self, slots: int) -> State:
+        """Pool of ``slots`` streams."""
+
+    def start(self, **options: Any) -> Memo:
+        """Check a new stream's options."""
+
+    def restore(self, values: dict[str, Any]) -> Memo:
+        """Inverse of ``Memo.to_dict``."""
+
+    def samples_wanted(self, memo: Memo) -> int:
+        """Number of samples (at ``sample_rate``) that the stream's next step takes."""
+
+    def step(self, samples: Chunk, state: State, rows: Tensor, memos: list[Memo]) -> list[list[Event]]:
+        """Advance streams by one step each; returns every stream's new events."""
+
+
+class SessionClosed(RuntimeError):
+    """A packet was pushed to a session that has ended."""
+
+
+class Session:
+    """One stream of an `Engine`; made by `Engine.open` or by a task's ``session()``.
+
+    `push` and `finish` are all most callers need. A server that steps many sessions together uses `feed`, `end` and `drain`
+    and leaves the stepping to `Engine.step`.
+    """
+
+    def __init__(self, engine: Engine, stream: str, memo: Memo, inbox: Inbox, slot: int) -> None:
+        self.engine, self.stream, self.memo, self.inbox, self.slot = engine, stream, memo, inbox, slot
+        self.sequence = 0
+        self.markers: list[tuple[int, str]] = []  # (native samples received before it, id)
+        self.done = False  # the last step has been made: nothing more will come
+        self.busy = False  # its slot is in a batch under way
+        self._outbox: list[Event] = []
+
+    def push(self, packet: np.ndarray | bytes) -> list[Event]:
+        """Feed a packet of any size and return what it brought about.
+
+        Args:
+            packet: int16 or float32 in [-1, 1], (samples,) or (samples, channels), or PCM16 bytes, at the session's rate.
+
+        Raises:
+            SessionClosed: after `finish`.
+            ValueError: wrong dtype, channel count or NaN; the packet is dropped whole and the stream can go on.
+        """
+        self.feed(packet)
+        self.engine.run(self)
+        return self.drain()
+
+    def finish(self) -> list[Event]:
+        """End the stream and return every event still to come; the slot is free afterwards."""
+        self.end()
+        self.engine.run(self)
+        return self.drain()
+
+    def marker(self, id: str) -> list[Event]:
+        """Ask for a `Marker` event once everything pushed so far has been processed."""
+        self._check_open()
+        self.markers.append((self.inbox.received, id))
+        self.flush_markers()
+        return self.drain()
+
+    def feed(self, packet: np.ndarray | bytes) -> None:
+        """Buffer a packet without stepping."""
+        self._check_open()
+        self.inbox.push(packet)
+
+    def end(self) -> None:
+        """Say that no packet follows, without stepping."""
+        self._check_open()
+        self.inbox.end()
+
+    def drain(self) -> list[Event]:
+        """Return the events made since the last call."""
+        events, self._outbox = self._outbox, []
+        return events
+
+    def close(self) -> None:
+        """Drop the stream without processing what is buffered, and free its slot."""
+        self.engine.release(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next step's samples are there."""
+        return not (self.done or self.busy) and self.inbox.available(self.engine.task.samples_wanted(self.memo))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state: the model's slot and the audio that waits."""
+        return self.engine.bytes_per_slot + self.inbox.raw.nbytes + self.inbox.tail.nbytes
+
+    def emit(self, events: list[Event]) -> None:
+        """Stamp events and put them into the outbox (called by the engine)."""
+        now = self.inbox.taken / self.inbox.model_rate
+        for event in events:
+            self._outbox.append(
+                dataclasses.replace(event, stream=self.stream, sequence=self.sequence, emission_time=now)
+            )
+            self.sequence += 1
+
+    def flush_markers(self) -> None:
+        """Emit the markers whose audio has been processed."""
+        reached = self.inbox.received if self.done else self.inbox.resampled
+        while self.markers and self.markers[0][0] <= reached:
+            self.emit([Marker(id=self.markers.pop(0)[1])])
+
+    def fail(self, code: str, message: str) -> None:
+        """End the stream with a `Failure`."""
+        self.emit([Failure(code=code, message=message)])
+        self.engine.release(self)
+
+    def snapshot(self) -> bytes:
+        """The whole stream as bytes, to be continued by `Engine.restore` here or in another process.
+
+        Take it between steps. Events that were not drained belong to the old session and are not included.
+        """
+        if self.done or self.busy:
+            raise SessionClosed("cannot take a snapshot of a session that has ended or is in the middle of a step")
+        tensors = {f"state.{k}": v.contiguous() for k, v, _ in self.engine.state.gather([self.slot]).leaves()}
+        tensors |= {f"resampler.{k}": v.contiguous() for k, v, _ in self.inbox.resampler_state.leaves()}
+        tensors |= {"raw": torch.from_numpy(self.inbox.raw.copy()), "tail": torch.from_numpy(self.inbox.tail.copy())}
+        inbox = {k: getattr(self.inbox, k) for k in _INBOX_FIELDS}
+        header = {"stream": self.stream, "sequence": self.sequence, "markers": self.markers, "inbox": inbox}
+        return safetensors.torch.save(tensors, {"session": json.dumps(header | {"memo": self.memo.to_dict()})})
+
+    def _check_open(self) -> None:
+        if self.inbox.ended or self.done:
+            raise SessionClosed(f"session '{self.stream}' has ended; open another one for more audio")
+
+
+_INBOX_FIELDS = ("sample_rate", "channels", "received", "resampled", "taken", "ended")
+
+
+def read_snapshot(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split a snapshot into its header and tensors.
+
+    Raises:
+        ValueError: the bytes are not a snapshot.
+    """
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["session"])
+        return header, safetensors.torch.load(data)
+    except Exception as error:
+        raise ValueError(f"not a session snapshot: {error}") from error
+
+
+def restore_session(session: Session, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Overwrite a fresh session's slot, inbox and counters with a snapshot's."""
+    for name in _INBOX_FIELDS:
+        setattr(session.inbox, name, header["inbox"][name])
+    session.inbox.raw, session.inbox.tail = tensors.pop("raw").numpy(), tensors.pop("tail").numpy()
+    for prefix, target in (("state.", session.engine.state.gather([session.slot])), ("resampler.", session.inbox.resampler_state)):
+        part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        target.from_bytes(safetensors.torch.save(part))
+        if prefix == "state.":
+            session.engine.state.scatter([session.slot], target)
+    session.sequence = header["sequence"]
+    session.markers = [(position, id) for position, id in header["markers"]]

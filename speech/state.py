@@ -1,0 +1,115 @@
+"""Streaming state as an ordinary value: a dataclass of tensors with the stream (slot) axis first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+def initial(value: float) -> Any:
+    """Field of a `State` whose rows start at ``value`` rather than at zero."""
+    return dataclasses.field(metadata={"initial": value})
+
+
+@dataclass
+class State:
+    """Base of every streaming state.
+
+    Subclasses are dataclasses whose fields are tensors of shape (S, ...), other states, or tuples of states; S is the number
+    of slots. Because it is only tensors, a stream can be cloned, moved, saved, rolled back and batched by indexing.
+    """
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Tensor, float]]:
+        """Yield (dotted name, tensor, initial value) for every tensor, nested states included."""
+        for field in dataclasses.fields(self):
+            value, name = getattr(self, field.name), prefix + field.name
+            if isinstance(value, Tensor):
+                yield name, value, field.metadata.get("initial", 0)
+            elif isinstance(value, State):
+                yield from value.leaves(name + ".")
+            else:
+                for index, part in enumerate(value):
+                    yield from part.leaves(f"{name}.{index}.")
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a state of the same structure with ``function`` applied to every tensor."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            return value.map(function) if isinstance(value, State) else tuple(apply(part) for part in value)
+
+        return type(self)(**{field.name: apply(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
+    @property
+    def slots(self) -> int:
+        """Number of streams this state has room for."""
+        return next(self.leaves())[1].shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors in bytes; constant over the life of a stream."""
+        return sum(tensor.numel() * tensor.element_size() for _, tensor, _ in self.leaves())
+
+    def gather(self, rows: Tensor | list[int]) -> Self:
+        """Copy the given slots out, in order."""
+        return self.map(lambda tensor: tensor[_index(rows, tensor)])
+
+    def scatter(self, rows: Tensor | list[int], part: Self) -> None:
+        """Write ``part`` (as `gather` returned it) into the given slots, in place."""
+        for (name, mine, _), (_, theirs, _) in zip(self.leaves(), part.leaves(), strict=True):
+            if mine.shape[1:] != theirs.shape[1:]:
+                raise ValueError(f"state '{name}' has rows of shape {tuple(mine.shape[1:])}, got {tuple(theirs.shape[1:])}")
+            mine[_index(rows, mine)] = theirs.to(mine.device, mine.dtype)
+
+    def reset(self, rows: Tensor | list[int] | None = None) -> None:
+        """Return the given slots (all by default) to the start of a stream, in place."""
+        for _, tensor, value in self.leaves():
+            if rows is None:
+                tensor.fill_(value)
+            else:
+                tensor[_index(rows, tensor)] = torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
+
+    def clone(self) -> Self:
+        """Copy every tensor."""
+        return self.map(Tensor.clone)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the state on another device (the same tensors where they are there already)."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def to_bytes(self) -> bytes:
+        """Serialise to safetensors; `from_bytes` of a state of the same structure reads it on any process."""
+        return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor, _ in self.leaves()})
+
+    def from_bytes(self, data: bytes) -> None:
+        """Overwrite every tensor with the values in ``data``; nothing is changed when names, shapes or dtypes differ.
+
+        Raises:
+            ValueError: the data belongs to a state of another structure.
+        """
+        try:
+            loaded = safetensors.torch.load(data)
+        except Exception as error:
+            raise ValueError(f"not a saved state: {error}") from error
+        mine = {name: tensor for name, tensor, _ in self.leaves()}
+        if loaded.keys() != mine.keys():
+            raise ValueError(f"saved state has tensors {sorted(loaded)}, expected {sorted(mine)}: was it another model?")
+        for name, tensor in mine.items():
+            if loaded[name].shape != tensor.shape or loaded[name].dtype != tensor.dtype:
+                raise ValueError(
+                    f"saved '{name}' is {loaded[name].dtype} {tuple(loaded[name].shape)}, "
+                    f"expected {tensor.dtype} {tuple(tensor.shape)}"
+                )
+        for name, tensor in mine.items():
+            tensor.copy_(loaded[name])
+
+
+def _index(rows: Tensor | list[int], tensor: Tensor) -> Tensor:
+    return torch.as_tensor(rows, dtype=torch.long, device=tensor.device)
