@@ -1,0 +1,37 @@
+"""One step of a streaming depthwise causal convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def depthwise_conv_step(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
+    """Convolve the new steps of B streams with their past, then remember the last K - 1 of them::
+
+        out[t, c] = bias[c] + Σ_i weight[c, i] · s[t + i, c]   with s = (tail[rows[b]], x[b])
+
+    Args:
+        x: (B, T, C) new steps; what lies beyond a row's length is ignored.
+        weight: (C, K).
+        bias: (C,) or None.
+        tail: (S, K - 1, C) pool of the last inputs of each stream, oldest first, updated in place; zeros at the start.
+        rows: (B,) int64, each row's slot in the pool; no slot may occur twice.
+        length: (B,) int64, valid steps of each row, 0 … T.
+
+    Returns:
+        (B, T, C), zero beyond a row's length: what `torch.nn.functional.conv1d` gives after K - 1 steps of padding on the left.
+    """
+    return _reference(x, weight, bias, tail, rows, length)
+
+
+def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
+    steps, context = x.shape[1], tail.shape[1]
+    valid = (torch.arange(steps, device=x.device) < length[:, None])[:, :, None]
+    signal = torch.cat([tail[rows].to(x.dtype), torch.where(valid, x, 0)], dim=1)
+    out = torch.zeros_like(x) if bias is None else bias.expand_as(x)
+    for tap in range(context + 1):
+        out = out + weight[:, tap] * signal[:, tap : tap + steps]
+    recent = (length[:, None] + torch.arange(context, device=x.device))[:, :, None].expand(-1, -1, x.shape[2])
+    tail[rows] = signal.detach().gather(1, recent).to(tail.dtype)
+    return torch.where(valid, out, 0)

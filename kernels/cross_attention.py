@@ -1,0 +1,42 @@
+"""Attention of decoder steps over cached encoder frames that several streams may share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_attention(
+    q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, *, heads: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Attend from B rows of queries to the first frames[b] keys of slot rows[b]::
+
+        w[b, h, t, j] = softmax_j<frames[b] (q[b, t, h] · k[rows[b], h, j] / √D)
+        out[b, t, h]  = Σ_j w[b, h, t, j] v[rows[b], h, j]
+
+    Args:
+        q: (B, T, H, D) queries.
+        cache_k, cache_v: (S, H, R, D) pool of keys and values, only read.
+        rows: (B,) int64, each row's slot; rows may share one (the hypotheses of a beam do).
+        frames: (B,) int64, valid keys of each row, 0 … R.
+        heads: (N,) int64, heads whose weights are wanted too, for alignment.
+
+    Returns:
+        (B, T, H, D), zero for a row without frames; and w of the given heads, (B, N, T, R), zero from frames[b] on, or None.
+    """
+    return _reference(q, cache_k, cache_v, rows, frames, heads)
+
+
+def _reference(
+    q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    k, v, q = cache_k[rows], cache_v[rows], q.transpose(1, 2)
+    valid = (torch.arange(k.shape[2], device=q.device) < frames[:, None])[:, None, None]
+    some = (frames > 0)[:, None, None, None]
+    out = torch.where(some, F.scaled_dot_product_attention(q, k, v, valid), 0).transpose(1, 2)
+    if heads is None:
+        return out, None
+    scores = (q[:, heads] @ k[:, heads].transpose(2, 3)).float() * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~valid, -torch.inf).softmax(-1)
+    return out, torch.where(some, weights, 0)
