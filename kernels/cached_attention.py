@@ -72,6 +72,18 @@ def attention_mask(query: Tensor, key: Tensor, block: int, left: int | None, sin
     return seen if left is None else seen & ((key >= start - left) | (key < sinks))
 
 
+def remember(cache: Tensor, new: Tensor, rows: Tensor, position: Tensor, length: Tensor, sinks: int = 0) -> None:
+    """Write a row's valid steps of ``new`` (B, T, H, D) into its ring of ``cache`` (S, H, R, D), in place."""
+    if new.shape[1] == 0:
+        return
+    # Every entry takes the newest step that maps to it: no order of writes to depend on, and shapes stay static.
+    source = ring_contents(position + length, cache.shape[2], sinks) - position[:, None]
+    fresh = (source >= 0)[:, None, :, None]
+    old = cache[rows]
+    index = source.clamp(0, new.shape[1] - 1)[:, None, :, None].expand_as(old)
+    cache[rows] = torch.where(fresh, new.detach().transpose(1, 2).gather(2, index), old)
+
+
 def _reference(
     q: Tensor,
     k: Tensor,
@@ -92,18 +104,11 @@ def _reference(
     key = torch.cat([ring_contents(position, ring, sinks), torch.where(valid, query, -1)], dim=1)
 
     # Whatever lies beyond a row's length may be NaN, which a weight of zero would not silence.
-    q, k, v = (torch.where(valid[:, :, None, None], x, 0).transpose(1, 2) for x in (q, k, v))
-    old_k, old_v = cache_k[rows], cache_v[rows]
-    mask = attention_mask(query, key, block, left, sinks)
-    out = F.scaled_dot_product_attention(
-        q, torch.cat([old_k, k.to(old_k.dtype)], dim=2), torch.cat([old_v, v.to(old_v.dtype)], dim=2), mask[:, None]
-    ).transpose(1, 2)
-
-    # Every entry takes the newest key that maps to it: no order of writes to depend on, and shapes stay static.
-    if steps:
-        source = ring_contents(position + length, ring, sinks) - position[:, None]
-        fresh = (source >= 0)[:, None, :, None]
-        source = source.clamp(min=0)[:, None, :, None].expand_as(old_k)
-        cache_k[rows] = torch.where(fresh, k.detach().to(old_k.dtype).gather(2, source), old_k)
-        cache_v[rows] = torch.where(fresh, v.detach().to(old_v.dtype).gather(2, source), old_v)
+    q, k, v = (torch.where(valid[:, :, None, None], x, 0) for x in (q, k, v))
+    keys = torch.cat([cache_k[rows], k.transpose(1, 2)], dim=2)
+    values = torch.cat([cache_v[rows], v.transpose(1, 2)], dim=2)
+    mask = attention_mask(query, key, block, left, sinks)[:, None]
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, mask).transpose(1, 2)
+    remember(cache_k, k, rows, position, length, sinks)
+    remember(cache_v, v, rows, position, length, sinks)
     return torch.where(valid[:, :, None, None], out, 0)

@@ -1,0 +1,191 @@
+"""Streaming self-attention over a ring of cached keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loquent.kernels.cached_attention import attention_mask, cached_attention, remember, ring_contents
+from loquent.speech.positions import Rotary, sinusoids
+from loquent.speech.state import State
+from loquent.speech.streaming import Chunk, StreamingModule, as_chunk, as_rows
+
+
+@dataclass
+class RingState(State):
+    """Keys and values that coming steps may still see, and how many steps have come."""
+
+    k: Tensor  # (S, H, capacity, D)
+    v: Tensor  # (S, H, capacity, D)
+    position: Tensor  # (S,) int64
+
+
+class RingAttention(StreamingModule):
+    """Multi-head self-attention in which a step sees its own block, ``left`` steps before it and the first ``sinks`` ones.
+
+    Steps must come in whole blocks but for the end of the stream: put `Blocks` in front of the stack when block > 1.
+
+    Args:
+        heads: number of heads; ``query``, ``key`` and ``value`` project (B, T, C) to (B, T, heads · D), ``out`` projects back.
+        block: steps that see each other.
+        left: steps before its block that a step sees; None for all.
+        sinks: first steps of the stream that are always seen.
+        capacity: steps that a stream remembers, ``left + sinks`` by default. With left=None it bounds the stream's length.
+        rotary: positions of queries and keys; None where the input carries them.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        out: nn.Module,
+        *,
+        block: int = 1,
+        left: int | None = None,
+        sinks: int = 0,
+        capacity: int | None = None,
+        rotary: Rotary | None = None,
+    ) -> None:
+        super().__init__()
+        if capacity is None:
+            if left is None:
+                raise ValueError("with left=None every step is remembered: give the capacity, in steps")
+            capacity = max(left, 1) + sinks
+        elif left is not None and capacity < left + sinks:
+            raise ValueError(f"capacity={capacity} steps cannot hold left={left} and sinks={sinks}")
+        self.heads, self.block, self.left, self.sinks, self.capacity = heads, block, left, sinks, capacity
+        self.query, self.key, self.value, self.out = query, key, value, out
+        self.rotary = rotary
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within the whole input, (B, T, C), under the mask that `step` sees."""
+        position = torch.arange(x.shape[1], device=x.device)
+        q, k, v = (y.transpose(1, 2) for y in self._project(x, position))
+        if self.left is None and self.block == 1:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        elif self.left is None and self.block >= x.shape[1]:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mask = attention_mask(position, position, self.block, self.left, self.sinks)
+            y = F.scaled_dot_product_attention(q, k, v, mask)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def initial_state(self, batch: int) -> RingState:
+        """Empty rings."""
+        weight = next(self.key.parameters())
+        shape = batch, self.heads, self.capacity, weight.shape[0] // self.heads
+        return RingState(
+            torch.zeros(shape, device=weight.device, dtype=weight.dtype),
+            torch.zeros(shape, device=weight.device, dtype=weight.dtype),
+            torch.zeros(batch, device=weight.device, dtype=torch.long),
+        )
+
+    def step(self, x: Chunk | Tensor, state: RingState, rows: Tensor | None = None, last: bool = False) -> Chunk:
+        """Attend from the new steps to the past and to each other.
+
+        Raises:
+            ValueError: left is None and a stream outgrows the capacity (checked on the CPU only: elsewhere it would stall the
+                device, and the caller bounds the stream).
+        """
+        chunk = as_chunk(x, last)
+        rows = as_rows(rows, chunk)
+        position = state.position[rows]
+        after = position + chunk.length
+        if self.left is None and chunk.data.device.type == "cpu" and (after > self.capacity).any():
+            raise ValueError(
+                f"a stream has reached {int(after.max())} steps but left=None remembers only capacity={self.capacity}; "
+                "end the segment earlier, or limit left"
+            )
+        steps = position[:, None] + torch.arange(chunk.data.shape[1], device=chunk.data.device)
+        y = self._attend(*self._project(chunk.data, steps), state, rows, position, chunk.length)
+        state.position[rows] = after
+        return chunk.with_data(self.out(y.flatten(2)))
+
+    def inputs_for(self, outputs: int) -> int:
+        """Whole blocks."""
+        return -(-outputs // self.block) * self.block
+
+    def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
+        if self.rotary is not None:
+            q, k = self.rotary(q, position), self.rotary(k, position)
+        return q, k, v
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, state: RingState, rows: Tensor, position: Tensor, length: Tensor
+    ) -> Tensor:
+        return cached_attention(
+            q, k, v, state.k, state.v, rows, position, length, block=self.block, left=self.left, sinks=self.sinks
+        )
+
+
+class RelativeAttention(RingAttention):
+    """Self-attention with the relative positions of Transformer-XL (arXiv 1901.02860, section 3.3), as in NeMo's FastConformer.
+
+    The score of step i for step j is ((q_i + u) · k_j + (q_i + v) · W sinusoids(i - j)) / √D.
+
+    Args:
+        distance: projects sinusoids (N, C) to (N, heads · D): the W above, without bias.
+        dim: C, channels of the sinusoids.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        dim: int,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        out: nn.Module,
+        distance: nn.Module,
+        *,
+        block: int = 1,
+        left: int | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        super().__init__(heads, query, key, value, out, block=block, left=left, capacity=capacity)
+        self.dim, self.distance = dim, distance
+        head_dim = next(key.parameters()).shape[0] // heads
+        self.content_bias = nn.Parameter(torch.zeros(heads, head_dim))  # u
+        self.distance_bias = nn.Parameter(torch.zeros(heads, head_dim))  # v
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within the whole input, (B, T, C), under the mask that `step` sees."""
+        position = torch.arange(x.shape[1], device=x.device)[None]
+        q, k, v = self._project(x, position)
+        y = self._weigh(q, k.transpose(1, 2), v.transpose(1, 2), position, position)
+        return self.out(y.flatten(2))
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, state: RingState, rows: Tensor, position: Tensor, length: Tensor
+    ) -> Tensor:
+        offset = torch.arange(q.shape[1], device=q.device)
+        valid = offset < length[:, None]
+        steps = position[:, None] + offset
+        key = torch.cat([ring_contents(position, self.capacity, 0), torch.where(valid, steps, -1)], dim=1)
+        q, k, v = (torch.where(valid[:, :, None, None], y, 0) for y in (q, k, v))
+        past = state.k[rows], state.v[rows]
+        y = self._weigh(
+            q, torch.cat([past[0], k.transpose(1, 2)], dim=2), torch.cat([past[1], v.transpose(1, 2)], dim=2), steps, key
+        )
+        remember(state.k, k, rows, position, length)
+        remember(state.v, v, rows, position, length)
+        return torch.where(valid[:, :, None, None], y, 0)
+
+    def _weigh(self, q: Tensor, k: Tensor, v: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """q (B, T, H, D) at ``query`` (B, T) over k and v (B, H, N, D) at ``key`` (B, N) to (B, T, H, D)."""
+        future = self.block - 1
+        past = (k.shape[2] - 1 if self.left is None else self.left) + future
+        distance = torch.arange(-future, past + 1, device=q.device)
+        table = self.distance(sinusoids(distance, self.dim).to(q.dtype)).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("bthd,nhd->bhtn", q + self.distance_bias, table)
+        index = (query[:, :, None] - key[:, None, :] + future).clamp(0, past + future)[:, None]
+        bias = scores.gather(3, index.expand(q.shape[0], self.heads, -1, -1)) * q.shape[-1] ** -0.5
+        mask = attention_mask(query, key, self.block, self.left, 0)[:, None]
+        bias = bias.masked_fill(~mask, -torch.inf)
+        return F.scaled_dot_product_attention((q + self.content_bias).transpose(1, 2), k, v, bias).transpose(1, 2)
