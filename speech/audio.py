@@ -91,8 +91,8 @@ _WRITABLE = {
 def write_audio(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int) -> None:
     """Write int16 or float32 `samples`, (N,) or (N, channels), at `sample_rate` Hz.
 
-    The name's ending decides: 16-bit `.wav` or `.flac`, `.mp3`, `.ogg` (Vorbis) or `.opus`. Float samples outside [-1, 1]
-    are clipped. Raises `AudioError` for an ending, a rate or samples that cannot be written.
+    The name's ending decides: 16-bit `.wav` or `.flac`, `.mp3`, `.ogg` (Vorbis) or `.opus`. Float samples outside
+    [-1, 1] are clipped. Raises `AudioError` for an ending, a rate or samples that cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in _WRITABLE:
@@ -118,7 +118,7 @@ def to_mono_float32(packet: Packet, channels: int = 1) -> np.ndarray:
 
     `packet` is an int16 or float32 array of shape (samples,) or (samples, channels), or interleaved little-endian PCM16
     bytes. Each sample is converted by itself, so the result does not depend on how a stream is cut into packets. The
-    result may share memory with the packet. Raises `AudioError` for another type or shape, a cut frame, NaN or infinity.
+    result may share memory with the packet. Raises `AudioError` for another type or shape, a cut frame, NaN, infinity.
     """
     if channels < 1:
         raise AudioError(f"expected at least 1 channel, got {channels}")
@@ -180,9 +180,10 @@ def _check_finite(samples: np.ndarray) -> None:
 
 
 class AudioReader:
-    """An open audio file: `sample_rate` (Hz), `channels`, `duration_s` (None if its header does not tell), and `blocks`.
+    """An open audio file: `sample_rate` (Hz), `channels`, `duration_s` (None if no header tells), and its `blocks`.
 
-    It reads forward, once. Use it as a context manager. Raises `AudioError` on opening what is missing, empty, not audio or without samples.
+    It reads forward, once. Use it as a context manager. Opening what is missing, empty, not audio or without samples
+    raises `AudioError`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -257,7 +258,7 @@ class _Damaged(Exception):
 
 
 class _Sequential(soundfile.SoundFile):
-    """After each read `soundfile` seeks a seekable file to where it is, which in an MP3 loses the bits that frames share."""
+    """After each read `soundfile` seeks a seekable file to where it is; an MP3 then loses the bits its frames share."""
 
     def seekable(self) -> bool:
         return False
@@ -361,7 +362,7 @@ class _PyAV:
             raise _Damaged(f"its header promises {self.duration_s:.2f} s")
 
     def _decoded(self, to_float: AudioResampler) -> Iterator[np.ndarray]:
-        """Decoded frames as (samples, channels). Keeps the rate, and where the last frame ends by the file's own clock."""
+        """Decoded frames as (samples, channels). Keeps the rate, and where the last one ends by the file's clock."""
         start_s = _seconds(self._stream.start_time, self._stream) or 0.0
         try:
             for frame in self._container.decode(self._stream):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -129,13 +130,11 @@ def test_file_objects_and_pipes(tmp_path):
         expected = read_audio(path).samples
         np.testing.assert_array_equal(read_audio(io.BytesIO(path.read_bytes())).samples, expected)
         receiving, sending = os.pipe()
-        with os.fdopen(receiving, "rb") as pipe:
-            if os.fork() == 0:  # a writer of its own, since a pipe holds less than the file
-                with os.fdopen(sending, "wb") as end:
-                    end.write(path.read_bytes())
-                os._exit(0)
-            os.close(sending)
+        with os.fdopen(receiving, "rb") as pipe, os.fdopen(sending, "wb") as end:
+            writer = threading.Thread(target=lambda end=end, path=path: (end.write(path.read_bytes()), end.close()))
+            writer.start()  # a pipe holds less than the file
             np.testing.assert_array_equal(read_audio(pipe).samples, expected)
+            writer.join()
 
 
 def test_stereo_is_mixed_by_the_mean(tmp_path):

@@ -1,0 +1,319 @@
+"""Captions: write recognised segments as txt, srt, vtt, tsv or json, one segment at a time.
+
+Every writer puts a segment out as soon as it gets it, so a file can be watched while its recording is still going on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self, TextIO
+
+
+@dataclass(frozen=True)
+class WordTiming:
+    """A word and when it was said, in seconds, with or without the space before it; `confidence` in [0, 1] or None."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_times("word", self.text, self.start, self.end)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[WordTiming, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_times("segment", self.text, self.start, self.end)
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """How srt and vtt lay out a segment; the other formats take no notice. No caption spans two segments.
+
+    max_line_width: characters a line may hold; a longer word gets a line of its own. None: one line a segment.
+    max_line_count: lines a caption may hold; more lines make more captions, timed by their words. None: no limit.
+    highlight_words: repeat each caption once a word, with the word that is being said underlined.
+    """
+
+    max_line_width: int | None = None
+    max_line_count: int | None = None
+    highlight_words: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_line_width", "max_line_count"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} of at least 1, got {value}")
+        if self.max_line_count is not None and self.max_line_width is None:
+            raise ValueError(f"max_line_count={self.max_line_count} counts lines of max_line_width: pass both")
+
+
+def write(
+    format: str,
+    segments: Iterable[Segment],
+    file: TextIO,
+    options: CaptionOptions | None = None,
+    language: str | None = None,
+) -> None:
+    """Write `segments` to an open text file (UTF-8, newline="\\n") as they come; `format` is one of `FORMATS`.
+
+    Only json tells the `language`. Raises ValueError for an unknown format, and for options that need words where
+    there are none.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"unknown caption format {format!r}; expected one of {', '.join(FORMATS)}")
+    with FORMATS[format](file, options, language) as writer:
+        for segment in segments:
+            writer.write(segment)
+
+
+class CaptionWriter:
+    """Writes one format to an open text file: `write` each segment, then `close` (or use it as a context manager).
+
+    Closing ends the format (json's brackets) and leaves the file open. Only json keeps segments without text.
+    """
+
+    def __init__(self, file: TextIO, options: CaptionOptions | None = None, language: str | None = None) -> None:
+        self.file = file
+        self.options = options or CaptionOptions()
+        self.language = language
+        self._begin()
+
+    def write(self, segment: Segment) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.file.flush()
+
+    def _begin(self) -> None:
+        """Write what precedes the first segment."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class TextWriter(CaptionWriter):
+    """One line a segment."""
+
+    def write(self, segment: Segment) -> None:
+        if text := _one_line(segment.text):
+            self.file.write(text + "\n")
+            self.file.flush()
+
+
+class TsvWriter(CaptionWriter):
+    """`start`, `end` in whole milliseconds and `text`, tab-separated under a header line."""
+
+    def _begin(self) -> None:
+        self.file.write("start\tend\ttext\n")
+
+    def write(self, segment: Segment) -> None:
+        if text := _one_line(segment.text).replace("\t", " "):
+            self.file.write(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{text}\n")
+            self.file.flush()
+
+
+class JsonWriter(CaptionWriter):
+    """One object `{"language", "segments": [{"id", "start", "end", "text", "words": [...]}], "text"}`, as Whisper's."""
+
+    def _begin(self) -> None:
+        self._texts: list[str] = []
+        self.file.write(f'{{"language": {json.dumps(self.language)}, "segments": [')
+
+    def write(self, segment: Segment) -> None:
+        separator = ",\n" if self._texts else "\n"
+        self.file.write(separator + _json({"id": len(self._texts), **asdict(segment)}))
+        self.file.flush()
+        self._texts.append(segment.text)
+
+    def close(self) -> None:
+        self.file.write(f'\n], "text": {_json(" ".join(filter(None, map(_one_line, self._texts))))}}}\n')
+        super().close()
+
+
+class _CueWriter(CaptionWriter):
+    """What srt and vtt share: captions of timed lines."""
+
+    decimal_mark: ClassVar[str]
+
+    def write(self, segment: Segment) -> None:
+        for cue in _cues(segment, self.options):
+            self._write_cue(cue)
+        self.file.flush()
+
+    def _write_cue(self, cue: _Cue) -> None:
+        start_ms = _ms(cue.start)
+        # Both formats want an end that is later than the start.
+        end_ms = max(_ms(cue.end), start_ms + 1)
+        lines = [self._escape(line) for line in cue.lines]
+        self.file.write(f"{self._time(start_ms)} --> {self._time(end_ms)}\n" + "\n".join(lines) + "\n\n")
+
+    def _time(self, ms: int) -> str:
+        return f"{ms // 3600000:02d}:{ms // 60000 % 60:02d}:{ms // 1000 % 60:02d}{self.decimal_mark}{ms % 1000:03d}"
+
+    def _escape(self, line: str) -> str:
+        raise NotImplementedError
+
+
+class SrtWriter(_CueWriter):
+    """SubRip: numbered captions, comma before the milliseconds."""
+
+    decimal_mark = ","
+
+    def _begin(self) -> None:
+        self._number = 0
+
+    def _write_cue(self, cue: _Cue) -> None:
+        self._number += 1
+        self.file.write(f"{self._number}\n")
+        super()._write_cue(cue)
+
+    def _escape(self, line: str) -> str:
+        # SubRip has no escapes, and an arrow in the text reads as a time line.
+        return _underlined(re.sub("--+>", "->", line))
+
+
+class VttWriter(_CueWriter):
+    """WebVTT (https://www.w3.org/TR/webvtt1/), always with hours."""
+
+    decimal_mark = "."
+
+    def _begin(self) -> None:
+        self.file.write("WEBVTT\n\n")
+
+    def _escape(self, line: str) -> str:
+        return _underlined(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+FORMATS: dict[str, type[CaptionWriter]] = {
+    "txt": TextWriter,
+    "srt": SrtWriter,
+    "vtt": VttWriter,
+    "tsv": TsvWriter,
+    "json": JsonWriter,
+}
+
+
+@dataclass(frozen=True)
+class _Cue:
+    start: float
+    end: float
+    lines: tuple[str, ...]
+
+
+# Marks of the word to underline, put in before escaping and turned into tags after it; text has no control characters.
+_UNDERLINE, _PLAIN = "\x01", "\x02"
+
+
+def _underlined(line: str) -> str:
+    return line.replace(_UNDERLINE, "<u>").replace(_PLAIN, "</u>")
+
+
+def _cues(segment: Segment, options: CaptionOptions) -> Iterator[_Cue]:
+    """Captions of one segment, in order of time."""
+    if not (text := _one_line(segment.text)):
+        return
+    if not segment.words:
+        if options.highlight_words or options.max_line_count is not None:
+            option = "highlight_words" if options.highlight_words else "max_line_count"
+            raise ValueError(f"{option} needs word times, and the segment at {segment.start:.2f} s has none: {text!r}")
+        lines = _lines(re.findall(r"\s*\S+", text), options.max_line_width)
+        yield _Cue(segment.start, segment.end, tuple("".join(line).strip() for line in lines))
+        return
+    pieces = _pieces(text, segment.words)
+    lines = _lines(pieces, options.max_line_width)
+    per_cue = options.max_line_count or len(lines)
+    done = 0
+    for first in range(0, len(lines), per_cue):
+        part = lines[first : first + per_cue]
+        words = segment.words[done : done + sum(map(len, part))]
+        start = segment.start if done == 0 else words[0].start
+        done += len(words)
+        end = segment.end if done == len(pieces) else words[-1].end
+        if options.highlight_words:
+            yield from _highlighted(start, end, part, words)
+        else:
+            yield _Cue(start, end, tuple("".join(line).strip() for line in part))
+
+
+def _highlighted(start: float, end: float, lines: list[list[str]], words: tuple[WordTiming, ...]) -> Iterator[_Cue]:
+    """The same lines once a word with that word underlined, and plain in the pauses."""
+    plain = tuple("".join(line).strip() for line in lines)
+    now, index = start, 0
+    for row, line in enumerate(lines):
+        for column, piece in enumerate(line):
+            word = words[index]
+            index += 1
+            word_start, word_end = max(word.start, now), max(word.end, now)
+            if _ms(word_start) > _ms(now):
+                yield _Cue(now, word_start, plain)
+            bare = piece.strip()
+            marked = piece.replace(bare, f"{_UNDERLINE}{bare}{_PLAIN}", 1) if bare else piece
+            changed = "".join([*line[:column], marked, *line[column + 1 :]]).strip()
+            yield _Cue(word_start, word_end, (*plain[:row], changed, *plain[row + 1 :]))
+            now = word_end
+    if _ms(end) > _ms(now):
+        yield _Cue(now, end, plain)
+
+
+def _pieces(text: str, words: tuple[WordTiming, ...]) -> list[str]:
+    """The text cut into one piece a word, each with the space and punctuation before it.
+
+    Words that cannot be found in the text are taken as they stand: they are what is timed.
+    """
+    pieces, at = [], 0
+    for word in words:
+        bare = _one_line(word.text)
+        found = text.find(bare, at)
+        if found < 0:
+            return [_LINE_BREAKS.sub(" ", word.text) for word in words]
+        pieces.append(text[at : found + len(bare)])
+        at = found + len(bare)
+    pieces[-1] += text[at:]
+    return pieces
+
+
+def _lines(pieces: list[str], width: int | None) -> list[list[str]]:
+    """Pieces packed into lines of at most `width` characters, not counting a space at either end."""
+    lines: list[list[str]] = [[]]
+    for piece in pieces:
+        if width is not None and lines[-1] and len("".join([*lines[-1], piece]).strip()) > width:
+            lines.append([])
+        lines[-1].append(piece)
+    return lines
+
+
+_LINE_BREAKS = re.compile(r"\s*[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]+\s*")
+
+
+def _one_line(text: str) -> str:
+    """Text without line breaks and control characters, either of which would end a caption early, and trimmed."""
+    return _LINE_BREAKS.sub(" ", text).strip()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _check_times(what: str, text: str, start: float, end: float) -> None:
+    if not 0 <= start <= end < float("inf"):
+        raise ValueError(f"expected 0 <= start <= end in seconds, got {start} and {end} for the {what} {text!r}")
