@@ -88,7 +88,8 @@ class StreamingModule(nn.Module):
     @property
     def stride(self) -> Fraction:
         """Input steps per output step in the long run."""
-        period = 7_207_200  # a multiple of every number up to 16 and of 25: whole blocks, whole up-sampling periods
+        # A multiple of every number up to 16, of 25 and of 441 (44.1 kHz): whole blocks, whole up-sampling periods.
+        period = 50_450_400
         return Fraction(self.inputs_for(2 * period) - self.inputs_for(period), period)
 
     @property
@@ -186,7 +187,7 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
     inside = (position >= 0) & (position < after[:, None])
     index = (position - before[:, None] + window.context).clamp(0, joined.shape[1] - 1)
     spread = index.reshape(batch, span, *[1] * (data.ndim - 2)).expand(batch, span, *data.shape[2:])
-    windows = joined.gather(1, spread) * inside.reshape(batch, span, *[1] * (data.ndim - 2))
+    windows = joined.gather(1, spread).masked_fill(~inside.reshape(batch, span, *[1] * (data.ndim - 2)), 0)
 
     if window.context:
         recent = chunk.length[:, None] + torch.arange(window.context, device=data.device)

@@ -1,0 +1,260 @@
+"""The laws of streaming as one fixture: `check_streaming(module, x)` tries them on any `StreamingModule`."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from loquent.speech.state import State
+from loquent.speech.streaming import Chunk, StreamingModule
+
+
+@pytest.fixture(scope="session")
+def check_streaming() -> Callable[..., None]:
+    """The function `check`, for modules of this tree and of others."""
+    return check
+
+
+def check(
+    module: StreamingModule,
+    x: Tensor,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    shortest: int = 1,
+    tight: bool = True,
+    examples: int = 15,
+) -> None:
+    """Fail unless ``module`` obeys the laws of streaming on ``x``.
+
+    - Chunk invariance: `step` over any packets, empty ones included, gives what `forward` gives the whole stream.
+    - Batch invariance: batch mates, slots, the rest of the pool and when a stream joins or pauses change nothing.
+    - State is a value: a clone, a saved copy and a stream rolled back or moved to another slot continue alike; `reset`
+      makes a slot new; `nbytes` is constant.
+    - Outputs come exactly when `inputs_for` says, and depend on no later input.
+
+    Args:
+        module: in evaluation mode; its `forward` maps (B, T, ...) to (B, T', ...).
+        x: (B, T, ...) with B >= 2 streams of material; ragged prefixes of them are used.
+        rtol, atol: tolerance against `forward`.
+        shortest: length of the shortest stream that `forward` accepts.
+        tight: whether an output also has to depend on the last input that it waits for (false for pure buffering).
+        examples: number of partitions drawn.
+    """
+    if x.shape[0] < 2:
+        raise ValueError(f"x has {x.shape[0]} row; give at least 2, for batch mates")
+    total = x.shape[1]
+    lengths = st.just(total) | st.integers(shortest, total)
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    @given(plans=st.lists(_plans(lengths), min_size=1, max_size=x.shape[0]), seed=st.integers(0, 2**32 - 1))
+    def any_partition(plans: list[_Plan], seed: int) -> None:
+        with torch.no_grad():
+            _check_invariance(module, x, plans, random.Random(seed), rtol, atol)
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    @given(plan=_plans(lengths), seed=st.integers(0, 2**32 - 1))
+    def any_interruption(plan: _Plan, seed: int) -> None:
+        with torch.no_grad():
+            _check_value(module, x, plan, random.Random(seed), rtol, atol)
+
+    with torch.no_grad():
+        whole = module.step(x, module.initial_state(x.shape[0]), last=True)
+        for got, expected in zip(whole.rows(), module(x), strict=True):
+            torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
+        _check_lookahead(module, x, tight)
+    any_partition()
+    any_interruption()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one stream arrives: its length, where it is cut into packets, and whether its end is announced separately."""
+
+    length: int
+    cuts: tuple[int, ...]
+    late_end: bool
+
+    def packets(self) -> list[tuple[int, int, bool]]:
+        """(first step, one past the last step, whether the stream ends) of each packet."""
+        edges = [0, *self.cuts, self.length]
+        packets = [(a, b, False) for a, b in itertools.pairwise(edges)]
+        if self.late_end:
+            return [*packets, (self.length, self.length, True)]
+        return [*packets[:-1], (*packets[-1][:2], True)]
+
+
+@st.composite
+def _plans(draw: Callable[..., Any], lengths: st.SearchStrategy[int]) -> _Plan:
+    length = draw(lengths)
+    cuts = draw(st.lists(st.integers(0, length), max_size=6))
+    single = draw(st.integers(0, length))  # followed by packets of one step
+    cuts += range(single, min(single + draw(st.integers(0, 6)), length + 1))
+    return _Plan(length, tuple(sorted(cuts)), draw(st.booleans()))
+
+
+def _noise_like(x: Tensor, scale: float = 1.0) -> Tensor:
+    """Other values of the same kind: shifted floats, mirrored integers, flipped bools."""
+    if x.is_floating_point():
+        return x + scale * (1 + torch.rand(x.shape, generator=torch.Generator().manual_seed(x.numel())))
+    if x.dtype == torch.bool:
+        return ~x
+    low, high = x.min(), x.max()
+    return torch.where(x == high, low, x + 1)
+
+
+def _chunk(parts: list[Tensor], last: list[bool], spare: int) -> Chunk:
+    """Ragged chunk with ``spare`` surplus steps; what lies beyond a row's length is garbage."""
+    width = max(part.shape[0] for part in parts) + spare
+    data = torch.full((len(parts), width, *parts[0].shape[1:]), 1, dtype=parts[0].dtype)
+    if data.is_floating_point():
+        data.uniform_(-50, 50)
+    for row, part in zip(data, parts, strict=True):
+        row[: part.shape[0]] = part
+    return Chunk(data, torch.tensor([part.shape[0] for part in parts]), torch.tensor(last))
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _rows_of(state: State, slots: list[int]) -> Iterator[tuple[str, Tensor]]:
+    return ((name, tensor) for name, tensor, _ in state.gather(slots).leaves())
+
+
+def _check_invariance(
+    module: StreamingModule, x: Tensor, plans: list[_Plan], rng: random.Random, rtol: float, atol: float
+) -> None:
+    """Run the planned streams through one pool, in random slots, order and company."""
+    pool_size = len(plans) + 2
+    state = module.initial_state(pool_size)
+    nbytes = state.nbytes
+    assert state.slots == pool_size
+
+    used = rng.sample(range(pool_size), rng.randint(1, pool_size))  # by streams that were here before
+    module.step(_noise_like(x[:1].expand(len(used), *x.shape[1:])), state, torch.tensor(used))
+    state.reset(used)
+    fresh = module.initial_state(pool_size)
+    for (name, tensor), (_, new) in zip(_rows_of(state, used), _rows_of(fresh, used), strict=True):
+        assert torch.equal(tensor, new), f"reset leaves '{name}' unlike a new state"
+
+    slots = rng.sample(range(pool_size), len(plans))
+    waiting = {stream: plan.packets() for stream, plan in enumerate(plans)}
+    outputs: list[list[Tensor]] = [[] for _ in plans]
+    emitted = [0] * len(plans)
+    while waiting:
+        active = rng.sample(sorted(waiting), rng.randint(1, len(waiting)))
+        packets = [waiting[stream].pop(0) for stream in active]
+        chunk = _chunk(
+            [x[stream, a:b] for stream, (a, b, _) in zip(active, packets, strict=True)],
+            [end for *_, end in packets],
+            spare=rng.choice([0, 0, 1, 3]),
+        )
+        idle = sorted(set(range(pool_size)) - {slots[stream] for stream in active})
+        before = list(_rows_of(state, idle))
+        out = module.step(chunk, state, torch.tensor([slots[stream] for stream in active]))
+        for (name, was), (_, now) in zip(before, _rows_of(state, idle), strict=True):
+            assert torch.equal(was, now), f"a step changed '{name}' of a slot that was not in its batch"
+        assert out.last.tolist() == chunk.last.tolist()
+        assert int(out.length.min()) >= 0
+        assert int(out.length.max()) <= out.data.shape[1]
+        for stream, (_, received, end), rows in zip(active, packets, out.rows(), strict=True):
+            outputs[stream].append(rows)
+            emitted[stream] += rows.shape[0]
+            if end:
+                del waiting[stream]
+                continue
+            due = f"of stream {stream} after {received} inputs, {emitted[stream]} outputs emitted"
+            assert module.inputs_for(emitted[stream]) <= received, f"an output came before inputs_for allows it: {due}"
+            assert module.inputs_for(emitted[stream] + 1) > received, f"an output is overdue by inputs_for: {due}"
+    assert state.nbytes == nbytes, "the state grew"
+
+    for stream, plan in enumerate(plans):
+        expected = module(x[stream : stream + 1, : plan.length])[0]
+        got = _join(outputs[stream])
+        assert got.shape == expected.shape, f"stream {stream} gave {tuple(got.shape)}, whole {tuple(expected.shape)}"
+        torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
+
+
+def _check_value(module: StreamingModule, x: Tensor, plan: _Plan, rng: random.Random, rtol: float, atol: float) -> None:
+    """Interrupt one stream anywhere; every copy of its state has to continue as the original does."""
+    packets = plan.packets()
+    cut = rng.randint(0, len(packets) - 1)
+
+    def run(part: list[tuple[int, int, bool]], state: State, slot: int) -> Tensor:
+        rows = torch.tensor([slot])
+        chunks = [Chunk(x[:1, a:b], torch.tensor([b - a]), torch.tensor([end])) for a, b, end in part]
+        return _join([next(iter(module.step(chunk, state, rows).rows())) for chunk in chunks])
+
+    state = module.initial_state(2)
+    run(packets[:cut], state, 1)
+    kept, saved, row = state.clone(), state.to_bytes(), state.gather([1])
+    expected = run(packets[cut:], state, 1)
+
+    torch.testing.assert_close(run(packets[cut:], kept.clone(), 1), expected, rtol=0, atol=0, msg="a clone differs")
+
+    loaded = module.initial_state(2)
+    loaded.from_bytes(saved)
+    torch.testing.assert_close(run(packets[cut:], loaded, 1), expected, rtol=0, atol=0, msg="a saved copy differs")
+
+    rolled = module.initial_state(2)
+    run(packets[:cut], rolled, 1)
+    before = rolled.clone()
+    module.step(_noise_like(x[:1]), rolled, torch.tensor([1]), last=True)
+    rolled.scatter([1], before.gather([1]))
+    torch.testing.assert_close(run(packets[cut:], rolled, 1), expected, rtol=0, atol=0, msg="a rolled back one differs")
+
+    moved = module.initial_state(5)
+    module.step(_noise_like(x[1:2]), moved, torch.tensor([3]))
+    moved.scatter([3], row)
+    torch.testing.assert_close(run(packets[cut:], moved, 3), expected, rtol=rtol, atol=atol)
+
+
+def _check_lookahead(module: StreamingModule, x: Tensor, tight: bool) -> None:
+    """Perturb inputs: an output depends on none after those it waits for and, if ``tight``, on the last of them."""
+    total, row = x.shape[1], x[:1]
+    base = module(row)
+    waits: dict[int, list[int]] = {}  # last input waited for -> outputs
+    for output in range(base.shape[1]):
+        last = module.inputs_for(output + 1) - 1
+        if last >= total:
+            break
+        waits.setdefault(last, []).append(output)
+    assert module.inputs_for(0) == 0
+    assert waits, f"{total} inputs are not enough for one output before the end: give a longer x"
+
+    rng, moments = random.Random(0), sorted(waits)
+    for last in {moments[0], moments[-1], *rng.sample(moments, min(len(moments), 6))}:
+        final = waits[last][-1] + 1
+        if last + 1 < total:
+            changed = row.clone()
+            changed[:, last + 1 :] = _noise_like(changed[:, last + 1 :])
+            torch.testing.assert_close(
+                module(changed)[:, :final],
+                base[:, :final],
+                rtol=1e-4,
+                atol=1e-5,
+                msg=f"output {final - 1} depends on input > {last}",
+            )
+        promised = int((final - 1) * module.stride) + module.latency if final <= 512 else total
+        assert last <= promised, f"output {final - 1} waits for input {last}, latency promises {promised}"
+    if tight:
+        used = False
+        for last in rng.sample(moments, min(len(moments), 12)):
+            changed = row.clone()
+            changed[:, last : last + 1] = _noise_like(changed[:, last : last + 1], scale=100)
+            used |= not torch.equal(module(changed)[:, waits[last]], base[:, waits[last]])
+        assert used, "no output depends on the last input that it waits for: latency is declared too large"
