@@ -9,16 +9,16 @@ openai/whisper.
 from __future__ import annotations
 
 import codecs
-import json
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loquent.asr.whisper_languages import LANGUAGES, SPACELESS_LANGUAGES, language_code
+from loquent.asr.whisper_vocabulary import complete_merges, read_vocabulary
 
 Task = Literal["transcribe", "translate"]
 
@@ -45,18 +45,19 @@ class WhisperTokenizer:
         num_languages: number of language tokens.
     """
 
-    def __init__(self, bpe: Tokenizer, special_tokens: dict[str, int]) -> None:
-        """Build from a byte-level model and the ids of the named control tokens.
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]] | None = None) -> None:
+        """Build from a byte-level vocabulary; `load` reads one from files.
 
         Args:
-            bpe: byte-level tokenizer without added tokens and post-processing; `load` makes it.
-            special_tokens: at least <|endoftext|>, <|startoftranscript|>, <|translate|> and <|notimestamps|>.
+            vocabulary: token -> id, control tokens (but not timestamps) included; text tokens are byte-level, as in
+                GPT-2, and numbered in the order in which they were merged.
+            merges: the pairs that text tokens are merged from, most frequent first; what is missing follows from the
+                vocabulary.
 
         Raises:
-            ValueError: a control token is missing, or they are not laid out as in Whisper.
+            ValueError: control tokens are missing or not laid out as in Whisper, or text tokens are not byte-level.
         """
-        self._bpe = bpe
-        self.eot, self.sot, self.translate, self.no_timestamps = _anchors(special_tokens)
+        self.eot, self.sot, self.translate, self.no_timestamps = _anchors(vocabulary)
         self.num_languages = self.translate - self.sot - 1
         self.transcribe = self.translate + 1
         self.sot_lm = self.translate + 2
@@ -64,27 +65,28 @@ class WhisperTokenizer:
         self.no_speech = self.translate + 4
         self.timestamp_begin = self.no_timestamps + 1
         self.n_vocab = self.timestamp_begin + N_TIMESTAMPS
-        self._bytes = _token_bytes(bpe, self.eot)
+        text_tokens = {token: id_ for token, id_ in vocabulary.items() if id_ < self.eot}
+        self._bytes = _token_bytes(text_tokens, self.eot)
+        # Made of the text tokens alone, so that no text is ever read as a control token.
+        self._bpe = Tokenizer(models.BPE(text_tokens, complete_merges(text_tokens, merges or [])))
+        self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
     @classmethod
     def load(cls, path: str | Path) -> WhisperTokenizer:
-        """Read `tokenizer.json`, or `vocab.json` with `merges.txt`, from a model folder; or a `tokenizer.json` itself.
+        """Read the tokenizer of a model folder, or a `tokenizer.json` by itself.
+
+        The folder holds `tokenizer.json`, or `vocab.json` with `merges.txt` (Hugging Face), or `vocabulary.json` or
+        `vocabulary.txt` (CTranslate2); the first of these is read.
 
         Raises:
-            FileNotFoundError: the folder has neither.
+            FileNotFoundError: the folder has none of them.
             ValueError: the files are not those of a Whisper tokenizer.
         """
-        path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        description = path / "tokenizer.json" if path.is_dir() else path
+        vocabulary, merges = read_vocabulary(Path(path))
         try:
-            if description.is_file():
-                return cls(*_read_tokenizer_json(description))
-            if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-                return cls(*_read_vocabulary_and_merges(folder))
+            return cls(vocabulary, merges)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json with merges.txt")
 
     # ------------------------------------------------------------------------------------------------ languages, tasks
 
@@ -281,15 +283,15 @@ class WhisperTokenizer:
         return runs
 
 
-def _anchors(special_tokens: dict[str, int]) -> tuple[int, int, int, int]:
+def _anchors(vocabulary: dict[str, int]) -> tuple[int, int, int, int]:
     """Ids of end of text, start of transcript, translate and no timestamps, from which all others follow."""
     names = ("<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|notimestamps|>")
-    missing = [name for name in names if name not in special_tokens]
+    missing = [name for name in names if name not in vocabulary]
     if missing:
         raise ValueError(f"not a Whisper tokenizer: no token {', '.join(missing)}")
-    eot, sot, translate, no_timestamps = (special_tokens[name] for name in names)
+    eot, sot, translate, no_timestamps = (vocabulary[name] for name in names)
     if sot != eot + 1 or not 1 <= translate - sot - 1 <= len(LANGUAGES) or no_timestamps != translate + 5:
-        found = ", ".join(f"{name} at {special_tokens[name]}" for name in names)
+        found = ", ".join(f"{name} at {vocabulary[name]}" for name in names)
         raise ValueError(
             f"{found}: not laid out as in Whisper, where start of transcript follows end of text, then come "
             "1 to 100 languages, translate, and no timestamps five later"
@@ -297,53 +299,16 @@ def _anchors(special_tokens: dict[str, int]) -> tuple[int, int, int, int]:
     return eot, sot, translate, no_timestamps
 
 
-def _read_tokenizer_json(path: Path) -> tuple[Tokenizer, dict[str, int]]:
-    """The byte-level model of a `tokenizer.json`, freed of its added tokens, and their ids."""
-    description = _read_json(path)
-    if not isinstance(description, dict) or description.get("model", {}).get("type", "BPE") != "BPE":
-        raise ValueError("expected the description of a BPE tokenizer, as Hugging Face's `tokenizers` writes it")
-    special_tokens = {token["content"]: token["id"] for token in description.get("added_tokens", ())}
-    # Taken out so that no text is ever read as a control token, nor wrapped in them.
-    description |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    try:
-        return Tokenizer.from_str(json.dumps(description)), special_tokens
-    except Exception as error:  # `tokenizers` raises nothing more specific
-        raise ValueError(f"`tokenizers` cannot read it: {error}") from error
-
-
-def _read_vocabulary_and_merges(folder: Path) -> tuple[Tokenizer, dict[str, int]]:
-    """The same from `vocab.json` and `merges.txt`; ids of control tokens are in whichever file the writer chose."""
-    try:
-        bpe = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    except Exception as error:
-        raise ValueError(f"`tokenizers` cannot read vocab.json and merges.txt: {error}") from error
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special_tokens = bpe.get_vocab(with_added_tokens=False)
-    if (folder / "tokenizer_config.json").is_file():
-        added: dict[str, Any] = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-        special_tokens |= {token["content"]: int(id_) for id_, token in added.items()}
-    if (folder / "added_tokens.json").is_file():
-        special_tokens |= _read_json(folder / "added_tokens.json")
-    return bpe, special_tokens
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
-
-
-def _token_bytes(bpe: Tokenizer, n_text: int) -> Sequence[bytes]:
+def _token_bytes(text_tokens: dict[str, int], count: int) -> list[bytes]:
     """The bytes of every text token, undoing GPT-2's writing of each byte as a printable character."""
     byte_of = {character: byte for byte, character in enumerate(_printable_bytes())}
-    text_tokens = {id_: token for token, id_ in bpe.get_vocab(with_added_tokens=False).items() if id_ < n_text}
+    by_id = {id_: token for token, id_ in text_tokens.items()}
     table = []
-    for id_ in range(n_text):
+    for id_ in range(count):
         try:
-            table.append(bytes(byte_of[character] for character in text_tokens[id_]))
+            table.append(bytes(byte_of[character] for character in by_id[id_]))
         except KeyError:
-            raise ValueError(f"text token {id_} ({text_tokens.get(id_)!r}) is missing or not byte-level") from None
+            raise ValueError(f"text token {id_} ({by_id.get(id_)!r}) is missing or not byte-level") from None
     return table
 
 
