@@ -1,0 +1,133 @@
+"""Reads the variables of a CTranslate2 model file (`model.bin`, version 6)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VERSION = 6
+# By type id. NumPy has no bfloat16: its bits are read as int16.
+_DTYPES: list[tuple[str, torch.dtype]] = [
+    ("<f4", torch.float32),
+    ("i1", torch.int8),
+    ("<i2", torch.int16),
+    ("<i4", torch.int32),
+    ("<f2", torch.float16),
+    ("<i2", torch.bfloat16),
+]
+
+
+@dataclass(frozen=True)
+class Ctranslate2Model:
+    """The content of a model file.
+
+    Attributes:
+        specification: the kind of model, such as "WhisperSpec".
+        revision: of that specification.
+        variables: name -> value. Names that the file stores as aliases share their tensor. Quantised weights are
+            dequantised to float32; everything else has the type of the file.
+    """
+
+    specification: str
+    revision: int
+    variables: dict[str, Tensor]
+
+
+def is_ctranslate2(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (at least 64) is a CTranslate2 model, of whatever version."""
+    if len(head) < 8:
+        return False
+    version, length = struct.unpack_from("<IH", head)
+    name = head[6 : 6 + length]
+    return 1 <= version < 256 and 1 < length <= 58 and name[-1:] == b"\0" and name[:-1].isalnum()
+
+
+def read_ctranslate2(path: Path) -> Ctranslate2Model:
+    """Read a model file; each variable is copied out of the mapped file, so no more than one is held twice.
+
+    Raises:
+        ValueError: not a version 6 model, truncated, or inconsistent; the message says where.
+    """
+    cursor = _Cursor(path)
+    version = cursor.integer("<I", "version")
+    if version != VERSION:
+        raise ValueError(f"{path} has CTranslate2 version {version}, expected {VERSION}; convert the model again")
+    specification = cursor.string("specification")
+    revision = cursor.integer("<I", "revision")
+    stored: dict[str, Tensor] = {}
+    for _ in range(cursor.integer("<I", "number of variables")):
+        name = cursor.string("variable name")
+        stored[name] = cursor.variable(name)
+    for _ in range(cursor.integer("<I", "number of aliases")):
+        alias, name = cursor.string("alias"), cursor.string("name of alias")
+        if name not in stored:
+            raise ValueError(f"{path}: alias {alias} is of {name}, which the file does not hold")
+        stored[alias] = stored[name]
+    if cursor.offset != cursor.data.size:
+        raise ValueError(f"{path} has {cursor.data.size - cursor.offset} bytes after its end, expected none")
+    return Ctranslate2Model(specification, revision, _dequantized(stored, path))
+
+
+class _Cursor:
+    """Reads little-endian fields from a mapped file, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.stat().st_size:
+            raise ValueError(f"{path} is empty")
+        self.path = path
+        self.data = np.memmap(path, dtype=np.uint8, mode="r")
+        self.offset = 0
+
+    def take(self, count: int, what: str) -> np.ndarray:
+        if count > self.data.size - self.offset:
+            raise ValueError(
+                f"{self.path} is truncated: {what} needs {count} bytes at {self.offset}, the file has {self.data.size}"
+            )
+        self.offset += count
+        return self.data[self.offset - count : self.offset]
+
+    def integer(self, layout: str, what: str) -> int:
+        return struct.unpack(layout, self.take(struct.calcsize(layout), what).tobytes())[0]
+
+    def string(self, what: str) -> str:
+        raw = self.take(self.integer("<H", what), what).tobytes()
+        if raw[-1:] != b"\0":
+            raise ValueError(f"{self.path}: {what} at {self.offset} does not end with a zero byte")
+        return raw[:-1].decode("utf-8")
+
+    def variable(self, name: str) -> Tensor:
+        shape = [self.integer("<I", name) for _ in range(self.integer("B", name))]
+        type_id = self.integer("B", name)
+        if type_id >= len(_DTYPES):
+            raise ValueError(f"{self.path}: {name} has type {type_id}, expected 0 to {len(_DTYPES) - 1}")
+        numpy_type, dtype = _DTYPES[type_id]
+        size, expected = self.integer("<I", name), math.prod(shape) * np.dtype(numpy_type).itemsize
+        if size != expected:
+            raise ValueError(f"{self.path}: {name} of shape {shape} has {size} bytes, expected {expected}")
+        # Copied, because values lie at odd addresses in the file and tensors must be aligned.
+        values = np.frombuffer(self.take(size, name).tobytes(), numpy_type).copy()
+        tensor = torch.from_numpy(values).reshape(shape)
+        return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
+
+
+def _dequantized(stored: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Divide each integer `weight` by its `weight_scale`: one per output row (int8) or one in all (int16)."""
+    variables = {}
+    for name, value in stored.items():
+        if name.endswith("_scale") and name.removesuffix("_scale") in stored:
+            continue
+        scale = stored.get(f"{name}_scale")
+        if scale is None:
+            variables[name] = value
+        elif scale.ndim == 0 or (scale.ndim == 1 and value.ndim > 1 and len(scale) == len(value)):
+            per_row = scale.float().reshape(-1, *[1] * (value.ndim - 1))
+            variables[name] = value.float() / per_row
+        else:
+            raise ValueError(f"{path}: {name}_scale has shape {list(scale.shape)}, expected one per row of {name}")
+    return variables
