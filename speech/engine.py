@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -61,12 +62,13 @@ class Engine:
         self.task, self.capacity, self.max_batch, self.max_wait_s = task, capacity, max_batch or capacity, max_wait_s
         self.state = task.initial_state(capacity)
         self.bytes_per_slot = self.state.nbytes // capacity
-        self._clock = clock
+        self.clock = clock
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
         self._ready_since: dict[int, float] = {}
         self._names = itertools.count(1)
-        self._resamplers: dict[int, Resampler] = {}
+        # Shared, as their tables can be large; bounded, as clients choose the rates.
+        self._resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.sample_rate))
 
     @property
     def active(self) -> int:
@@ -134,7 +136,7 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Clock time at which the next step is due; None while no session is ready."""
-        now = self._clock()
+        now = self.clock()
         ready = {slot for slot, session in self._sessions.items() if session.ready}
         self._ready_since = {slot: self._ready_since.get(slot, now) for slot in ready}
         if not ready:
@@ -192,9 +194,7 @@ class Engine:
             self._free.append(session.slot)
 
     def _inbox(self, sample_rate: int, channels: int) -> Inbox:
-        if sample_rate not in self._resamplers:
-            self._resamplers[sample_rate] = Resampler(sample_rate, self.task.sample_rate)
-        return Inbox(sample_rate, channels, self.task.sample_rate, self._resamplers[sample_rate])
+        return Inbox(sample_rate, channels, self.task.sample_rate, self._resampler(sample_rate))
 
     def _admit(self, stream: str, memo: Any, inbox: Inbox) -> Session:
         if not self._free:

@@ -132,9 +132,8 @@ class Session:
             self.sequence += 1
 
     def flush_markers(self) -> None:
-        """Emit the markers whose audio has been processed."""
-        reached = self.inbox.received if self.done else self.inbox.resampled
-        while self.markers and self.markers[0][0] <= reached:
+        """Emit the markers whose audio has been processed; those of a step under way wait for its results."""
+        while self.markers and not self.busy and (self.done or self.inbox.passed(self.markers[0][0])):
             self.emit([Marker(id=self.markers.pop(0)[1])])
 
     def fail(self, code: str, message: str) -> None:
@@ -161,7 +160,7 @@ class Session:
             raise SessionClosed(f"session '{self.stream}' has ended; open another one for more audio")
 
 
-_INBOX_FIELDS = ("sample_rate", "channels", "received", "resampled", "taken", "ended")
+_INBOX_FIELDS = ("sample_rate", "channels", "received", "resampled", "taken", "ended", "flushed")
 
 
 def read_snapshot(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
