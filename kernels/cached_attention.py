@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loquent.kernels.backend import backend_for
+
 
 def cached_attention(
     q: Tensor,
@@ -52,7 +54,8 @@ def cached_attention(
         raise ValueError(f"expected block >= 1 and 0 <= sinks < ring of {ring}, got block={block}, sinks={sinks}")
     if left is not None and not 0 <= left <= ring - sinks:
         raise ValueError(f"a ring of {ring} entries with {sinks} sinks cannot hold left={left} steps")
-    return _reference(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
+    run = _numba if backend_for(q, k, v, cache_k, cache_v) == "numba" else _reference
+    return run(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
 
 
 def ring_contents(position: Tensor, ring: int, sinks: int) -> Tensor:
@@ -112,3 +115,34 @@ def _reference(
     remember(cache_k, k, rows, position, length, sinks)
     remember(cache_v, v, rows, position, length, sinks)
     return torch.where(valid[:, :, None, None], out, 0)
+
+
+def _numba(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    rows: Tensor,
+    position: Tensor,
+    length: Tensor,
+    block: int,
+    left: int | None,
+    sinks: int,
+) -> Tensor:
+    from loquent.kernels.numba_attention import self_attention
+    from loquent.kernels.numba_runtime import fields_of, run
+
+    batch, steps, heads, dim = q.shape
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    rows, position, length = rows.contiguous(), position.contiguous(), length.contiguous()
+    ring = cache_k.shape[2]
+    run(
+        self_attention,
+        batch * heads,
+        2 * batch * steps * heads * dim * min(ring, int(position.max()) + steps),
+        *(steps, heads, dim, ring, block, -1 if left is None else left, sinks),
+        *(rows.data_ptr(), position.data_ptr(), length.data_ptr()),
+        *(field for tensor in (q, k, v, out, cache_k, cache_v) for field in fields_of(tensor)),
+    )
+    return out

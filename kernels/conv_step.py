@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loquent.kernels.backend import backend_for
+
 
 def depthwise_conv_step(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
     """Convolve the new steps of B streams with their past, then remember the last K - 1 of them::
@@ -22,7 +24,8 @@ def depthwise_conv_step(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Te
     Returns:
         (B, T, C), zero beyond a row's length: what `torch.nn.functional.conv1d` gives after K - 1 steps of padding on the left.
     """
-    return _reference(x, weight, bias, tail, rows, length)
+    run = _numba if backend_for(x, weight, tail) == "numba" else _reference
+    return run(x, weight, bias, tail, rows, length)
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
@@ -35,3 +38,21 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, row
     recent = (length[:, None] + torch.arange(context, device=x.device))[:, :, None].expand(-1, -1, x.shape[2])
     tail[rows] = signal.detach().gather(1, recent).to(tail.dtype)
     return torch.where(valid, out, 0)
+
+
+def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
+    from loquent.kernels.numba_conv import CHANNELS, depthwise_conv_step
+    from loquent.kernels.numba_runtime import fields_of, run
+
+    batch, steps, channels = x.shape
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    rows, length = rows.contiguous(), length.contiguous()
+    run(
+        depthwise_conv_step,
+        batch * -(-channels // CHANNELS),
+        out.numel() * weight.shape[1],
+        *(steps, channels, tail.shape[1], rows.data_ptr(), length.data_ptr()),
+        *(field for tensor in (x, out, tail, weight) for field in fields_of(tensor)),
+        0 if bias is None else bias.contiguous().data_ptr(),
+    )
+    return out

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loquent.kernels.backend import backend_for
+
 
 def cross_attention(
     q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, *, heads: Tensor | None = None
@@ -25,7 +27,8 @@ def cross_attention(
     Returns:
         (B, T, H, D), zero for a row without frames; and w of the given heads, (B, N, T, R), zero from frames[b] on, or None.
     """
-    return _reference(q, cache_k, cache_v, rows, frames, heads)
+    run = _numba if backend_for(q, cache_k, cache_v) == "numba" else _reference
+    return run(q, cache_k, cache_v, rows, frames, heads)
 
 
 def _reference(
@@ -40,3 +43,25 @@ def _reference(
     scores = (q[:, heads] @ k[:, heads].transpose(2, 3)).float() * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~valid, -torch.inf).softmax(-1)
     return out, torch.where(some, weights, 0)
+
+
+def _numba(
+    q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    from loquent.kernels.numba_attention import cross_attention
+    from loquent.kernels.numba_runtime import fields_of, run
+
+    batch, steps, count, dim = q.shape
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    wanted = 0 if heads is None else len(heads)
+    weights = q.new_zeros(batch, wanted, steps, cache_k.shape[2])
+    rows, frames = rows.contiguous(), frames.contiguous()
+    names = rows if heads is None else heads.contiguous()
+    run(
+        cross_attention,
+        batch * count,
+        2 * steps * count * dim * int(frames.sum()),
+        *(steps, count, dim, wanted, rows.data_ptr(), frames.data_ptr(), names.data_ptr()),
+        *(field for tensor in (q, out, cache_k, cache_v, weights) for field in fields_of(tensor)),
+    )
+    return out, None if heads is None else weights

@@ -1,0 +1,55 @@
+"""Which implementation of a fused operation runs: by device, overridable for tests and by LOQUENT_BACKEND.
+
+Every operation has a reference in torch that runs anywhere. On the CPU, float32 tensors outside of autograd go to kernels
+compiled by numba; it is imported on first use and its machine code is cached on disk, so it is compiled once per machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Backend = Literal["reference", "numba"]
+
+_override: ContextVar[Backend | None] = ContextVar("loquent_backend", default=None)
+
+
+@contextmanager
+def use_backend(name: Backend) -> Iterator[None]:
+    """Prefer one implementation within a block, in this thread or task.
+
+    Tensors that it cannot take (on another device, of another dtype, or in need of a gradient) still go to the reference.
+    """
+    token = _override.set(_checked(name, "use_backend"))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def backend_for(*tensors: Tensor) -> Backend:
+    """The implementation that handles these tensors.
+
+    Raises:
+        ValueError: LOQUENT_BACKEND names none.
+    """
+    preferred = _override.get() or _checked(os.environ.get("LOQUENT_BACKEND") or "numba", "LOQUENT_BACKEND")
+    if preferred == "reference":
+        return "reference"
+    suitable = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    if not suitable or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return "reference"
+    return "numba"
+
+
+def _checked(name: str, source: str) -> Backend:
+    for known in get_args(Backend):
+        if name == known:
+            return known
+    raise ValueError(f"{source} is {name!r}, expected one of {', '.join(get_args(Backend))}")
