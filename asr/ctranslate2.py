@@ -64,14 +64,16 @@ def read_ctranslate2(path: Path) -> Ctranslate2Model:
     for _ in range(cursor.integer("<I", "number of variables")):
         name = cursor.string("variable name")
         stored[name] = cursor.variable(name)
+    # Resolved after dequantising: an alias of a weight stands for its scale too.
+    variables = _dequantized(stored, path)
     for _ in range(cursor.integer("<I", "number of aliases")):
         alias, name = cursor.string("alias"), cursor.string("name of alias")
-        if name not in stored:
+        if name not in variables:
             raise ValueError(f"{path}: alias {alias} is of {name}, which the file does not hold")
-        stored[alias] = stored[name]
+        variables[alias] = variables[name]
     if cursor.offset != cursor.data.size:
         raise ValueError(f"{path} has {cursor.data.size - cursor.offset} bytes after its end, expected none")
-    return Ctranslate2Model(specification, revision, _dequantized(stored, path))
+    return Ctranslate2Model(specification, revision, variables)
 
 
 class _Cursor:

@@ -51,8 +51,8 @@ class WhisperCheckpoint:
 
     Attributes:
         config: dimensions, with alignment heads.
-        weights: name -> weight on the CPU, named as in openai/whisper, complete and of the shapes `config` asks for. The
-            type is the file's (float32, float16 or bfloat16); quantised weights are dequantised to float32.
+        weights: name -> weight on the CPU, named as in openai/whisper, complete and of the shapes `config` asks for.
+            The type is the file's (float32, float16 or bfloat16); quantised weights are dequantised to float32.
         tokenizer_files: those beside the weights; empty for a `.pt`, which has none. `WhisperTokenizer.load` takes
             their folder.
         source_format: what the files were.
@@ -68,7 +68,7 @@ def load_whisper(folder_or_file: str | Path) -> WhisperCheckpoint:
     """Read a Whisper model.
 
     Args:
-        folder_or_file: a model folder, or its weights file; a Hugging Face or own one needs its `config.json` beside it.
+        folder_or_file: a model folder, or its weights file; a Hugging Face or own one needs `config.json` beside it.
 
     Raises:
         FileNotFoundError: there is no such file, the folder has no weights, or a file they need is absent.
@@ -110,7 +110,7 @@ def save_whisper(
     folder = Path(folder)
     _check_weights(weights, config)
     folder.mkdir(parents=True, exist_ok=True)
-    # Cloned, because safetensors refuses weights that share memory. Renamed when complete, so that no reader sees a part.
+    # Cloned, because safetensors refuses weights that share memory; renamed, so that no reader sees half a file.
     partial = folder / "model.safetensors.partial"
     save_file({name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}, partial)
     os.replace(partial, folder / "model.safetensors")
@@ -208,7 +208,7 @@ def _read_tensors(file: Path, head: bytes) -> dict[str, Any]:
             return load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} is truncated or not safetensors: {error}") from error
-    if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
+    if head[:4] != b"PK\x03\x04" and head[:2] != b"\x80\x02":
         raise ValueError(f"{file} begins with {head[:8]!r}; expected a PyTorch, safetensors or CTranslate2 model")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
