@@ -31,7 +31,7 @@ class AudioError(ValueError):
     """Audio that is missing, empty, damaged, or not of the form that was asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audio:
     """Mono samples, float32 of shape (N,) nominally in [-1, 1], and their rate in Hz."""
 
@@ -47,7 +47,8 @@ def read_audio(source: Source, sample_rate: int | None = None) -> Audio:
     """Read a whole file, mixed down to mono by the mean of its channels.
 
     `source` is a path or a binary file object (a pipe too); `sample_rate` in Hz resamples, None keeps the file's own.
-    Raises `AudioError` when the file is missing, empty, not audio, without samples, damaged or cut short.
+    Raises `AudioError` when the file is missing, empty, not audio, without samples, damaged or cut short. Formats whose
+    headers promise no length (Ogg, a WebM recorded live) cannot be told cut from finished, and give what is there.
     """
     if sample_rate is not None and sample_rate <= 0:
         raise AudioError(f"expected a positive sample_rate in Hz, got {sample_rate}")
@@ -325,7 +326,7 @@ class _PyAV:
 
         self._errors = (av.FFmpegError, ValueError)
         try:
-            self._container = av.open(source)
+            self._container = av.open(source, mode="r")
         except self._errors as error:
             raise _Damaged(getattr(error, "strerror", None) or str(error)) from error
         try:
@@ -341,6 +342,9 @@ class _PyAV:
             raise
         self.channels = self._first.shape[1]
         self.duration_s = _seconds(self._stream.duration, self._stream)
+        if self.duration_s is None and self._container.duration and len(self._container.streams) == 1:
+            # Matroska and WebM tell only the length of the whole, which with a picture may be the picture's.
+            self.duration_s = self._container.duration / av.time_base
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
         assert self._first is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections import deque
@@ -120,6 +121,10 @@ async def _recorded(
         except RuntimeError:
             raise sounddevice.CallbackStop from None  # the loop is closed: nobody listens any more
 
+    def ended() -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(mailbox.close)
+
     try:
         stream = sounddevice.InputStream(
             samplerate=sample_rate,
@@ -128,6 +133,7 @@ async def _recorded(
             channels=1,
             dtype="int16",
             callback=callback,
+            finished_callback=ended,
         )
         with stream:
             while True:
@@ -150,6 +156,7 @@ class Mailbox:
         self._arrived = asyncio.Event()
         self._overflows = 0
         self._dropped = 0
+        self._closed = False
 
     def put(self, packet: np.ndarray, overflowed: bool) -> None:
         """Leave a packet, on the event loop's thread; `overflowed` if the device lost samples before it."""
@@ -158,8 +165,16 @@ class Mailbox:
         self._packets.append(packet)
         self._arrived.set()
 
+    def close(self) -> None:
+        """Tell that no packet will follow, as when a microphone is unplugged."""
+        self._closed = True
+        self._arrived.set()
+
     async def get(self) -> np.ndarray:
+        """The oldest packet, waiting for it. Raises `MicrophoneError` after the last one of a closed mailbox."""
         while not self._packets:
+            if self._closed:
+                raise MicrophoneError("the microphone stopped; is it still plugged in?")
             self._arrived.clear()
             await self._arrived.wait()
         if self._overflows:

@@ -1,5 +1,6 @@
 """Audio files of every kind come back as written, in blocks of any size; bad files and packets say what is wrong."""
 
+import contextlib
 import io
 import os
 import struct
@@ -192,18 +193,39 @@ def test_no_samples(tmp_path, ending):
         read_audio(tmp_path / f"a{ending}")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.m4a", "a.wma"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.m4a", "a.wma", "a.webm"])
 @pytest.mark.parametrize("kept", [0.3, 0.7])
 def test_cut_files_are_refused_not_shortened(tmp_path, name, kept):
-    path, samples = tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 5 * 44100).astype(np.float32)
-    if name.endswith((".m4a", ".wma")):
-        encode(path, samples, 44100, "aac" if name.endswith("m4a") else "wmav2")
+    path, samples = tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 5 * 48000).astype(np.float32)
+    if codec := {".m4a": "aac", ".wma": "wmav2", ".webm": "libopus"}.get(path.suffix):
+        encode(path, samples, 48000, codec)
     else:
-        write_audio(path, samples, 44100)
+        write_audio(path, samples, 48000)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(AudioError, match=r"cut short|cannot be read"):
         read_audio(path)
+
+
+@pytest.fixture(scope="module")
+def some_files(tmp_path_factory) -> dict[str, bytes]:
+    folder, samples = tmp_path_factory.mktemp("files"), tone(0.5, 48000)
+    for name in ("a.wav", "a.flac", "a.mp3", "a.ogg", "a.opus"):
+        write_audio(folder / name, samples, 48000)
+    for name, codec in (("a.m4a", "aac"), ("a.webm", "libopus"), ("a.wma", "wmav2"), ("a.mkv", "flac")):
+        encode(folder / name, samples, 48000, codec)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_damage_is_never_worse_than_an_audio_error(some_files, data):
+    damaged = bytearray(some_files[data.draw(st.sampled_from(sorted(some_files)))])
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=20)):
+        damaged[at] = value
+    cut = data.draw(st.integers(0, len(damaged)))
+    with contextlib.suppress(AudioError):
+        assert len(read_audio(io.BytesIO(bytes(damaged[cut // 2 :] if cut % 2 else damaged[:cut]))).samples) > 0
 
 
 def test_wav_written_to_a_pipe_has_no_length_and_is_read_to_its_end(tmp_path):

@@ -94,7 +94,7 @@ def test_other_tasks_run_between_packets(tmp_path):
 
     async def listen(name):
         async for packet in file_source(tmp_path / "a.wav", 500):
-            order.append((name, len(packet)))
+            order.append((name, len(packet)))  # noqa: PERF401 (in order of time)
 
     async def both():
         await asyncio.gather(listen("a"), listen("b"))
@@ -145,6 +145,23 @@ def test_a_slow_listener_loses_the_oldest_and_is_told(capsys):
     assert "2 packets dropped, the listener is too slow" in captured.err
     assert "samples lost, the computer is too busy (1 times)" in captured.err
     assert len(captured.err.splitlines()) == 2
+
+
+def test_an_unplugged_microphone_ends_after_its_last_packet():
+    async def main():
+        mailbox = Mailbox(3)
+        mailbox.put(np.array([7]), overflowed=False)
+        mailbox.close()
+        assert (await mailbox.get())[0] == 7
+        with pytest.raises(MicrophoneError, match="still plugged in"):
+            await mailbox.get()
+        waiting = asyncio.create_task(Mailbox.get(other := Mailbox(3)))
+        await asyncio.sleep(0)
+        other.close()
+        with pytest.raises(MicrophoneError):
+            await waiting
+
+    asyncio.run(main())
 
 
 def test_without_portaudio_the_error_says_how_to_install_it():
