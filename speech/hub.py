@@ -225,7 +225,9 @@ def _from_hub(name: str, repository: str) -> Checkpoint:
         except Exception as error:  # which ones depends on the HTTP library that huggingface_hub was built on
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             asked = f"{name!r}" if name == repository else f"{name!r} ({repository})"
-            raise CheckpointError(f"cannot get {asked} from the Hugging Face hub: {reason} {_choices()}") from error
+            raise CheckpointError(
+                f"cannot get {asked} from the Hugging Face hub: {reason.rstrip('.')}. {_choices()}"
+            ) from error
         if not _complete(folder):
             raise CheckpointError(
                 f"{repository!r} on the Hugging Face hub is no checkpoint that can be read here: expected one of "
