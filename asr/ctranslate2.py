@@ -119,17 +119,24 @@ class _Cursor:
 
 
 def _dequantized(stored: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Divide each integer `weight` by its `weight_scale`: one per output row (int8) or one in all (int16)."""
+    """Divide each integer `weight` by its `weight_scale`, leaving out the scales."""
     variables = {}
     for name, value in stored.items():
         if name.endswith("_scale") and name.removesuffix("_scale") in stored:
             continue
         scale = stored.get(f"{name}_scale")
-        if scale is None:
-            variables[name] = value
-        elif scale.ndim == 0 or (scale.ndim == 1 and value.ndim > 1 and len(scale) == len(value)):
-            per_row = scale.float().reshape(-1, *[1] * (value.ndim - 1))
-            variables[name] = value.float() / per_row
-        else:
-            raise ValueError(f"{path}: {name}_scale has shape {list(scale.shape)}, expected one per row of {name}")
+        if scale is not None:
+            value = value.float() / _spread(scale.float(), value.shape, f"{path}: {name}_scale")
+        variables[name] = value
     return variables
+
+
+def _spread(scale: Tensor, shape: torch.Size, name: str) -> Tensor:
+    """A scale made to broadcast: one in all (int16), one per row, or for convolutions one per row and tap."""
+    if scale.ndim == 0:
+        return scale
+    if scale.shape == shape[:1]:
+        return scale.reshape(-1, *[1] * (len(shape) - 1))
+    if scale.shape == shape[:1] + shape[2:]:
+        return scale.unsqueeze(1)
+    raise ValueError(f"{name} has shape {list(scale.shape)}, expected one value, or one per row of {list(shape)}")
