@@ -26,8 +26,8 @@ class Resampler(StreamingModule):
     """Polyphase windowed-sinc resampler: samples (B, N) at ``orig_rate`` to (B, ceil(N · new / orig)) at ``new_rate``.
 
     Output k is the band-limited signal at time k / new_rate, without delay and with the tail. In lowest terms, ``new``
-    outputs lie over every period of ``orig`` inputs, always at the same ``new`` phases: a convolution with stride ``orig``
-    and ``new`` channels. Flat to 0.9 of the lower Nyquist frequency, 100 dB down above it.
+    outputs lie over every period of ``orig`` inputs, always at the same phases: a convolution with stride ``orig`` and
+    ``new`` channels. Flat to 0.9 of the lower Nyquist frequency, 100 dB down above it.
 
     Raises:
         ValueError: a rate is outside 4000 … 192000 Hz, or their ratio in lowest terms is too large for a table of taps.
