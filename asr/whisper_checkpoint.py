@@ -74,7 +74,7 @@ def load_whisper(folder_or_file: str | Path) -> WhisperCheckpoint:
         FileNotFoundError: there is no such file, the folder has no weights, or a file they need is absent.
         ValueError: a file is truncated, of another model, or unsafe; the message names it, what was found and expected.
     """
-    path = Path(folder_or_file)
+    path = Path(folder_or_file).absolute()
     file = _weights_file(path) if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"no such file or folder: {file}")

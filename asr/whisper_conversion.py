@@ -178,7 +178,9 @@ def _ctranslate2_block(ours: str, theirs: str, take: Callable[[str], Tensor], *,
         weights[f"{ours}.mlp.0.{kind}"] = take(f"{theirs}/ffn/linear_0/{kind}")
         weights[f"{ours}.mlp.2.{kind}"] = take(f"{theirs}/ffn/linear_1/{kind}")
     # Projections of the same input are stored stacked: q, k and v of self-attention, k and v of cross-attention.
-    attentions = {"attn": ("self_attention", (("query", "key", "value"), ("out",)))}
+    attentions: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
+        "attn": ("self_attention", (("query", "key", "value"), ("out",)))
+    }
     if cross:
         attentions["cross_attn"] = ("attention", (("query",), ("key", "value"), ("out",)))
     for attention, (stored, groups) in attentions.items():

@@ -264,7 +264,8 @@ class WhisperTokenizer:
     def _split_at_characters(self, tokens: Iterable[int]) -> list[tuple[str, list[int]]]:
         """The smallest runs of tokens that hold whole characters, with their text; each control token is a run."""
         runs: list[tuple[str, list[int]]] = []
-        text, run, pending = "", [], b""
+        run: list[int] = []
+        text, pending = "", b""
         for token in tokens:
             if token >= self.eot:
                 if run:
