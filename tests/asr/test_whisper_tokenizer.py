@@ -189,12 +189,8 @@ def test_words_as_openai_splits_them(english: WhisperTokenizer) -> None:
         *["Hello", ",", " world", "!", " It's", " 12", ":30", " o", "'clock...", " (laughs", ")", ' "quoted', '"'],
         *[" --", " end", ".", "<|endoftext|>"],
     ]
-    assert [text for text, _ in english.split_to_word_tokens(english.encode(" 日本語"), "ja")] == [
-        " ",
-        "日",
-        "本",
-        "語",
-    ]
+    japanese = english.split_to_word_tokens(english.encode(" 日本語"), "ja")
+    assert [text for text, _ in japanese] == [" 日", "本", "語"]
 
 
 def test_word_starts(english: WhisperTokenizer) -> None:
