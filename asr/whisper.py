@@ -45,6 +45,12 @@ class EncoderState(State):
     position: Tensor  # (S,) int64, frames encoded
     layers: tuple[KeyValues, ...]
 
+    def restart(self, rows: list[int]) -> None:
+        """Begin a new window in these slots; keys and values beyond ``position`` are never read, so they may stay."""
+        for part in (self.conv1, self.conv2, self.waiting):
+            part.reset(rows)
+        self.position[rows] = 0
+
 
 @dataclass
 class DecoderState(State):
@@ -52,6 +58,29 @@ class DecoderState(State):
 
     position: Tensor  # (S,) int64, tokens decoded
     layers: tuple[KeyValues, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a hypothesis has room for."""
+        return self.layers[0].k.shape[2]
+
+    def copy(self, pairs: list[tuple[int, int]], length: int) -> None:
+        """Copy hypotheses of at most ``length`` tokens from slot to slot; no slot is both read and written."""
+        if not pairs:
+            return
+        source, target = torch.tensor(pairs, device=self.position.device).unbind(1)
+        self.position[target] = self.position[source]
+        for layer in self.layers:
+            for cache in (layer.k[:, :, :length], layer.v[:, :, :length]):
+                cache[target] = cache[source]
+
+    def resized(self, capacity: int) -> DecoderState:
+        """The same hypotheses with room for more tokens."""
+
+        def resize(cache: Tensor) -> Tensor:
+            return F.pad(cache, (0, 0, 0, capacity - cache.shape[2]))
+
+        return DecoderState(self.position, tuple(KeyValues(resize(one.k), resize(one.v)) for one in self.layers))
 
 
 @dataclass
@@ -159,9 +188,7 @@ class AudioEncoder(StreamingModule):
             tuple(key_values(batch, self.heads, self.capacity, like) for _ in self.blocks),
         )
 
-    def step(
-        self, x: Chunk | Tensor, state: EncoderState, rows: Tensor | None = None, last: bool = False
-    ) -> Chunk:
+    def step(self, x: Chunk | Tensor, state: EncoderState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Encode the blocks that new mel frames (B, T, F) complete.
 
         Raises:
@@ -223,12 +250,12 @@ class TextDecoder(nn.Module):
             x = block(x, mask, audio)
         return self.logits(self.ln(x))
 
-    def initial_state(self, batch: int) -> DecoderState:
-        """Room for the longest token sequence of every hypothesis."""
+    def initial_state(self, batch: int, capacity: int | None = None) -> DecoderState:
+        """Room for ``capacity`` tokens of every hypothesis, by default the longest sequence there can be."""
         like = self.ln.weight
         return DecoderState(
             torch.zeros(batch, dtype=torch.long, device=like.device),
-            tuple(key_values(batch, self.heads, self.capacity, like) for _ in self.blocks),
+            tuple(key_values(batch, self.heads, capacity or self.capacity, like) for _ in self.blocks),
         )
 
     def initial_memory(self, batch: int) -> AudioMemory:
@@ -250,6 +277,19 @@ class TextDecoder(nn.Module):
             cache.k[slot, :, frame] = block.cross_attn.split(block.cross_attn.key(new))
             cache.v[slot, :, frame] = block.cross_attn.split(block.cross_attn.value(new))
         memory.frames[rows] = start + features.length
+
+    def memory_of(self, features: Tensor) -> AudioMemory:
+        """What `listen` would remember of whole windows (B, T, C), each in a slot of just its length."""
+        batch, frames, _ = features.shape
+
+        def remember(attention: MultiHeadAttention) -> KeyValues:
+            k, v = (attention.split(project(features)) for project in (attention.key, attention.value))
+            return KeyValues(k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous())
+
+        return AudioMemory(
+            torch.full((batch,), frames, device=features.device),
+            tuple(remember(block.cross_attn) for block in self.blocks),
+        )
 
     def step(
         self,

@@ -1,0 +1,134 @@
+"""Greedy decoding that starts from a draft: what the last step wrote is verified in one pass, then written on.
+
+After every chunk of audio most of a streaming hypothesis stays as it was. The draft's tokens are fed together, as in
+speculative decoding; it is kept up to the first token that the model would no longer write, and decoding goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from loquent.asr.whisper import AudioMemory, DecoderState, TextDecoder
+from loquent.speech.streaming import Chunk
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Where a hypothesis starts.
+
+    prefix: tokens fed without question, at least one.
+    tokens: hypothesis so far after the prefix, to be verified.
+    scores: raw score that each of ``tokens`` had when it was last looked at.
+    limit:  most tokens of the new hypothesis.
+    """
+
+    prefix: list[int]
+    tokens: list[int]
+    scores: list[float]
+    limit: int
+
+
+@dataclass
+class Hypothesis:
+    """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,)."""
+
+    tokens: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    attention: list[Tensor] = field(default_factory=list)
+
+    def add(self, token: int, scores: Tensor, attention: Tensor) -> None:
+        """Append a token given the scores (V,) it was chosen from."""
+        self.tokens.append(token)
+        self.scores.append(float(scores[token]))
+        self.probabilities.append(float((scores[token] - scores.logsumexp(-1)).exp()))
+        self.attention.append(attention)
+
+
+class DraftDecoder:
+    """Greedy decoding of many streams at once.
+
+    Args:
+        decoder: the text decoder.
+        eot: the token that ends a hypothesis: "wait for more audio".
+        suppressed: tokens never written.
+        watch: (layer, head) pairs whose cross-attention follows the audio.
+        lenient: also keep a drafted token whose raw score has risen since it was written, although another one is now
+            ahead of it (the revision rule of arXiv 2508.12301); otherwise the result is that of decoding from the prefix.
+    """
+
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        eot: int,
+        suppressed: tuple[int, ...],
+        watch: tuple[tuple[int, int], ...],
+        lenient: bool = False,
+    ) -> None:
+        self.decoder, self.eot, self.watch, self.lenient = decoder, eot, watch, lenient
+        self.bias = torch.zeros(decoder.token_embedding.num_embeddings, device=decoder.ln.weight.device)
+        self.bias[list(suppressed)] = -torch.inf
+
+    def __call__(
+        self, drafts: list[Draft], state: DecoderState, rows: Tensor, memory: AudioMemory, memory_rows: Tensor
+    ) -> list[Hypothesis]:
+        """Decode; the state holds what precedes the prefixes, and afterwards the prefixes and all but the last new token.
+
+        Args:
+            rows: (B,) slots of ``state``, one per draft.
+            memory_rows: (B,) slots of ``memory``.
+        """
+        device = rows.device
+        fed = [draft.prefix + draft.tokens for draft in drafts]
+        lengths = torch.tensor([len(tokens) for tokens in fed], device=device)
+        padded = torch.zeros(len(fed), int(lengths.max()), dtype=torch.long)
+        for row, tokens in zip(padded, fed, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens)
+        start = state.position[rows]
+        chunk = Chunk(padded.to(device), lengths, torch.zeros_like(rows, dtype=torch.bool))
+        hidden, attention = self.decoder.step(chunk, state, rows, memory, memory_rows, self.watch)
+        assert attention is not None
+
+        # Scores after the last token of each prefix and after every drafted token, in one product.
+        after = [torch.arange(len(d.prefix) - 1, len(f), device=device) for d, f in zip(drafts, fed, strict=True)]
+        scores = self._scores(torch.cat([h[a] for h, a in zip(hidden, after, strict=True)]))
+        hypotheses, nexts, keep = [], [], []
+        for draft, own, weights in zip(
+            drafts, scores.split([len(a) for a in after]), (w[a] for w, a in zip(attention, after, strict=True)), strict=True
+        ):
+            hypothesis, best = Hypothesis(), own.argmax(-1).tolist()
+            for i, token in enumerate(draft.tokens[: draft.limit]):
+                if best[i] != token and not (self.lenient and float(own[i, token]) > draft.scores[i]):
+                    break
+                hypothesis.add(token, own[i], weights[i])
+            kept = len(hypothesis.tokens)
+            if kept < draft.limit and best[kept] != self.eot:
+                hypothesis.add(best[kept], own[kept], weights[kept])
+                nexts.append(best[kept])
+            else:
+                nexts.append(self.eot)
+            hypotheses.append(hypothesis)
+            keep.append(len(draft.prefix) + kept)
+        state.position[rows] = start + torch.tensor(keep, device=device)
+
+        active = [i for i, token in enumerate(nexts) if token != self.eot]
+        while active := [i for i in active if len(hypotheses[i].tokens) < drafts[i].limit]:
+            tokens = torch.tensor([[nexts[i]] for i in active], device=device)
+            index = torch.tensor(active, device=device)
+            hidden, attention = self.decoder.step(
+                Chunk.of(tokens), state, rows[index], memory, memory_rows[index], self.watch
+            )
+            assert attention is not None
+            scores = self._scores(hidden[:, 0])
+            for i, token, own, weights in zip(active, scores.argmax(-1).tolist(), scores, attention[:, 0], strict=True):
+                nexts[i] = token
+                if token != self.eot:
+                    hypotheses[i].add(token, own, weights)
+            active = [i for i in active if nexts[i] != self.eot]
+        return hypotheses
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self.decoder.logits(hidden).float() + self.bias

@@ -1,0 +1,157 @@
+"""How a stream's audio reaches the decoder: encoded afresh at every step, or once, incrementally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from loquent.asr.stream_memo import Segment
+from loquent.asr.whisper import AudioMemory, DecoderState, EncoderState, Whisper
+from loquent.speech.features import RunningMaxNormalize, RunningMaxState, normalize_window
+from loquent.speech.state import State
+from loquent.speech.streaming import Chunk
+
+SILENCE = -10.0  # log10 of the smallest mel energy: what Whisper's front end makes of zeros
+
+
+class Heard(NamedTuple):
+    """Where the decoder finds its own past and the audio of each stream of a batch."""
+
+    decoder: DecoderState
+    rows: Tensor  # (B,) slots of ``decoder``
+    memory: AudioMemory
+    memory_rows: Tensor  # (B,) slots of ``memory``
+
+
+class Hearing(Protocol):
+    """Turns mel frames into what the decoder attends to.
+
+    keeps_tokens: whether the decoder's keys and values stay valid from one step to the next.
+    """
+
+    keeps_tokens: bool
+
+    def initial_state(self, slots: int) -> State:
+        """What it keeps of each stream."""
+
+    def hear(
+        self, mel: Tensor, state: State, rows: Tensor, segments: Sequence[Segment], frames: Sequence[int], last: Sequence[bool]
+    ) -> Heard:
+        """Take in the frames of each segment that have come since the last call.
+
+        Args:
+            mel: (S, 3000, F) rings of log-mel frames; frame t of a stream is in entry t mod 3000.
+            rows: (B,) slots of the streams.
+            segments: their windows; ``heard`` is moved on.
+            frames: mel frames that each stream has brought in all.
+            last: whether each stream ends here.
+        """
+
+
+@dataclass
+class NoState(State):
+    """A hearing that remembers nothing."""
+
+
+class Reencoding:
+    """Encode the whole window again at every step, padded to 30 s, as stock Whisper was trained to hear it.
+
+    The keys and values of decoder and audio live in scratch slots for the length of a step.
+    """
+
+    keeps_tokens = False
+
+    def __init__(self, model: Whisper) -> None:
+        self.model = model
+        self.scratch: tuple[DecoderState, AudioMemory] | None = None
+
+    def initial_state(self, slots: int) -> NoState:
+        """Nothing is kept."""
+        return NoState()
+
+    def hear(
+        self, mel: Tensor, state: NoState, rows: Tensor, segments: Sequence[Segment], frames: Sequence[int], last: Sequence[bool]
+    ) -> Heard:
+        """Encode every window whole (see `Hearing.hear`)."""
+        batch, ring = len(segments), mel.shape[1]
+        windows = mel.new_full((batch, ring, mel.shape[2]), SILENCE)
+        for window, row, segment, total in zip(windows, rows.tolist(), segments, frames, strict=True):
+            count = total - segment.start
+            window[:count] = mel[row, torch.arange(segment.start, total, device=mel.device) % ring]
+            segment.heard = total
+        features = self.model.encoder(normalize_window(windows))
+        if self.scratch is None or self.scratch[0].slots < batch:
+            self.scratch = self.model.decoder.initial_state(batch), self.model.decoder.initial_memory(batch)
+        decoder, memory = self.scratch
+        slots = torch.arange(batch, device=mel.device)
+        memory.frames.zero_()
+        self.model.decoder.listen(Chunk.of(features), memory, slots)
+        return Heard(decoder, slots, memory, slots)
+
+
+@dataclass
+class IncrementalState(State):
+    """Caches of every stage between mel frames and tokens."""
+
+    normalize: RunningMaxState
+    encoder: EncoderState
+    memory: AudioMemory
+    decoder: DecoderState
+
+
+class IncrementalHearing:
+    """Encode every frame once, under a block-causal mask of ``block`` encoder frames (20 ms)."""
+
+    keeps_tokens = True
+
+    def __init__(self, model: Whisper, block: int) -> None:
+        self.decoder = model.decoder
+        self.encoder = model.encoder.with_block(block)
+        self.normalize = RunningMaxNormalize().to(model.decoder.ln.weight.device)
+
+    def initial_state(self, slots: int) -> IncrementalState:
+        """Room for a window of 30 s of every stream."""
+        return IncrementalState(
+            self.normalize.initial_state(slots),
+            self.encoder.initial_state(slots),
+            self.decoder.initial_memory(slots),
+            self.decoder.initial_state(slots),
+        )
+
+    def hear(
+        self,
+        mel: Tensor,
+        state: IncrementalState,
+        rows: Tensor,
+        segments: Sequence[Segment],
+        frames: Sequence[int],
+        last: Sequence[bool],
+    ) -> Heard:
+        """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch."""
+        fresh = [row for row, segment in zip(rows.tolist(), segments, strict=True) if segment.heard == segment.start]
+        if fresh:
+            state.normalize.reset(fresh)
+            state.encoder.restart(fresh)
+            state.memory.frames[fresh] = 0
+            state.decoder.position[fresh] = 0
+        groups: dict[int, list[int]] = {}
+        for i, (segment, total) in enumerate(zip(segments, frames, strict=True)):
+            groups.setdefault(total - segment.heard, []).append(i)
+        for count, members in groups.items():
+            slots = rows[members]
+            first = torch.tensor([segments[i].heard for i in members], device=mel.device)
+            entry = (first[:, None] + torch.arange(count, device=mel.device)) % mel.shape[1]
+            chunk = Chunk(
+                mel[slots[:, None], entry],
+                torch.full_like(slots, count),
+                torch.tensor([last[i] for i in members], device=mel.device),
+            )
+            features = self.encoder.step(self.normalize.step(chunk, state.normalize, slots), state.encoder, slots)
+            self.decoder.listen(features, state.memory, slots)
+            for i in members:
+                segments[i].heard = frames[i]
+        return Heard(state.decoder, rows, state.memory, rows)

@@ -1,0 +1,382 @@
+"""Streaming recognition with Whisper: one task, three policies, any number of streams in a batch.
+
+Every chunk of audio goes the same way: features and voice activity for all streams at once, then, for the streams in which
+somebody speaks, encoder, decoder and commit rule. `Hearing` says how the encoder is used: afresh on the whole window for stock
+weights, or incrementally on cached keys and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from loquent.asr.draft_decoding import Draft, DraftDecoder, Hypothesis
+from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
+from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
+from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.asr.word_timing import word_spans
+from loquent.speech.endpoint import Endpoint, Endpointer, EndpointRules
+from loquent.speech.events import Endpoint as EndpointEvent
+from loquent.speech.events import Event, Final, Partial, Word
+from loquent.speech.features import WhisperLogMel
+from loquent.speech.state import State
+from loquent.speech.streaming import Chunk, WindowState
+from loquent.speech.vad import SileroVad, VadState
+
+FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
+ENCODER_RATE = 50  # encoder frames per second
+LONGEST_OPEN_S = 20.0  # audio that a new window may have to hear again
+LANGUAGE_FRAMES = 200  # mel frames of a segment that make the choice of language final
+
+PolicyName = Literal["local-agreement", "alignatt", "incremental"]
+
+
+@dataclass(frozen=True)
+class StreamingOptions:
+    """How live audio is turned into text.
+
+    policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
+                  "incremental" encodes every chunk once and needs weights trained for it.
+    chunk_ms:     audio per step, a multiple of 20.
+    vad:          decode only while somebody speaks, and end utterances at pauses.
+    rules:        when an utterance ends.
+    preroll_ms:   audio before the detected start of speech that belongs to it.
+    overlap_s:    audio that the next window hears again when a window of 30 s is full.
+    tokens_per_second, tokens_per_chunk: limits that keep a model that loops from running away.
+    alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
+    """
+
+    policy: PolicyName = "local-agreement"
+    chunk_ms: int = 1000
+    vad: bool = True
+    rules: EndpointRules = EndpointRules()
+    preroll_ms: int = 500
+    overlap_s: float = 5.0
+    tokens_per_second: float = 10.0
+    tokens_per_chunk: int = 28
+    alignatt_margin: int = 25
+
+    def __post_init__(self) -> None:
+        if self.chunk_ms % 20 or not 20 <= self.chunk_ms <= 10_000:
+            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 10000, got {self.chunk_ms}")
+        if self.policy not in ("local-agreement", "alignatt", "incremental"):
+            raise ValueError(
+                f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'"
+            )
+        if not 1.0 <= self.overlap_s <= 15.0:
+            raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
+
+    @property
+    def rule(self) -> CommitRule:
+        """The commit rule of the policy."""
+        if self.policy == "alignatt":
+            return AlignAtt(self.alignatt_margin)
+        return HoldLast() if self.policy == "incremental" else LocalAgreement()
+
+
+@dataclass
+class StreamState(State):
+    """Pool of streams: front end, the last 30 s of log-mel frames, and what hearing needs."""
+
+    features: WindowState
+    vad: VadState
+    mel: Tensor  # (S, 3000, F), frame t in entry t mod 3000
+    hearing: State
+
+
+class WhisperStreamingTask:
+    """A `StreamingTask` that recognises speech (see `loquent.speech.session`)."""
+
+    sample_rate = 16_000
+
+    def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, options: StreamingOptions | None = None) -> None:
+        self.model, self.tokenizer, self.options = model, tokenizer, options or StreamingOptions()
+        device = model.decoder.ln.weight.device
+        config = model.config
+        self.chunk = self.options.chunk_ms // 10
+        self.window = 2 * config.n_audio_ctx
+        self.preroll = -(-self.options.preroll_ms // self.options.chunk_ms) * self.chunk
+        self.features = WhisperLogMel(config.n_mels).to(device)
+        self.vad = SileroVad.from_pretrained().to(device)
+        self.endpointer = Endpointer(self.options.rules)
+        self.rule = self.options.rule
+        incremental = self.options.policy == "incremental"
+        self.hearing: Hearing = (
+            IncrementalHearing(model, block=self.chunk // 2) if incremental else Reencoding(model)
+        )
+        timestamps = range(tokenizer.timestamp_begin, tokenizer.n_vocab)
+        languages = tokenizer.language_tokens.values()
+        self.decode = DraftDecoder(
+            model.decoder,
+            tokenizer.eot,
+            (*tokenizer.suppressed_tokens, tokenizer.no_timestamps, *languages, *timestamps),
+            config.alignment_heads,
+            lenient=incremental,
+        )
+
+    # ------------------------------------------------------------------------------------------- what the engine calls
+
+    def initial_state(self, slots: int) -> StreamState:
+        """Pool of ``slots`` streams."""
+        device = self.model.decoder.ln.weight.device
+        return StreamState(
+            self.features.initial_state(slots),
+            self.vad.initial_state(slots),
+            torch.zeros(slots, self.window, self.model.config.n_mels, device=device),
+            self.hearing.initial_state(slots),
+        )
+
+    def start(self, language: str | None = None, task: str = "transcribe", prompt: str = "") -> StreamMemo:
+        """Options of one stream.
+
+        Args:
+            language: code or English name; detected from the first speech by default.
+            task: "transcribe", or "translate" into English.
+            prompt: text that precedes the speech: names and spellings to expect.
+
+        Raises:
+            ValueError: the model does not know the language or the task.
+        """
+        if not self.tokenizer.is_multilingual:
+            language = language or "en"
+        self.tokenizer.sot_sequence(language or "en", task)
+        context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
+        return StreamMemo(language, task, context, self.endpointer.start())
+
+    def restore(self, values: dict[str, Any]) -> StreamMemo:
+        """Inverse of ``StreamMemo.to_dict``."""
+        return StreamMemo.from_dict(values)
+
+    def samples_wanted(self, memo: StreamMemo) -> int:
+        """Samples of the next chunk: the frames of a chunk, plus one frame of look-ahead in front of all."""
+        before = self.features.inputs_for(memo.steps * self.chunk + 1) if memo.steps else 0
+        return self.features.inputs_for((memo.steps + 1) * self.chunk + 1) - before
+
+    def step(
+        self, samples: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]
+    ) -> list[list[Event]]:
+        """Advance every stream by one chunk."""
+        device = state.mel.device
+        samples = Chunk(samples.data.to(device), samples.length.to(device), samples.last.to(device))
+        rows = rows.to(device)
+        mel = self.features.step(samples, state.features, rows)
+        speech = self.vad.step(samples, state.vad, rows)
+        self._remember(mel, state, rows, memos)
+
+        events: list[list[Event]] = [[] for _ in memos]
+        ends: list[Endpoint | None] = []
+        for memo, probabilities, last in zip(memos, speech.rows(), samples.last.tolist(), strict=True):
+            ends.append(self._follow_speech(memo, probabilities.tolist(), last))
+            memo.steps += 1
+
+        talking = [i for i, memo in enumerate(memos) if memo.segment is not None]
+        if talking:
+            lasts = samples.last.tolist()
+            index = torch.tensor(talking, device=device)
+            self._transcribe(
+                [memos[i] for i in talking],
+                [lasts[i] or ends[i] is not None for i in talking],
+                [lasts[i] for i in talking],
+                state,
+                rows[index],
+                [events[i] for i in talking],
+            )
+        for memo, end, last, out in zip(memos, ends, samples.last.tolist(), events, strict=True):
+            if end is not None or last:
+                self._finalise(memo, out)
+                memo.segment, memo.barrier, memo.context = None, memo.frames, []
+            if end is not None:
+                out.append(EndpointEvent(rule=end.rule, time=end.time))
+        return events
+
+    # ----------------------------------------------------------------------------------------------- audio and utterances
+
+    def _remember(self, mel: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]) -> None:
+        """Write new frames into the rings."""
+        valid = mel.mask
+        start = torch.tensor([memo.frames for memo in memos], device=rows.device)
+        entry = (start[:, None] + torch.arange(valid.shape[1], device=rows.device)) % self.window
+        state.mel[rows[:, None].expand_as(valid)[valid], entry[valid]] = mel.data[valid]
+        for memo, length in zip(memos, mel.length.tolist(), strict=True):
+            memo.frames += length
+
+    def _follow_speech(self, memo: StreamMemo, probabilities: list[float], last: bool) -> Endpoint | None:
+        """Open a segment when somebody begins to speak; tell whether the utterance has ended."""
+        begin = memo.steps * self.chunk
+        if not self.options.vad:
+            heard, ended = memo.frames > begin, None
+        else:
+            heard, ended = self.endpointer.advance(memo.endpoint, probabilities, bool(memo.utterance))
+        if memo.segment is None and heard:
+            start = max(memo.barrier - memo.barrier % self.chunk, begin - self.preroll, 0)
+            memo.segment = self._segment(memo, start, [])
+            memo.utterance_start = memo.utterance_end = start / FRAMES_PER_SECOND
+        return ended
+
+    def _segment(self, memo: StreamMemo, start: int, committed: list[int]) -> Segment:
+        """A new window that begins with words known already, prompted with what was said before it."""
+        context = (memo.prompt + memo.context)[-self._context :]
+        before = [self.tokenizer.sot_prev, *context] if context else []
+        sot = self.tokenizer.sot_sequence(memo.language or "en", memo.task, timestamps=False)
+        return Segment(start, start, [*before, *sot], committed)
+
+    @property
+    def _context(self) -> int:
+        return self.model.config.n_text_ctx // 2 - 1 - 160  # leaves room for 30 s of text
+
+    # --------------------------------------------------------------------------------------------------------- the text
+
+    def _transcribe(
+        self,
+        memos: list[StreamMemo],
+        flush: list[bool],
+        last: list[bool],
+        state: StreamState,
+        rows: Tensor,
+        events: list[list[Event]],
+    ) -> None:
+        """Hear, decode, commit and report for streams that have a segment."""
+        segments = [memo.segment for memo in memos if memo.segment is not None]
+        frames = [memo.frames for memo in memos]
+        heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, last)
+        self._detect_languages(memos, segments, heard)
+        hypotheses = self.decode(
+            self._drafts(memos, segments, heard), heard.decoder, heard.rows, heard.memory, heard.memory_rows
+        )
+        for memo, segment, hypothesis, final, out in zip(memos, segments, hypotheses, flush, events, strict=True):
+            full = memo.frames - segment.start + self.chunk + 2 > self.window and not final
+            count = len(hypothesis.tokens)
+            if not (final or (full and self._overdue(memo, segment))):
+                count = self._certain(memo, segment, hypothesis)
+            self._commit(memo, segment, hypothesis, count, out)
+            if full:
+                self._finalise(memo, out)
+                memo.segment = self._hand_over(memo, segment)
+            else:
+                self._show(memo, segment, out)
+
+    def _drafts(self, memos: list[StreamMemo], segments: list[Segment], heard: Heard) -> list[Draft]:
+        """What each decoder row already knows, after taking back what it must look at again."""
+        drafts, known = [], []
+        for memo, segment in zip(memos, segments, strict=True):
+            certain = segment.control + segment.committed
+            known.append(len(certain) - 1 if self.hearing.keeps_tokens and segment.primed else 0)
+            segment.primed = True
+            seconds = (memo.frames - segment.start) / FRAMES_PER_SECOND
+            limit = min(
+                self.model.config.n_text_ctx - len(certain) - 1,
+                int(8 + seconds * self.options.tokens_per_second) - len(segment.committed),
+                len(segment.open) + self.options.tokens_per_chunk,
+            )
+            drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0)))
+        heard.decoder.position[heard.rows] = torch.tensor(known, device=heard.rows.device)
+        return drafts
+
+    def _certain(self, memo: StreamMemo, segment: Segment, hypothesis: Hypothesis) -> int:
+        """Number of tokens to commit: what the rule allows, cut to whole words."""
+        count = self.rule(segment.open, hypothesis, (memo.frames - segment.start) // 2)
+        tokens, language = hypothesis.tokens, memo.language or "en"
+        while 0 < count < len(tokens) and not self.tokenizer.is_word_start(tokens[count], language):
+            count -= 1
+        return count
+
+    def _commit(
+        self, memo: StreamMemo, segment: Segment, hypothesis: Hypothesis, count: int, events: list[Event]
+    ) -> None:
+        """Make the first ``count`` tokens of a hypothesis final and report their words."""
+        runs: list[list[int]] = []
+        for token in hypothesis.tokens[:count]:
+            if not runs or self.tokenizer.is_word_start(token, memo.language or "en"):
+                runs.append([])
+            runs[-1].append(token)
+        origin = segment.start / FRAMES_PER_SECOND
+        after = round((segment.words[-1].end - origin) * ENCODER_RATE) if segment.words else 0
+        spans = word_spans(
+            hypothesis.attention, [len(run) for run in runs], (memo.frames - segment.start) // 2, max(after, 0)
+        )
+        first = 0
+        for run, (begin, end) in zip(runs, spans, strict=True):
+            probabilities = hypothesis.probabilities[first : first + len(run)]
+            first += len(run)
+            word = TimedWord(origin + begin / ENCODER_RATE, origin + end / ENCODER_RATE, len(run))
+            segment.words.append(word)
+            text = self.tokenizer.decode(run)
+            confidence = sum(probabilities) / len(run)
+            events.append(Word(text=text, start=word.start, end=word.end, confidence=confidence))
+            memo.utterance_start = memo.utterance_start if memo.utterance else word.start
+            memo.utterance_end = word.end
+            memo.utterance += text
+        segment.committed = segment.committed + hypothesis.tokens[:count]
+        segment.open, segment.open_scores = hypothesis.tokens[count:], hypothesis.scores[count:]
+
+    def _show(self, memo: StreamMemo, segment: Segment, events: list[Event]) -> None:
+        """Report the utterance so far if it reads differently now."""
+        shown = (memo.utterance, self.tokenizer.decode(segment.open))
+        if shown != memo.shown:
+            events.append(Partial(stable=shown[0], unstable=shown[1]))
+            memo.shown = shown
+
+    def _finalise(self, memo: StreamMemo, events: list[Event]) -> None:
+        """Close the utterance."""
+        if memo.utterance.strip():
+            events.append(Final(text=memo.utterance.strip(), start=memo.utterance_start, end=memo.utterance_end))
+        memo.utterance, memo.shown = "", ("", "")
+
+    # -------------------------------------------------------------------------------------------------- windows that fill
+
+    def _overdue(self, memo: StreamMemo, segment: Segment) -> bool:
+        """Whether so little was committed of late that the next window could not hold what is still open."""
+        end = segment.words[-1].end if segment.words else segment.start / FRAMES_PER_SECOND
+        return memo.frames / FRAMES_PER_SECOND - end > LONGEST_OPEN_S
+
+    def _hand_over(self, memo: StreamMemo, segment: Segment) -> Segment:
+        """The window that follows a full one.
+
+        It hears the last seconds again, from the beginning of a committed word. That word and those after it are given to
+        its decoder, which goes on behind them: nothing is said twice, and nothing between two windows is lost.
+        """
+        now = memo.frames / FRAMES_PER_SECOND
+        kept = [word for word in segment.words if word.start >= now - self.options.overlap_s]
+        if kept:
+            begin = kept[0].start
+        elif segment.words:
+            begin = segment.words[-1].end
+        else:
+            begin = now - self.options.overlap_s
+        start = max(int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - int(LONGEST_OPEN_S * FRAMES_PER_SECOND))
+        count = sum(word.tokens for word in kept)
+        split = len(segment.committed) - count
+        memo.context = (memo.context + segment.committed[:split])[-self._context :]
+        following = self._segment(memo, start - start % self.chunk, segment.committed[split:])
+        following.words = kept
+        return following
+
+    # -------------------------------------------------------------------------------------------------------- language
+
+    def _detect_languages(self, memos: list[StreamMemo], segments: list[Segment], heard: Heard) -> None:
+        """Choose the language of streams that have none yet, from the first speech they bring."""
+        unknown = [i for i, memo in enumerate(memos) if memo.language is None]
+        if not unknown:
+            return
+        index = torch.tensor(unknown, device=heard.rows.device)
+        rows = heard.rows[index]
+        heard.decoder.position[rows] = 0
+        sot = torch.full((len(unknown), 1), self.tokenizer.sot, device=heard.rows.device)
+        hidden, _ = self.model.decoder.step(
+            Chunk.of(sot), heard.decoder, rows, heard.memory, heard.memory_rows[index]
+        )
+        codes = list(self.tokenizer.language_tokens)
+        scores = self.model.decoder.logits(hidden[:, 0])[:, list(self.tokenizer.language_tokens.values())]
+        for i, best in zip(unknown, scores.argmax(-1).tolist(), strict=True):
+            memo, segment = memos[i], segments[i]
+            sequence = self.tokenizer.sot_sequence(codes[best], memo.task, timestamps=False)
+            segment.control = [*segment.control[: -len(sequence)], *sequence]
+            if memo.frames - segment.start >= LANGUAGE_FRAMES:
+                memo.language = codes[best]
+            else:
+                segment.primed = False
