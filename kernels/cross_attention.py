@@ -27,7 +27,8 @@ def cross_attention(
     Returns:
         (B, T, H, D), zero for a row without frames; and w of the given heads, (B, N, T, R), zero from frames[b] on, or None.
     """
-    run = _numba if backend_for(q, cache_k, cache_v) == "numba" else _reference
+    numba = q.shape[-1] % 8 == 0 and backend_for(q, cache_k, cache_v) == "numba"
+    run = _numba if numba else _reference
     return run(q, cache_k, cache_v, rows, frames, heads)
 
 

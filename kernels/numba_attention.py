@@ -1,4 +1,7 @@
-"""Inner loops of attention on the CPU: tiles of queries over tiles of keys with a running softmax (arXiv 2205.14135)."""
+"""Attention on the CPU: tiles of queries over tiles of keys with a running softmax (arXiv 2205.14135).
+
+A kernel's task is one head of one row. Within a tile the queries lie side by side, in the lanes of vectors.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import math
 import numpy as np
 from numba import carray
 
+from loquent.kernels.numba_panel import LANES, multiply, multiply_add, weigh
 from loquent.kernels.numba_runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
 
-QUERIES = 24  # per tile: the scores of a tile and its queries stay in the first-level cache
-KEYS = 64
+QUERIES, KEYS = 16, 48  # of a tile: its scores, keys and values stay in the first-level cache
 LOWEST = np.float32(-1e30)
 LOG2_E = math.log2(math.e)  # weights are powers of two
 
@@ -27,6 +30,8 @@ def _self_attention(job, task):
     out, out_at, out_step = floats(job[22]), row * job[23] + head * job[25], job[24]
     old_k, old_k_at, old_k_step = floats(job[26]), slot * job[27] + head * job[28], job[29]
     old_v, old_v_at, old_v_step = floats(job[30]), slot * job[31] + head * job[32], job[33]
+    new = job[14] + 4 * k_at, 4 * k_step, job[18] + 4 * v_at, 4 * v_step  # addresses and strides in bytes
+    old = job[26] + 4 * old_k_at, 4 * old_k_step, job[30] + 4 * old_v_at, 4 * old_v_step
     turn = ring - sinks  # entries that are overwritten in turn
 
     tile = _new_tile(dim)
@@ -38,19 +43,15 @@ def _self_attention(job, task):
         seen = max(0, start - left) if left >= 0 else 0
         view = (position + first, block, left, sinks)
 
-        _attend(tile, count, dim, old_k, old_k_at, old_k_step, old_v, old_v_at, old_v_step, 0, min(sinks, position), view)
+        _attend(tile, count, dim, old, 0, 0, min(sinks, position), view)
         key = max(seen, sinks, position - turn)
         while key < position:  # once, or twice where the ring wraps
             entry = sinks + (key - sinks) % turn
             stretch = min(position - key, ring - entry)
-            _attend(
-                tile, count, dim, old_k, old_k_at + entry * old_k_step, old_k_step,
-                old_v, old_v_at + entry * old_v_step, old_v_step, key, key + stretch, view,
-            )  # fmt: skip
+            _attend(tile, count, dim, old, entry, key, key + stretch, view)
             key += stretch
         key = position if position < sinks else max(position, seen)
-        skip = key - position
-        _attend(tile, count, dim, k, k_at + skip * k_step, k_step, v, v_at + skip * v_step, v_step, key, end, view)
+        _attend(tile, count, dim, new, key - position, key, end, view)
         _finish(tile, out, out_at + first * out_step, out_step, count, dim)
 
     for step in range(length, steps):
@@ -78,8 +79,8 @@ def _cross_attention(job, task):
     slot, frames = integers(job[4])[row], integers(job[5])[row]
     q, q_at, q_step = floats(job[7]), row * job[8] + head * job[10], job[9]
     out, out_at, out_step = floats(job[11]), row * job[12] + head * job[14], job[13]
-    k, k_at, k_step = floats(job[15]), slot * job[16] + head * job[17], job[18]
-    v, v_at, v_step = floats(job[19]), slot * job[20] + head * job[21], job[22]
+    k, k_step = job[15] + 4 * (slot * job[16] + head * job[17]), 4 * job[18]  # in bytes
+    v, v_step = job[19] + 4 * (slot * job[20] + head * job[21]), 4 * job[22]
     w, w_row, w_head, w_step = floats(job[23]), row * job[24], job[25], job[26]
     if frames == 0:
         for step in range(steps):
@@ -95,14 +96,14 @@ def _cross_attention(job, task):
         _begin(tile, q, q_at + first * q_step, q_step, count, dim)
         for key in range(0, frames, KEYS):
             keys = min(KEYS, frames - key)
-            _score(tile, count, dim, k, k_at + key * k_step, k_step, keys)
+            _score(tile, count, dim, k + key * k_step, k_step, keys)
             for n in range(wanted):
                 if names[n] == head:
                     for t in range(count):
                         at = w_row + n * w_head + (first + t) * w_step + key
                         for j in range(keys):
-                            w[at + j] = scores[t, j]
-            _absorb(tile, count, dim, v, v_at + key * v_step, v_step, keys)
+                            w[at + j] = scores[j, t]
+            _absorb(tile, count, dim, v + key * v_step, v_step, keys)
         for n in range(wanted):
             if names[n] == head:
                 for t in range(count):
@@ -115,11 +116,14 @@ def _cross_attention(job, task):
 
 @jit
 def _new_tile(dim):
-    """Scaled queries, sums of values, scores, and each query's highest score and sum of weights."""
+    """Scaled queries, sums of values, scores, and each query's highest score, sum of weights, and
+    room for both in one tile of keys."""
     return (
+        np.empty((dim, QUERIES), np.float32),
         np.empty((QUERIES, dim), np.float32),
-        np.empty((QUERIES, dim), np.float32),
-        np.empty((QUERIES, KEYS), np.float32),
+        np.empty((KEYS, QUERIES), np.float32),
+        np.empty(QUERIES, np.float32),
+        np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
     )
@@ -127,19 +131,21 @@ def _new_tile(dim):
 
 @jit
 def _begin(tile, q, at, stride, count, dim):
-    queries, sums, _, top, total = tile
+    queries, sums, scores, top, total, _, _ = tile
     scale = np.float32(LOG2_E / math.sqrt(dim))
+    queries[:] = 0
+    scores[:] = 0
+    sums[:] = 0
+    top[:] = LOWEST
+    total[:] = 0
     for t in range(count):
         for c in range(dim):
-            queries[t, c] = q[at + t * stride + c] * scale
-            sums[t, c] = 0
-        top[t] = LOWEST
-        total[t] = 0
+            queries[c, t] = q[at + t * stride + c] * scale
 
 
 @jit
 def _finish(tile, out, at, stride, count, dim):
-    _, sums, _, _, total = tile
+    sums, total = tile[1], tile[4]
     for t in range(count):
         scale = 1 / total[t]
         for c in range(dim):
@@ -147,129 +153,55 @@ def _finish(tile, out, at, stride, count, dim):
 
 
 @jit
-def _attend(tile, count, dim, k, k_at, k_step, v, v_at, v_step, key, end, view):
-    """Take in consecutive keys ``key`` … ``end - 1``, each query those that it sees."""
+def _attend(tile, count, dim, source, entry, key, end, view):
+    """Take in keys ``key`` … ``end - 1``, which lie in ``source`` from ``entry`` on; each query those that it sees."""
+    k, k_step, v, v_step = source
     position, block, left, sinks = view
     scores = tile[2]
     earliest, latest = position // block * block, (position + count - 1) // block * block  # the queries' blocks
-    offset = 0
     while key < end:
         keys = min(KEYS, end - key)
-        _score(tile, count, dim, k, k_at + offset * k_step, k_step, keys)
-        past = left >= 0 and key < latest - left and key + keys > sinks
-        if past or key + keys > earliest + block:
+        _score(tile, count, dim, k + entry * k_step, k_step, keys)
+        expires = left >= 0 and key < latest - left and key + keys > sinks
+        if expires or key + keys > earliest + block:
             for t in range(count):
                 start = (position + t) // block * block
                 for j in range(keys):
                     expired = left >= 0 and key + j < start - left and key + j >= sinks
                     if expired or key + j >= start + block:
-                        scores[t, j] = LOWEST
-        _absorb(tile, count, dim, v, v_at + offset * v_step, v_step, keys)
+                        scores[j, t] = LOWEST
+        _absorb(tile, count, dim, v + entry * v_step, v_step, keys)
         key += keys
-        offset += keys
+        entry += keys
 
 
 @jit
-def _score(tile, count, dim, k, at, stride, keys):
-    """scores[t, j] = queries[t] · k[j], twelve at a time."""
+def _score(tile, count, dim, k, k_step, keys):
+    """scores[j, t] = k[j] · queries[t]."""
     queries, scores = tile[0], tile[2]
-    t = 0
-    while t < count:
-        batch = 3 if t + 3 <= count else 1
-        q0 = queries[t]
-        j = 0
-        while j + 4 <= keys:
-            k0, k1 = k[at + j * stride :], k[at + (j + 1) * stride :]
-            k2, k3 = k[at + (j + 2) * stride :], k[at + (j + 3) * stride :]
-            a0 = a1 = a2 = a3 = np.float32(0)
-            if batch == 3:
-                q1, q2 = queries[t + 1], queries[t + 2]
-                b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = np.float32(0)
-                for c in range(dim):
-                    x, y, z = q0[c], q1[c], q2[c]
-                    a0 += x * k0[c]
-                    a1 += x * k1[c]
-                    a2 += x * k2[c]
-                    a3 += x * k3[c]
-                    b0 += y * k0[c]
-                    b1 += y * k1[c]
-                    b2 += y * k2[c]
-                    b3 += y * k3[c]
-                    c0 += z * k0[c]
-                    c1 += z * k1[c]
-                    c2 += z * k2[c]
-                    c3 += z * k3[c]
-                scores[t + 1, j], scores[t + 1, j + 1], scores[t + 1, j + 2], scores[t + 1, j + 3] = b0, b1, b2, b3
-                scores[t + 2, j], scores[t + 2, j + 1], scores[t + 2, j + 2], scores[t + 2, j + 3] = c0, c1, c2, c3
-            else:
-                for c in range(dim):
-                    x = q0[c]
-                    a0 += x * k0[c]
-                    a1 += x * k1[c]
-                    a2 += x * k2[c]
-                    a3 += x * k3[c]
-            scores[t, j], scores[t, j + 1], scores[t, j + 2], scores[t, j + 3] = a0, a1, a2, a3
-            j += 4
-        while j < keys:
-            k0 = k[at + j * stride :]
-            for i in range(t, t + batch):
-                a0 = np.float32(0)
-                for c in range(dim):
-                    a0 += queries[i, c] * k0[c]
-                scores[i, j] = a0
-            j += 1
-        t += batch
+    vectors = (count + LANES - 1) // LANES
+    stride = 4 * QUERIES
+    multiply(k, k_step, 4, queries.ctypes.data, stride, scores.ctypes.data, stride, keys, vectors, dim)
 
 
 @jit
-def _absorb(tile, count, dim, v, at, stride, keys):
+def _absorb(tile, count, dim, v, v_step, keys):
     """Turn scores into weights, rescale what came before to the new highest score, and add the weighted values."""
-    _, sums, scores, top, total = tile
+    _, sums, scores, top, total, high, weight = tile
+    for t in range(0, count, LANES):
+        weigh(
+            scores.ctypes.data + 4 * t, 4 * QUERIES, keys,
+            top.ctypes.data + 4 * t, high.ctypes.data + 4 * t, weight.ctypes.data + 4 * t,
+        )  # fmt: skip
     for t in range(count):
-        row = scores[t]
-        high = top[t]
-        for j in range(keys):
-            high = max(high, row[j])
-        weight = np.float32(0)
-        for j in range(keys):
-            row[j] = _power_of_two(row[j] - high)
-            weight += row[j]
-        if high > top[t]:
-            fade = _power_of_two(top[t] - high)
+        if high[t] > top[t]:
+            fade = _power_of_two(top[t] - high[t])
+            top[t] = high[t]
             total[t] *= fade
             for c in range(dim):
                 sums[t, c] *= fade
-        top[t] = high
-        total[t] += weight
-
-    t = 0
-    while t < count:
-        batch = 2 if t + 2 <= count else 1
-        s0 = sums[t]
-        j = 0
-        while j + 4 <= keys:
-            v0, v1 = v[at + j * stride :], v[at + (j + 1) * stride :]
-            v2, v3 = v[at + (j + 2) * stride :], v[at + (j + 3) * stride :]
-            a0, a1, a2, a3 = scores[t, j], scores[t, j + 1], scores[t, j + 2], scores[t, j + 3]
-            if batch == 2:
-                s1 = sums[t + 1]
-                b0, b1, b2, b3 = scores[t + 1, j], scores[t + 1, j + 1], scores[t + 1, j + 2], scores[t + 1, j + 3]
-                for c in range(dim):
-                    w, x, y, z = v0[c], v1[c], v2[c], v3[c]
-                    s0[c] += a0 * w + a1 * x + a2 * y + a3 * z
-                    s1[c] += b0 * w + b1 * x + b2 * y + b3 * z
-            else:
-                for c in range(dim):
-                    s0[c] += a0 * v0[c] + a1 * v1[c] + a2 * v2[c] + a3 * v3[c]
-            j += 4
-        while j < keys:
-            v0 = v[at + j * stride :]
-            for i in range(t, t + batch):
-                a0 = scores[i, j]
-                for c in range(dim):
-                    sums[i, c] += a0 * v0[c]
-            j += 1
-        t += batch
+        total[t] += weight[t]
+    multiply_add(scores.ctypes.data, 4, 4 * QUERIES, v, v_step, sums.ctypes.data, 4 * dim, count, dim // LANES, keys)
 
 
 @jit

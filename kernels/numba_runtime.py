@@ -29,7 +29,7 @@ _UNBOUNDED = 1 << 48
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call."""
-    return numba.njit(**_OPTIONS)(function)
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def loop(function: Callable[..., Any]) -> Any:
