@@ -38,8 +38,8 @@ class Batch:
 class Engine:
     """Runs up to ``capacity`` sessions of one task.
 
-    `step` = `collect` + `compute` + `deliver`. A server calls the three itself, `compute` in a worker thread; the other two
-    and all session methods belong to one thread.
+    `step` = `collect` + `compute` + `deliver`. A server calls the three itself, `compute` in a worker thread; the other
+    two and all session methods belong to one thread.
 
     Args:
         task: the model.

@@ -54,8 +54,8 @@ class SessionClosed(RuntimeError):
 class Session:
     """One stream of an `Engine`; made by `Engine.open` or by a task's ``session()``.
 
-    `push` and `finish` are all most callers need. A server that steps many sessions together uses `feed`, `end` and `drain`
-    and leaves the stepping to `Engine.step`.
+    `push` and `finish` are all most callers need. A server that steps many sessions together uses `feed`, `end` and
+    `drain` and leaves the stepping to `Engine.step`.
     """
 
     def __init__(self, engine: Engine, stream: str, memo: Memo, inbox: Inbox, slot: int) -> None:
@@ -70,7 +70,8 @@ class Session:
         """Feed a packet of any size and return what it brought about.
 
         Args:
-            packet: int16 or float32 in [-1, 1], (samples,) or (samples, channels), or PCM16 bytes, at the session's rate.
+            packet: int16 or float32 in [-1, 1], (samples,) or (samples, channels), or PCM16 bytes, at the session's
+                rate.
 
         Raises:
             SessionClosed: after `finish`.
@@ -182,10 +183,10 @@ def restore_session(session: Session, header: dict[str, Any], tensors: dict[str,
     for name in _INBOX_FIELDS:
         setattr(session.inbox, name, header["inbox"][name])
     session.inbox.raw, session.inbox.tail = tensors.pop("raw").numpy(), tensors.pop("tail").numpy()
-    for prefix, target in (("state.", session.engine.state.gather([session.slot])), ("resampler.", session.inbox.resampler_state)):
+    slot = session.engine.state.gather([session.slot])
+    for prefix, target in (("state.", slot), ("resampler.", session.inbox.resampler_state)):
         part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         target.from_bytes(safetensors.torch.save(part))
-        if prefix == "state.":
-            session.engine.state.scatter([session.slot], target)
+    session.engine.state.scatter([session.slot], slot)
     session.sequence = header["sequence"]
     session.markers = [(position, id) for position, id in header["markers"]]

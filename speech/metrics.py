@@ -1,0 +1,49 @@
+"""What a server tells Prometheus about itself."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+_LAG_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters of one server, in a registry of their own: several servers may share a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.active = Gauge("loquent_sessions_active", "Streams that hold a slot.", registry=self.registry)
+        self.sessions = Counter("loquent_sessions", "Streams opened.", ["model"], registry=self.registry)
+        self.step_seconds = Histogram(
+            "loquent_step_seconds", "Time of one batched model step.", buckets=_STEP_BUCKETS, registry=self.registry
+        )
+        self.batch_size = Histogram(
+            "loquent_batch_size", "Streams in a step.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), registry=self.registry
+        )
+        self.first_result_seconds = Histogram(
+            "loquent_first_result_seconds",
+            "Time from a stream's first audio to its first event.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self.lag_seconds = Histogram(
+            "loquent_lag_seconds",
+            "Time from the arrival of the last audio an event needed to the event.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge("loquent_queue_depth", "Streams that wait for a step.", registry=self.registry)
+        self.queue_seconds = Gauge(
+            "loquent_queue_audio_seconds", "Audio received and not yet processed.", registry=self.registry
+        )
+        self.dropped = Counter(
+            "loquent_partials_dropped", "Superseded partial results not sent to slow readers.", registry=self.registry
+        )
+        self.failures = Counter(
+            "loquent_failures", "Streams refused or ended by a failure.", ["code"], registry=self.registry
+        )
+
+    def render(self) -> bytes:
+        """Text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,94 @@
+"""A small but real streaming task: three levels that follow the loudness of a stream, read out as words.
+
+Run as a script it serves itself: ``python band_energy.py PORT``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loquent.speech.events import Event, Final, Partial, Word
+from loquent.speech.state import State, initial
+from loquent.speech.streaming import Chunk
+
+RATE, FRAME = 16_000, 160
+
+
+@dataclass
+class Levels(State):
+    frames: Tensor  # (S,) int64
+    level: Tensor = initial(1)  # (S, 3) int64, exponential averages at three speeds  # noqa: RUF009
+
+
+@dataclass
+class Notes:
+    chunk_ms: int = 100
+    padding: int = 0  # characters added to every partial result
+    fail_at: int | None = None  # frame at which the model breaks down
+    words: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class BandEnergy:
+    """All arithmetic on integers, so that results can be compared exactly."""
+
+    sample_rate = RATE
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()  # clear it to hold the model in its step
+        self.gate.set()
+
+    def initial_state(self, slots: int) -> Levels:
+        return Levels(torch.zeros(slots, dtype=torch.long), torch.ones(slots, 3, dtype=torch.long))
+
+    def start(self, *, chunk_ms: int = 100, padding: int = 0, fail_at: int | None = None) -> Notes:
+        if not 10 <= chunk_ms <= 1000:
+            raise ValueError(f"chunk_ms {chunk_ms} is outside 10 … 1000")
+        return Notes(chunk_ms, padding, fail_at)
+
+    def restore(self, values: dict[str, Any]) -> Notes:
+        return Notes(**values)
+
+    def samples_wanted(self, memo: Notes) -> int:
+        return memo.chunk_ms * RATE // 1000
+
+    def step(self, samples: Chunk, state: Levels, rows: Tensor, memos: list[Notes]) -> list[list[Event]]:
+        self.gate.wait()
+        results = []
+        for values, row, last, memo in zip(samples.rows(), rows.tolist(), samples.last.tolist(), memos, strict=True):
+            loud = (values * 32768).round().long().abs()
+            for frame in loud.split(FRAME):
+                state.frames[row] += 1
+                for speed in range(3):
+                    state.level[row, speed] += (frame.sum() - state.level[row, speed]) // 2 ** (speed + 1)
+            frames = int(state.frames[row])
+            if memo.fail_at is not None and frames >= memo.fail_at:
+                raise RuntimeError(f"broke down at frame {frames}")
+            word = " " + "/".join(str(level) for level in state.level[row].tolist())
+            memo.words.append(word)
+            time = frames * FRAME / RATE
+            events: list[Event] = [
+                Partial(stable=str(frames), unstable=str(len(values)) + "." * memo.padding),
+                Word(text=word, start=0.0, end=time, confidence=1.0),
+            ]
+            if last or len(memo.words) == 10:
+                events.append(Final(text="".join(memo.words), start=0.0, end=time))
+                memo.words.clear()
+            results.append(events)
+        return results
+
+
+if __name__ == "__main__":
+    from loquent.speech.connection import Limits
+    from loquent.speech.engine import Engine
+    from loquent.speech.server import create_app, serve
+
+    serve(create_app(Engine(BandEnergy(), capacity=8), Limits()), port=int(sys.argv[1]))
