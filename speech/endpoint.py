@@ -107,7 +107,8 @@ class Endpointer:
 
     def feed(self, probability: float) -> list[SpeechStart | SpeechEnd | Endpoint]:
         """Take the speech probability of the next frame; return what it decides, in order."""
-        options, memory, events = self.options, self.memory, []
+        options, memory = self.options, self.memory
+        events: list[SpeechStart | SpeechEnd | Endpoint] = []
         frame = memory.frames
         memory.frames += 1
 

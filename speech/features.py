@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 
 from loquent.speech.state import State, initial
-from loquent.speech.streaming import Chain, Chunk, StreamingModule, Window, WindowState, as_chunk, as_rows, slide
-
-FRAMES_AT_ONCE = 4096  # bounds the memory of an hour-long `forward`; 41 s at 10 ms per frame
+from loquent.speech.streaming import (
+    Chain,
+    Chunk,
+    StreamingModule,
+    Window,
+    WindowState,
+    as_chunk,
+    as_rows,
+    forward_in_pieces,
+    slide,
+)
 
 
 class MelSpectrogram(StreamingModule):
@@ -44,7 +52,7 @@ class MelSpectrogram(StreamingModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, T, F) of whole recordings (B, N)."""
-        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+        return forward_in_pieces(self, x)
 
     def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Frames that the new samples complete."""
@@ -53,12 +61,8 @@ class MelSpectrogram(StreamingModule):
         if stretch.data.shape[1] == 0:
             return stretch.with_data(stretch.data.new_zeros(*stretch.data.shape, self.n_mels))
         frames = stretch.data.unfold(1, self.window.kernel, self.window.stride)
-        parts = [self._features(part) for part in frames.split(FRAMES_AT_ONCE, dim=1)]
-        return stretch.with_data(torch.cat(parts, dim=1))
-
-    def _features(self, frames: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)
-        return self.compress(spectrum.real.square() + spectrum.imag.square())
+        return stretch.with_data(self.compress(spectrum.real.square() + spectrum.imag.square()))
 
     def inputs_for(self, outputs: int) -> int:
         """Samples up to the end of the last frame."""
@@ -148,7 +152,7 @@ class PreEmphasis(StreamingModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter whole recordings (B, N)."""
-        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+        return forward_in_pieces(self, x)
 
     def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Filter new samples."""

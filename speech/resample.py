@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from loquent.speech.streaming import Chunk, StreamingModule, Window, WindowState, as_chunk, as_rows, slide
+from loquent.speech.streaming import (
+    Chunk,
+    StreamingModule,
+    Window,
+    WindowState,
+    as_chunk,
+    as_rows,
+    forward_in_pieces,
+    slide,
+)
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
 ZERO_CROSSINGS = (
@@ -65,7 +74,7 @@ class Resampler(StreamingModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample whole recordings (B, N)."""
-        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+        return forward_in_pieces(self, x)
 
     def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Outputs of every period of ``orig`` inputs that is complete, and what is left of the last one at the end."""

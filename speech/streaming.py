@@ -198,6 +198,18 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
     return Chunk(windows, count, chunk.last)
 
 
+def forward_in_pieces(module: StreamingModule, x: Tensor, piece: int = 2**19) -> Tensor:
+    """`forward` of a module over samples, by way of `step`: (B, N) whole inputs to whole outputs.
+
+    The memory needed is that of one piece, 2**19 samples (33 s at 16 kHz) unless given, however long the recording.
+    """
+    state, parts, pieces = module.initial_state(x.shape[0]), [], x.split(piece, dim=1)
+    for index, part in enumerate(pieces):
+        out = module.step(part, state, last=index == len(pieces) - 1)
+        parts.append(out.data[:, : int(out.length[0])])  # data has surplus steps where shapes are static
+    return torch.cat(parts, dim=1)
+
+
 @dataclass
 class ChainState(State):
     """States of the streaming modules of a `Chain`, in order."""
@@ -251,6 +263,7 @@ class Blocks(StreamingModule):
         if size < 1:
             raise ValueError(f"block size must be at least 1 step, got {size}")
         self.size, self.shape = size, shape
+        self.like: Tensor
         self.register_buffer("like", torch.zeros(0), persistent=False)
 
     def initial_state(self, batch: int) -> WindowState:

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from loquent.speech.state import State
-from loquent.speech.streaming import Chunk, StreamingModule, Window, WindowState, as_chunk, as_rows, slide
+from loquent.speech.streaming import (
+    Chunk,
+    StreamingModule,
+    Window,
+    WindowState,
+    as_chunk,
+    as_rows,
+    forward_in_pieces,
+    slide,
+)
 
 SAMPLE_RATE = 16_000
 FRAME = 512  # samples per probability
@@ -43,14 +52,8 @@ class SileroVad(StreamingModule):
         super().__init__()
         self.window = Window(CONTEXT + FRAME, FRAME, left=CONTEXT, right=FRAME - 1)
         self.register_buffer("taper", torch.hann_window(SPECTRUM), persistent=False)
-        self.encoder = nn.ModuleList(
-            [
-                nn.Conv1d(SPECTRUM // 2 + 1, 128, 3, padding=1),
-                nn.Conv1d(128, 64, 3, padding=1, stride=2),
-                nn.Conv1d(64, 64, 3, padding=1, stride=2),
-                nn.Conv1d(64, WIDTH, 3, padding=1),
-            ]
-        )
+        shapes = [(SPECTRUM // 2 + 1, 128), (128, 64), (64, 64), (64, WIDTH)]
+        self.encoder = nn.ModuleList([nn.Linear(3 * inputs, outputs) for inputs, outputs in shapes])
         self.lstm = nn.LSTMCell(WIDTH, WIDTH)
         self.output = nn.Linear(WIDTH, 1)
 
@@ -72,9 +75,12 @@ class SileroVad(StreamingModule):
             published = torch.jit.load(str(path), map_location="cpu").state_dict()
         model = cls()
         try:
-            weights = {name: published[_published_name(name)] for name in model.state_dict()}
-            weights["output.weight"] = weights["output.weight"].squeeze(2)
-            model.load_state_dict(weights)
+            model.load_state_dict(
+                {  # convolution kernels (out, in, width) become rows of matrices
+                    name: published[_published_name(name)].reshape(mine.shape)
+                    for name, mine in model.state_dict().items()
+                }
+            )
         except (KeyError, RuntimeError, IndexError) as error:
             raise ValueError(f"{path} does not hold the 16 kHz network of Silero VAD 6: {error}") from error
         return model.eval().requires_grad_(False)
@@ -87,7 +93,7 @@ class SileroVad(StreamingModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities (B, T) for whole recordings (B, N)."""
-        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+        return forward_in_pieces(self, x)
 
     def step(self, x: Chunk | Tensor, state: VadState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Probabilities of the frames that the new samples complete."""
@@ -117,10 +123,9 @@ class SileroVad(StreamingModule):
         mirrored = functional.pad(samples, (0, CONTEXT), mode="reflect")
         spectrum = torch.fft.rfft(mirrored.unfold(1, SPECTRUM, SPECTRUM // 2) * self.taper)  # (frames, 4, 129)
         x = (spectrum.real.square() + spectrum.imag.square()).sqrt()
-        for convolution in self.encoder:
-            # As a matrix product: over 4, 2 and 1 steps that is three times as fast as a convolution.
-            x = functional.pad(x, (0, 0, 1, 1)).unfold(1, 3, convolution.stride[0]).flatten(2)
-            x = functional.linear(x, convolution.weight.flatten(1), convolution.bias).relu()
+        for layer, stride in zip(self.encoder, (1, 2, 2, 1), strict=True):
+            # A padded convolution of width 3; over 4, 2 and 1 steps a matrix product is three times as fast.
+            x = layer(functional.pad(x, (0, 0, 1, 1)).unfold(1, 3, stride).flatten(2)).relu()
         return x.squeeze(1)
 
     def inputs_for(self, outputs: int) -> int:

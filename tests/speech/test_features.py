@@ -149,10 +149,10 @@ def test_silence_is_finite():
     assert NemoLogMel()(torch.zeros(1, 1600)).isfinite().all()
 
 
-def test_long_recordings_are_computed_in_parts():
-    x = noise(1, 160 * 5000)
+def test_long_recordings_are_computed_in_pieces():
+    x = noise(1, 2**19 + 16000)
     features = WhisperLogMel()(x)
-    assert features.shape == (1, 5000, 80)
-    torch.testing.assert_close(
-        features[:, 4090:4110], WhisperLogMel()(x[:, 160 * 4080 :])[:, 10:30], rtol=1e-4, atol=1e-4
-    )
+    assert features.shape == (1, x.shape[1] // 160, 80)
+    seam = 2**19 // 160
+    around = WhisperLogMel()(x[:, 160 * (seam - 20) : 160 * (seam + 20)])
+    torch.testing.assert_close(features[:, seam - 10 : seam + 10], around[:, 10:30], rtol=1e-4, atol=1e-4)
