@@ -67,6 +67,17 @@ class Peeking(Convolution):
         return chunk.with_data(chunk.data + 0.1 * chunk.data.mean()) if chunk.data.numel() else chunk
 
 
+class Hidden(Convolution):
+    """Keeps something outside of its state."""
+
+    steps = 0
+
+    def step(self, x, state, rows=None, last=False):
+        self.steps += 1
+        chunk = super().step(x, state, rows, last)
+        return chunk.with_data(chunk.data + self.steps)
+
+
 @pytest.fixture
 def samples() -> Tensor:
     return torch.randn(3, 60, generator=torch.Generator().manual_seed(0))
@@ -97,7 +108,7 @@ def test_laws_hold_for_blocks_and_chains(check_streaming, samples):
     check_streaming(Chain(Blocks(6), Convolution(Window(3, left=2))), samples, shortest=0, tight=False)
 
 
-@pytest.mark.parametrize("module", [Forgetful, Hasty, Peeking])
+@pytest.mark.parametrize("module", [Forgetful, Hasty, Peeking, Hidden])
 def test_laws_catch(check_streaming, samples, module):
     with pytest.raises((AssertionError, ExceptionGroup)):
         check_streaming(module(Window(5, 2, left=2, right=2)), samples, shortest=0)
