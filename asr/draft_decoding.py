@@ -97,7 +97,10 @@ class DraftDecoder:
         scores = self._scores(torch.cat([h[a] for h, a in zip(hidden, after, strict=True)]))
         hypotheses, nexts, keep = [], [], []
         for draft, own, weights in zip(
-            drafts, scores.split([len(a) for a in after]), (w[a] for w, a in zip(attention, after, strict=True)), strict=True
+            drafts,
+            scores.split([len(a) for a in after]),
+            (w[a] for w, a in zip(attention, after, strict=True)),
+            strict=True,
         ):
             hypothesis, best = Hypothesis(), own.argmax(-1).tolist()
             for i, token in enumerate(draft.tokens[: draft.limit]):

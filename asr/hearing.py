@@ -39,7 +39,13 @@ class Hearing(Protocol):
         """What it keeps of each stream."""
 
     def hear(
-        self, mel: Tensor, state: State, rows: Tensor, segments: Sequence[Segment], frames: Sequence[int], last: Sequence[bool]
+        self,
+        mel: Tensor,
+        state: State,
+        rows: Tensor,
+        segments: Sequence[Segment],
+        frames: Sequence[int],
+        last: Sequence[bool],
     ) -> Heard:
         """Take in the frames of each segment that have come since the last call.
 
@@ -74,7 +80,13 @@ class Reencoding:
         return NoState()
 
     def hear(
-        self, mel: Tensor, state: NoState, rows: Tensor, segments: Sequence[Segment], frames: Sequence[int], last: Sequence[bool]
+        self,
+        mel: Tensor,
+        state: NoState,
+        rows: Tensor,
+        segments: Sequence[Segment],
+        frames: Sequence[int],
+        last: Sequence[bool],
     ) -> Heard:
         """Encode every window whole (see `Hearing.hear`)."""
         batch, ring = len(segments), mel.shape[1]

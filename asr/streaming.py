@@ -20,7 +20,15 @@ from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.asr.word_timing import word_spans
-from loquent.speech.endpoint import Endpoint, Endpointer, EndpointRules
+from loquent.speech.endpoint import (
+    DEFAULT_RULES,
+    Endpoint,
+    Endpointer,
+    EndpointMemory,
+    EndpointRule,
+    SpeechOptions,
+    SpeechStart,
+)
 from loquent.speech.events import Endpoint as EndpointEvent
 from loquent.speech.events import Event, Final, Partial, Word
 from loquent.speech.features import WhisperLogMel
@@ -44,6 +52,7 @@ class StreamingOptions:
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20.
     vad:          decode only while somebody speaks, and end utterances at pauses.
+    speech:       when somebody speaks.
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
@@ -54,7 +63,8 @@ class StreamingOptions:
     policy: PolicyName = "local-agreement"
     chunk_ms: int = 1000
     vad: bool = True
-    rules: EndpointRules = EndpointRules()
+    speech: SpeechOptions = SpeechOptions()
+    rules: tuple[EndpointRule, ...] = DEFAULT_RULES
     preroll_ms: int = 500
     overlap_s: float = 5.0
     tokens_per_second: float = 10.0
@@ -65,9 +75,7 @@ class StreamingOptions:
         if self.chunk_ms % 20 or not 20 <= self.chunk_ms <= 10_000:
             raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 10000, got {self.chunk_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
-            raise ValueError(
-                f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'"
-            )
+            raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
 
@@ -103,12 +111,9 @@ class WhisperStreamingTask:
         self.preroll = -(-self.options.preroll_ms // self.options.chunk_ms) * self.chunk
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
-        self.endpointer = Endpointer(self.options.rules)
         self.rule = self.options.rule
         incremental = self.options.policy == "incremental"
-        self.hearing: Hearing = (
-            IncrementalHearing(model, block=self.chunk // 2) if incremental else Reencoding(model)
-        )
+        self.hearing: Hearing = IncrementalHearing(model, block=self.chunk // 2) if incremental else Reencoding(model)
         timestamps = range(tokenizer.timestamp_begin, tokenizer.n_vocab)
         languages = tokenizer.language_tokens.values()
         self.decode = DraftDecoder(
@@ -146,7 +151,7 @@ class WhisperStreamingTask:
             language = language or "en"
         self.tokenizer.sot_sequence(language or "en", task)
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
-        return StreamMemo(language, task, context, self.endpointer.start())
+        return StreamMemo(language, task, context, EndpointMemory())
 
     def restore(self, values: dict[str, Any]) -> StreamMemo:
         """Inverse of ``StreamMemo.to_dict``."""
@@ -157,9 +162,7 @@ class WhisperStreamingTask:
         before = self.features.inputs_for(memo.steps * self.chunk + 1) if memo.steps else 0
         return self.features.inputs_for((memo.steps + 1) * self.chunk + 1) - before
 
-    def step(
-        self, samples: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]
-    ) -> list[list[Event]]:
+    def step(self, samples: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]) -> list[list[Event]]:
         """Advance every stream by one chunk."""
         device = state.mel.device
         samples = Chunk(samples.data.to(device), samples.length.to(device), samples.last.to(device))
@@ -191,7 +194,7 @@ class WhisperStreamingTask:
                 self._finalise(memo, out)
                 memo.segment, memo.barrier, memo.context = None, memo.frames, []
             if end is not None:
-                out.append(EndpointEvent(rule=end.rule, time=end.time))
+                out.append(EndpointEvent(rule=end.rule, time=end.time_s))
         return events
 
     # ----------------------------------------------------------------------------------------------- audio and utterances
@@ -211,12 +214,26 @@ class WhisperStreamingTask:
         if not self.options.vad:
             heard, ended = memo.frames > begin, None
         else:
-            heard, ended = self.endpointer.advance(memo.endpoint, probabilities, bool(memo.utterance))
+            heard, ended = self._endpointing(memo.endpoint, probabilities, last)
         if memo.segment is None and heard:
             start = max(memo.barrier - memo.barrier % self.chunk, begin - self.preroll, 0)
             memo.segment = self._segment(memo, start, [])
-            memo.utterance_start = memo.utterance_end = start / FRAMES_PER_SECOND
-        return ended
+        return ended if memo.segment else None
+
+    def _endpointing(
+        self, memory: EndpointMemory, probabilities: list[float], last: bool
+    ) -> tuple[bool, Endpoint | None]:
+        """Whether there was speech in a chunk, and whether the utterance ended in it."""
+        endpointer = Endpointer(self.options.speech, self.options.rules, memory)
+        heard, ended = endpointer.speaking, None
+        for probability in probabilities:
+            for event in endpointer.feed(probability):
+                heard |= isinstance(event, SpeechStart)
+                ended = event if isinstance(event, Endpoint) else ended
+        begun = memory.onset is not None
+        if last:  # a sound too short to tell is given the benefit of the doubt
+            heard |= begun
+        return heard, None if begun else ended  # who goes on in the same chunk has not finished
 
     def _segment(self, memo: StreamMemo, start: int, committed: list[int]) -> Segment:
         """A new window that begins with words known already, prompted with what was said before it."""
@@ -348,7 +365,9 @@ class WhisperStreamingTask:
             begin = segment.words[-1].end
         else:
             begin = now - self.options.overlap_s
-        start = max(int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - int(LONGEST_OPEN_S * FRAMES_PER_SECOND))
+        start = max(
+            int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - int(LONGEST_OPEN_S * FRAMES_PER_SECOND)
+        )
         count = sum(word.tokens for word in kept)
         split = len(segment.committed) - count
         memo.context = (memo.context + segment.committed[:split])[-self._context :]
@@ -367,9 +386,7 @@ class WhisperStreamingTask:
         rows = heard.rows[index]
         heard.decoder.position[rows] = 0
         sot = torch.full((len(unknown), 1), self.tokenizer.sot, device=heard.rows.device)
-        hidden, _ = self.model.decoder.step(
-            Chunk.of(sot), heard.decoder, rows, heard.memory, heard.memory_rows[index]
-        )
+        hidden, _ = self.model.decoder.step(Chunk.of(sot), heard.decoder, rows, heard.memory, heard.memory_rows[index])
         codes = list(self.tokenizer.language_tokens)
         scores = self.model.decoder.logits(hidden[:, 0])[:, list(self.tokenizer.language_tokens.values())]
         for i, best in zip(unknown, scores.argmax(-1).tolist(), strict=True):
