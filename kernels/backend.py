@@ -1,7 +1,7 @@
 """Which implementation of a fused operation runs: by device, overridable for tests and by LOQUENT_BACKEND.
 
-Every operation has a reference in torch that runs anywhere. On the CPU, float32 tensors outside of autograd go to kernels
-compiled by numba; it is imported on first use and its machine code is cached on disk, so it is compiled once per machine.
+Every operation has a reference in torch that runs anywhere. On the CPU, float32 tensors outside of autograd go to
+kernels compiled by numba. It is imported on first use, and its machine code is kept on disk: compiled once per machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _override: ContextVar[Backend | None] = ContextVar("loquent_backend", default=No
 def use_backend(name: Backend) -> Iterator[None]:
     """Prefer one implementation within a block, in this thread or task.
 
-    Tensors that it cannot take (on another device, of another dtype, or in need of a gradient) still go to the reference.
+    Tensors that it cannot take (of another device or dtype, or in need of a gradient) still go to the reference.
     """
     token = _override.set(_checked(name, "use_backend"))
     try:

@@ -30,9 +30,9 @@ def cached_attention(
         out[p] = Σ_j softmax_j(q[p] · k[j] / √D) v[j]   over the keys j < position[b] + length[b] with
                  j < (⌊p / block⌋ + 1) · block   and   (j ≥ ⌊p / block⌋ · block - left   or   j < sinks)
 
-    Key j lives in entry j of its ring for j < sinks and in entry sinks + (j - sinks) mod (R - sinks) otherwise, so the first
-    ``sinks`` keys are kept for ever. The result does not depend on how a stream is cut into calls provided that the cuts fall
-    on multiples of ``block`` and R ≥ left + sinks. A call may bring more than R steps.
+    Key j lives in entry j of its ring for j < sinks and in entry sinks + (j - sinks) mod (R - sinks) otherwise, so the
+    first ``sinks`` keys are kept for ever. The result does not depend on how a stream is cut into calls provided that
+    the cuts fall on multiples of ``block`` and R ≥ left + sinks. A call may bring more than R steps.
 
     Args:
         q, k, v: (B, T, H, D) new queries, keys and values; what lies beyond a row's length is ignored.
@@ -60,7 +60,7 @@ def cached_attention(
 
 
 def ring_contents(position: Tensor, ring: int, sinks: int) -> Tensor:
-    """Index of the key that each entry holds once ``position`` (B,) keys have come: (B, R), negative where there is none."""
+    """Index of the key in each entry once ``position`` (B,) keys have come: (B, R), negative where there is none."""
     entry = torch.arange(ring, device=position.device)
     newest = position[:, None] - 1
     index = newest - (newest - entry) % (ring - sinks)
@@ -69,7 +69,7 @@ def ring_contents(position: Tensor, ring: int, sinks: int) -> Tensor:
 
 
 def attention_mask(query: Tensor, key: Tensor, block: int, left: int | None, sinks: int) -> Tensor:
-    """Which keys a step sees: (..., T) and (..., N) absolute indices to (..., T, N) bool; negative keys do not exist."""
+    """Which keys a step sees: indices (..., T) and (..., N) to (..., T, N) bool; a negative key does not exist."""
     start = (query - query % block)[..., None]
     key = key[..., None, :]
     seen = (key >= 0) & (key < start + block)

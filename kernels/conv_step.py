@@ -8,7 +8,9 @@ from torch import Tensor
 from loquent.kernels.backend import backend_for
 
 
-def depthwise_conv_step(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
+def depthwise_conv_step(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor
+) -> Tensor:
     """Convolve the new steps of B streams with their past, then remember the last K - 1 of them::
 
         out[t, c] = bias[c] + Σ_i weight[c, i] · s[t + i, c]   with s = (tail[rows[b]], x[b])
@@ -22,7 +24,7 @@ def depthwise_conv_step(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Te
         length: (B,) int64, valid steps of each row, 0 … T.
 
     Returns:
-        (B, T, C), zero beyond a row's length: what `torch.nn.functional.conv1d` gives after K - 1 steps of padding on the left.
+        (B, T, C), zero beyond a row's length: what `F.conv1d` gives with K - 1 zeros before the stream.
     """
     run = _numba if backend_for(x, weight, tail) == "numba" else _reference
     return run(x, weight, bias, tail, rows, length)

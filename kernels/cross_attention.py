@@ -25,7 +25,7 @@ def cross_attention(
         heads: (N,) int64, heads whose weights are wanted too, for alignment.
 
     Returns:
-        (B, T, H, D), zero for a row without frames; and w of the given heads, (B, N, T, R), zero from frames[b] on, or None.
+        (B, T, H, D), zero for a row without frames; and, given heads, their w: (B, N, T, R), zero from frames[b] on.
     """
     numba = q.shape[-1] % 8 == 0 and backend_for(q, cache_k, cache_v) == "numba"
     run = _numba if numba else _reference

@@ -10,9 +10,10 @@ import math
 import numpy as np
 from numba import carray
 
-from loquent.kernels.numba_panel import LANES, multiply, multiply_add, weigh
+from loquent.kernels.numba_panel import LANES, dot_four, multiply, multiply_add, weigh
 from loquent.kernels.numba_runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
 
+FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
 QUERIES, KEYS = 16, 48  # of a tile: its scores, keys and values stay in the first-level cache
 LOWEST = np.float32(-1e30)
 LOG2_E = math.log2(math.e)  # weights are powers of two
@@ -117,7 +118,7 @@ def _cross_attention(job, task):
 @jit
 def _new_tile(dim):
     """Scaled queries, sums of values, scores, and each query's highest score, sum of weights, and
-    room for both in one tile of keys."""
+    room for both in one tile of keys; the first few queries again, each in a row."""
     return (
         np.empty((dim, QUERIES), np.float32),
         np.empty((QUERIES, dim), np.float32),
@@ -126,12 +127,13 @@ def _new_tile(dim):
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
+        np.empty((FEW, dim), np.float32),
     )
 
 
 @jit
 def _begin(tile, q, at, stride, count, dim):
-    queries, sums, scores, top, total, _, _ = tile
+    queries, sums, scores, top, total, _, _, rows = tile
     scale = np.float32(LOG2_E / math.sqrt(dim))
     queries[:] = 0
     scores[:] = 0
@@ -141,6 +143,9 @@ def _begin(tile, q, at, stride, count, dim):
     for t in range(count):
         for c in range(dim):
             queries[c, t] = q[at + t * stride + c] * scale
+    for t in range(min(count, FEW)):
+        for c in range(dim):
+            rows[t, c] = queries[c, t]
 
 
 @jit
@@ -178,16 +183,27 @@ def _attend(tile, count, dim, source, entry, key, end, view):
 @jit
 def _score(tile, count, dim, k, k_step, keys):
     """scores[j, t] = k[j] · queries[t]."""
-    queries, scores = tile[0], tile[2]
-    vectors = (count + LANES - 1) // LANES
+    queries, scores, rows = tile[0], tile[2], tile[7]
     stride = 4 * QUERIES
-    multiply(k, k_step, 4, queries.ctypes.data, stride, scores.ctypes.data, stride, keys, vectors, dim)
+    done = 0
+    if count <= FEW:
+        done = keys // 4 * 4
+        for t in range(count):
+            for j in range(0, done, 4):
+                dot_four(
+                    rows.ctypes.data + 4 * t * dim, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * t, stride, dim // LANES,
+                )  # fmt: skip
+    multiply(
+        k + done * k_step, k_step, 4, queries.ctypes.data, stride,
+        scores.ctypes.data + done * stride, stride, keys - done, (count + LANES - 1) // LANES, dim,
+    )  # fmt: skip
 
 
 @jit
 def _absorb(tile, count, dim, v, v_step, keys):
     """Turn scores into weights, rescale what came before to the new highest score, and add the weighted values."""
-    _, sums, scores, top, total, high, weight = tile
+    _, sums, scores, top, total, high, weight, _ = tile
     for t in range(0, count, LANES):
         weigh(
             scores.ctypes.data + 4 * t, 4 * QUERIES, keys,
@@ -206,18 +222,7 @@ def _absorb(tile, count, dim, v, v_step, keys):
 
 @jit
 def _power_of_two(x):
-    """2**x for x <= 0 to 2e-7, relative, as a polynomial that vectorises; below the smallest normal number it is that number."""
-    x = max(x, np.float32(-126))
-    whole = np.floor(x + np.float32(0.5))
-    x -= whole
-    y = np.float32(1.5403530e-4)
-    y = y * x + np.float32(1.3333558e-3)
-    y = y * x + np.float32(9.6181291e-3)
-    y = y * x + np.float32(5.5504109e-2)
-    y = y * x + np.float32(2.4022651e-1)
-    y = y * x + np.float32(6.9314718e-1)
-    y = y * x + np.float32(1)
-    return y * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return np.float32(2) ** max(x, np.float32(-126))
 
 
 @loop

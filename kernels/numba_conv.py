@@ -43,20 +43,15 @@ def _depthwise_conv_step(job, task):
             for c in range(width):
                 y[c] = current[c] * s[c]
         for i in range(context):
-            tap = taps[i]
-            if t + i < context:
-                s = tail[tail_at + (t + i) * tail_step :]
-            else:
-                s = x[x_at + (t + i - context) * x_step :]
+            tap, past = taps[i], t + i < context
+            s = tail[tail_at + (t + i) * tail_step :] if past else x[x_at + (t + i - context) * x_step :]
             for c in range(width):
                 y[c] += tap[c] * s[c]
 
     for i in range(context if length > 0 else 0):
         new = tail[tail_at + i * tail_step :]
-        if i + length < context:
-            s = tail[tail_at + (i + length) * tail_step :]
-        else:
-            s = x[x_at + (i + length - context) * x_step :]
+        past = i + length < context
+        s = tail[tail_at + (i + length) * tail_step :] if past else x[x_at + (i + length - context) * x_step :]
         for c in range(width):
             new[c] = s[c]
 

@@ -1,4 +1,4 @@
-"""Vector code that a compiler does not find in a loop nest by itself: products of small panels, softmax over columns."""
+"""Vector code that a compiler does not find in a loop nest by itself: products of small panels, softmax of columns."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _POWER_OF_TWO = (1.5403530e-4, 1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.40226
 def weigh(typing, scores, stride, length, top, high, total):
     """Softmax over the rows of LANES columns, in powers of two and before division.
 
-    Raises ``top`` to the highest score, in ``high``; replaces scores by 2**(score - high); stores their sums in ``total``.
-    All are addresses, ``stride`` is in bytes, ``length`` is at least 1.
+    Raises ``top`` to the highest score, in ``high``; replaces scores by 2**(score - high) and stores their sums in
+    ``total``. All are addresses, ``stride`` is in bytes, ``length`` is at least 1.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -80,12 +80,61 @@ def weigh(typing, scores, stride, length, top, high, total):
     return types.void(*[types.int64] * 6), generate
 
 
+@intrinsic
+def dot_four(typing, a, b, b_row, c, c_row, vectors):
+    """c[m] = Σ_l a[l] · b[m, l] for four m and l < vectors · LANES; addresses and strides in bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        a, b, b_row, c, c_row, vectors = values
+        before, loop, after = builder.basic_block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        left, a_at, b_at = (builder.phi(_INTEGER) for _ in range(3))
+        sums = [builder.phi(_VECTOR) for _ in range(4)]
+        factor = builder.load(builder.inttoptr(a_at, _VECTOR.as_pointer()), align=4)
+        new = []
+        for m in range(4):
+            address = builder.add(b_at, builder.mul(b_row, ir.Constant(_INTEGER, m)))
+            value = builder.load(builder.inttoptr(address, _VECTOR.as_pointer()), align=4)
+            new.append(builder.fadd(sums[m], builder.fmul(factor, value, flags=("contract",)), flags=("contract",)))
+        rest, step = builder.sub(left, ir.Constant(_INTEGER, 1)), ir.Constant(_INTEGER, 4 * LANES)
+        for phi, first, following in (
+            (left, vectors, rest),
+            (a_at, a, builder.add(a_at, step)),
+            (b_at, b, builder.add(b_at, step)),
+            *((total, _every(0.0), following) for total, following in zip(sums, new, strict=True)),
+        ):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed(">", rest, ir.Constant(_INTEGER, 0)), loop, after)
+        builder.position_at_end(after)
+
+        def fold(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
+            pick = [ir.Constant(ir.VectorType(_SHORT, len(half)), half) for half in (even, odd)]
+            return builder.fadd(builder.shuffle_vector(x, y, pick[0]), builder.shuffle_vector(x, y, pick[1]))
+
+        # Each fold adds neighbours in two vectors; the lanes of the last are the four sums.
+        low, high = [0, 2, 4, 6, 8, 10, 12, 14], [1, 3, 5, 7, 9, 11, 13, 15]
+        pairs = fold(fold(new[0], new[1], low, high), fold(new[2], new[3], low, high), low, high)
+        four = fold(pairs, pairs, [0, 2, 4, 6], [1, 3, 5, 7])
+        for m in range(4):
+            target = builder.add(c, builder.mul(c_row, ir.Constant(_INTEGER, m)))
+            builder.store(
+                builder.extract_element(four, ir.Constant(_SHORT, m)),
+                builder.inttoptr(target, _FLOAT.as_pointer()),
+                align=4,
+            )
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
 def _every(value: float) -> Any:
     return ir.Constant(_VECTOR, [value] * LANES)
 
 
 def _panel(rows: int, vectors: int, accumulate: bool) -> Any:
-    """c[m, n] (+)= Σ_l a[m, l] · b[l, n] for ``rows`` m and ``vectors`` · LANES n, with at most 12 sums for 16 registers."""
+    """c[m, n] (+)= Σ_l a[m, l] · b[l, n] for ``rows`` m and ``vectors`` · LANES n: at most 12 sums for 16 registers."""
 
     @intrinsic
     def panel(typing, a, a_row, a_step, b, b_step, c, c_row, length):
@@ -139,7 +188,7 @@ def _panel(rows: int, vectors: int, accumulate: bool) -> Any:
 
 _set_6x2, _set_3x2, _set_1x2 = (_panel(rows, 2, False) for rows in (6, 3, 1))
 _set_6x1, _set_3x1, _set_1x1 = (_panel(rows, 1, False) for rows in (6, 3, 1))
-_add_6x2, _add_3x4, _add_1x4 = _panel(6, 2, True), _panel(3, 4, True), _panel(1, 4, True)
+_add_6x2, _add_3x4, _add_1x8 = _panel(6, 2, True), _panel(3, 4, True), _panel(1, 8, True)
 _add_6x1, _add_3x1, _add_1x1 = (_panel(rows, 1, True) for rows in (6, 3, 1))
 
 
@@ -201,9 +250,9 @@ def multiply_add(a, a_row, a_step, b, b_step, c, c_row, rows, vectors, length):
                     _add_3x1(x, a_row, a_step, y, b_step, z, c_row, length)
                     n += 1
             else:
-                if n + 4 <= vectors:
-                    _add_1x4(x, a_row, a_step, y, b_step, z, c_row, length)
-                    n += 4
+                if n + 8 <= vectors:
+                    _add_1x8(x, a_row, a_step, y, b_step, z, c_row, length)
+                    n += 8
                 else:
                     _add_1x1(x, a_row, a_step, y, b_step, z, c_row, length)
                     n += 1

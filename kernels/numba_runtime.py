@@ -1,15 +1,19 @@
 """How numba kernels are compiled, cached, called and spread over cores.
 
-A kernel is a C callback ``loop(job)``: the job is an array of int64 (addresses, strides and sizes), and the callback takes task
-after task from a counter in it until none is left. Such a callback needs no interpreter, so any number of Python threads may
-run kernels at once, and any number of cores may share one job. The cores come from the OpenMP pool that torch itself computes
-with: numba's own pools would fight with it for the cores, and its default one must not be entered by two threads.
+A kernel is a C callback ``loop(job)``: the job is an array of int64 (addresses, strides and sizes), and the callback
+takes task after task from a counter in it until none is left. Such a callback needs no interpreter, so any number of
+Python threads may run kernels at once, and any number of cores may share one job. The cores come from the OpenMP pool
+that torch itself computes with: numba's own pools would fight with it for the cores, and its default one must not be
+entered by two threads.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -35,21 +39,21 @@ def jit(function: Callable[..., Any]) -> Any:
 def loop(function: Callable[..., Any]) -> Any:
     """Compile a kernel: ``function(job)``, the job's address as a void pointer.
 
-    The machine code is cached beside the source or, where that is read-only, in the user's cache folder; where neither can be
-    written it is compiled anew in every process.
+    The machine code is cached beside the source or, where that is read-only, in the user's cache folder; where neither
+    can be written it is compiled anew in every process. numba notices a change of the function's own file only, so the
+    name under which it is cached carries a digest of all that it may call.
     """
-    options = {name: value for name, value in _OPTIONS.items() if name != "fastmath"}
-    del options["nogil"]
+    function.__qualname__ += f"_{_digest()}"
     try:
-        return numba.cfunc("void(voidptr)", cache=True, **options)(function)
+        return numba.cfunc("void(voidptr)", cache=True, error_model="numpy")(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-        return numba.cfunc("void(voidptr)", **options)(function)
+        return numba.cfunc("void(voidptr)", error_model="numpy")(function)
 
 
 def run(kernel: Any, tasks: int, work: int, *fields: int) -> None:
-    """Run a kernel's tasks on as many cores as ``work`` (multiply-adds in all) is worth, at most `torch.get_num_threads`."""
+    """Run a kernel's tasks on as many cores as ``work`` is worth (multiply-adds), at most `torch.get_num_threads`."""
     job = (ctypes.c_int64 * (HEADER + len(fields)))(0, tasks, *fields)
     threads = min(torch.get_num_threads(), tasks, 1 + work // MINIMUM)
     if threads > 1 and _parallel is not None:
@@ -61,12 +65,20 @@ def run(kernel: Any, tasks: int, work: int, *fields: int) -> None:
 def fields_of(tensor: Tensor) -> tuple[int, ...]:
     """A job's view of a tensor: its address and its strides but the last, which must be 1."""
     if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-        raise ValueError(f"the last axis must be contiguous, got strides {tensor.stride()} of shape {tuple(tensor.shape)}")
+        raise ValueError(
+            f"the last axis must be contiguous, got shape {tuple(tensor.shape)}, strides {tensor.stride()}"
+        )
     return tensor.data_ptr(), *tensor.stride()[:-1]
 
 
+@functools.cache
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("numba_*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
 def _find_parallel() -> Any:
-    """``GOMP_parallel`` of the OpenMP library that torch has loaded (GNU's, or Intel's, which offers it too); else None."""
+    """``GOMP_parallel`` of the OpenMP library that torch has loaded, GNU's or Intel's; None where there is neither."""
     try:
         function = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):
