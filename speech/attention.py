@@ -24,16 +24,16 @@ class RingState(State):
 
 
 class RingAttention(StreamingModule):
-    """Multi-head self-attention in which a step sees its own block, ``left`` steps before it and the first ``sinks`` ones.
+    """Multi-head self-attention: a step sees its own block, ``left`` steps before it and the first ``sinks`` ones.
 
     Steps must come in whole blocks but for the end of the stream: put `Blocks` in front of the stack when block > 1.
 
     Args:
-        heads: number of heads; ``query``, ``key`` and ``value`` project (B, T, C) to (B, T, heads · D), ``out`` projects back.
+        heads: number of heads; ``query``, ``key`` and ``value`` project (B, T, C) to (B, T, heads · D), ``out`` back.
         block: steps that see each other.
         left: steps before its block that a step sees; None for all.
         sinks: first steps of the stream that are always seen.
-        capacity: steps that a stream remembers, ``left + sinks`` by default. With left=None it bounds the stream's length.
+        capacity: steps that a stream remembers, ``left + sinks`` by default; with left=None it bounds the stream.
         rotary: positions of queries and keys; None where the input carries them.
     """
 
@@ -89,8 +89,8 @@ class RingAttention(StreamingModule):
         """Attend from the new steps to the past and to each other.
 
         Raises:
-            ValueError: left is None and a stream outgrows the capacity (checked on the CPU only: elsewhere it would stall the
-                device, and the caller bounds the stream).
+            ValueError: left is None and a stream outgrows the capacity (checked on the CPU only: elsewhere it would
+                stall the device, and the caller bounds the stream).
         """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
@@ -125,7 +125,7 @@ class RingAttention(StreamingModule):
 
 
 class RelativeAttention(RingAttention):
-    """Self-attention with the relative positions of Transformer-XL (arXiv 1901.02860, section 3.3), as in NeMo's FastConformer.
+    """Self-attention with the relative positions of Transformer-XL (arXiv 1901.02860, section 3.3), as in FastConformer.
 
     The score of step i for step j is ((q_i + u) · k_j + (q_i + v) · W sinusoids(i - j)) / √D.
 
@@ -169,10 +169,9 @@ class RelativeAttention(RingAttention):
         steps = position[:, None] + offset
         key = torch.cat([ring_contents(position, self.capacity, 0), torch.where(valid, steps, -1)], dim=1)
         q, k, v = (torch.where(valid[:, :, None, None], y, 0) for y in (q, k, v))
-        past = state.k[rows], state.v[rows]
-        y = self._weigh(
-            q, torch.cat([past[0], k.transpose(1, 2)], dim=2), torch.cat([past[1], v.transpose(1, 2)], dim=2), steps, key
-        )
+        keys = torch.cat([state.k[rows], k.transpose(1, 2)], dim=2)
+        values = torch.cat([state.v[rows], v.transpose(1, 2)], dim=2)
+        y = self._weigh(q, keys, values, steps, key)
         remember(state.k, k, rows, position, length)
         remember(state.v, v, rows, position, length)
         return torch.where(valid[:, :, None, None], y, 0)

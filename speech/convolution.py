@@ -20,7 +20,7 @@ class Conv1d(StreamingModule):
     Output j sees inputs j · stride - left … j · stride - left + (kernel - 1) · dilation.
 
     Args:
-        left: steps of zeros before the first input; (kernel - 1) · dilation - right by default, which keeps T at stride 1.
+        left: steps of zeros before the first input; (kernel - 1) · dilation - right by default: T stays at stride 1.
         right: steps of zeros after the last input. Each is a step of look-ahead; with none the convolution is causal.
     """
 
@@ -59,9 +59,7 @@ class Conv1d(StreamingModule):
         """The inputs that coming outputs still see, (kernel - 1) · dilation of each stream."""
         return WindowState.zeros(self.window, batch, self.weight.shape[1] * self.groups, like=self.weight)
 
-    def step(
-        self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False
-    ) -> Chunk:
+    def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Outputs whose inputs have all come; those that see the padding at the end come with ``last``."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
@@ -117,9 +115,7 @@ class ConvTranspose1d(StreamingModule):
         shape = batch, self.kernel - self.upsampling, self.weight.shape[1] * self.groups
         return OverlapState(torch.zeros(shape, device=self.weight.device, dtype=self.weight.dtype))
 
-    def step(
-        self, x: Chunk | Tensor, state: OverlapState, rows: Tensor | None = None, last: bool = False
-    ) -> Chunk:
+    def step(self, x: Chunk | Tensor, state: OverlapState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """``stride`` outputs for every input."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
@@ -140,7 +136,8 @@ class ConvTranspose1d(StreamingModule):
         return -(-outputs // self.upsampling)
 
     def _spread(self, x: Tensor) -> Tensor:
-        return F.conv_transpose1d(x.transpose(1, 2), self.weight, None, self.upsampling, groups=self.groups).transpose(1, 2)
+        x = x.transpose(1, 2)
+        return F.conv_transpose1d(x, self.weight, None, self.upsampling, groups=self.groups).transpose(1, 2)
 
 
 def _initialise(weight: Tensor, bias: Tensor | None, fan_in: int) -> None:

@@ -1,4 +1,4 @@
-"""Position of a step in its stream, as attention sees it. Positions are unbounded, so nothing here is a table of fixed size."""
+"""Position of a step in its stream, as attention sees it; unbounded, so nothing here is a table of fixed size."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CONVOLUTIONS = {
 }
 
 
-def attention(kind: type[RingAttention] = RingAttention, dim: int = 8, heads: int = 2, **options) -> RingAttention:
+def attention(kind: type[RingAttention] = RingAttention, dim: int = 16, heads: int = 2, **options) -> RingAttention:
     """Attention with random projections; the key has no bias, as in Whisper."""
     parts = [nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim), nn.Linear(dim, dim)]
     if kind is RelativeAttention:
@@ -42,7 +42,7 @@ def attention(kind: type[RingAttention] = RingAttention, dim: int = 8, heads: in
 
 def blocks(size: int, module: StreamingModule) -> Chain:
     """``module`` fed by whole blocks."""
-    return Chain(Blocks(size, 8), module)
+    return Chain(Blocks(size, 16), module)
 
 
 ATTENTIONS = {
@@ -50,8 +50,8 @@ ATTENTIONS = {
     "limited": lambda: attention(left=5),
     "own step only": lambda: attention(left=0),
     "sinks": lambda: attention(left=4, sinks=2),
-    "rotary": lambda: attention(left=6, rotary=Rotary(4)),
-    "rotary, sinks, spare room": lambda: attention(left=3, sinks=1, capacity=11, rotary=Rotary(4, interleaved=True)),
+    "rotary": lambda: attention(left=6, rotary=Rotary(8)),
+    "rotary, sinks, spare room": lambda: attention(left=3, sinks=1, capacity=11, rotary=Rotary(8, interleaved=True)),
     "blocks, bounded": lambda: blocks(3, attention(block=3, capacity=64)),
     "blocks, limited": lambda: blocks(4, attention(block=4, left=6)),
     "blocks, sinks": lambda: blocks(3, attention(block=3, left=3, sinks=4)),
@@ -80,7 +80,7 @@ def test_transposed_convolutions_obey_the_laws(kernel, stride, groups, check_str
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_attentions_obey_the_laws(name, backend, check_streaming):
     with use_backend(backend):
-        check_streaming(ATTENTIONS[name](), torch.randn(3, 24, 8), examples=4)
+        check_streaming(ATTENTIONS[name](), torch.randn(3, 24, 16), examples=4)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -112,12 +112,12 @@ def test_impossible_convolutions_are_refused():
 
 
 def test_causal_attention_matches_torch():
-    ours, theirs = attention(capacity=16), nn.MultiheadAttention(8, 2, batch_first=True)
+    ours, theirs = attention(capacity=16), nn.MultiheadAttention(16, 2, batch_first=True)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, torch.zeros(8), ours.value.bias]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, torch.zeros(16), ours.value.bias]))
         theirs.out_proj.load_state_dict(ours.out.state_dict())
-    x = torch.randn(2, 12, 8)
+    x = torch.randn(2, 12, 16)
     expected, _ = theirs(x, x, x, attn_mask=~torch.ones(12, 12, dtype=torch.bool).tril())
     torch.testing.assert_close(ours(x), expected)
 
@@ -126,11 +126,11 @@ def test_attention_that_remembers_everything_refuses_to_overflow():
     module = attention(capacity=6)
     state = module.initial_state(1)
     with torch.no_grad():
-        module.step(torch.randn(1, 4, 8), state)
+        module.step(torch.randn(1, 4, 16), state)
         with pytest.raises(ValueError, match="7 steps but left=None remembers only capacity=6"):
-            module.step(torch.randn(1, 3, 8), state)
+            module.step(torch.randn(1, 3, 16), state)
         assert state.position.tolist() == [4], "a refused step must leave the state alone"
-        module.step(torch.randn(1, 2, 8), state)
+        module.step(torch.randn(1, 2, 16), state)
 
 
 def test_attention_needs_room_for_what_it_sees():
@@ -141,10 +141,10 @@ def test_attention_needs_room_for_what_it_sees():
 
 
 def test_steps_beyond_a_rows_length_may_be_anything():
-    x = torch.randn(2, 5, 8)
+    x = torch.randn(2, 5, 16)
     chunk = Chunk(x.clone(), torch.tensor([5, 3]), torch.tensor([False, False]))
     chunk.data[1, 3:] = math.nan
-    for module in (attention(left=4), attention(RelativeAttention, left=4), Conv1d(8, 8, 3, groups=8), Conv1d(8, 8, 3)):
+    for module in (attention(left=4), attention(RelativeAttention, left=4), Conv1d(16, 16, 3, groups=16), Conv1d(16, 16, 3)):
         state = module.eval().initial_state(2)
         with torch.no_grad():
             module.step(chunk, state)
@@ -154,7 +154,7 @@ def test_steps_beyond_a_rows_length_may_be_anything():
 
 
 def test_relative_attention_is_that_of_transformer_xl():
-    heads, dim, steps = 2, 8, 7
+    heads, dim, steps = 2, 16, 7
     module = attention(RelativeAttention, capacity=steps)
     x = torch.randn(1, steps, dim)
     q, k, v = (p(x).view(steps, heads, dim // heads) for p in (module.query, module.key, module.value))
@@ -169,7 +169,8 @@ def test_relative_attention_is_that_of_transformer_xl():
                     place[2 * c], place[2 * c + 1] = math.sin(angle), math.cos(angle)
                 distance = module.distance(place).view(heads, -1)[head]
                 content = (q[i, head] + module.content_bias[head]) @ k[j, head]
-                scores.append((content + (q[i, head] + module.distance_bias[head]) @ distance) / math.sqrt(dim // heads))
+                score = content + (q[i, head] + module.distance_bias[head]) @ distance
+                scores.append(score / math.sqrt(dim // heads))
             out[i, head] = torch.stack(scores).softmax(0) @ v[: i + 1, head]
     torch.testing.assert_close(module(x), module.out(out.view(1, steps, dim)))
 
