@@ -177,7 +177,7 @@ class Stream:
             raise _error(answer["code"], answer["message"])
         if answer.get("type") != "ready":
             got = answer.get("type")
-            raise _error("bad_message", f"expected 'ready', got {got!r}: is there another kind of server at this address?")
+            raise _error("bad_message", f"expected 'ready', got {got!r}: is it another kind of server?")
         self.ready = answer
         self._reader = asyncio.create_task(self._read())
 

@@ -31,8 +31,8 @@ class Limits:
 
     max_text_bytes:       of a text message.
     max_audio_bytes:      of a binary message.
-    buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, so that TCP holds
-                          the client back.
+    buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, which holds the
+                          client back.
     stall_timeout_s:      how long a full buffer may go without progress before the stream fails as "overloaded".
     handshake_timeout_s:  from the connection to "start".
     idle_timeout_s:       without any message.
@@ -157,7 +157,7 @@ class Connection:
         try:
             match action:
                 case Start():
-                    self._open(action)
+                    await self._open(action)
                 case Audio(samples):
                     await self._hear(samples)
                 case Mark(id):
@@ -171,7 +171,7 @@ class Connection:
             log.exception("a message could not be handled")
             self._refuse("internal", "the server failed on this message; its log says why")
 
-    def _open(self, start: Start) -> None:
+    async def _open(self, start: Start) -> None:
         name = start.model or next(iter(self.steppers))
         if self._token is not None and not self._authorised(start.token):
             return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
@@ -180,10 +180,12 @@ class Connection:
         if name not in self.steppers:
             return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.steppers)}")
         self._stepper = self.steppers[name]
+        engine = self._stepper.engine
         try:
-            self.session = self._stepper.engine.open(
-                sample_rate=start.sample_rate, channels=start.channels, **start.options
-            )
+            if start.sample_rate is not None:
+                # The table of an odd rate takes a second to make, which the other streams shall not notice.
+                await asyncio.to_thread(engine.resampler, start.sample_rate)
+            self.session = engine.open(sample_rate=start.sample_rate, channels=start.channels, **start.options)
         except EngineFull as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: an option the task does not have

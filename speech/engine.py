@@ -68,7 +68,7 @@ class Engine:
         self._ready_since: dict[int, float] = {}
         self._names = itertools.count(1)
         # Shared, as their tables can be large; bounded, as clients choose the rates.
-        self._resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.sample_rate))
+        self.resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.sample_rate))
 
     @property
     def active(self) -> int:
@@ -194,7 +194,7 @@ class Engine:
             self._free.append(session.slot)
 
     def _inbox(self, sample_rate: int, channels: int) -> Inbox:
-        return Inbox(sample_rate, channels, self.task.sample_rate, self._resampler(sample_rate))
+        return Inbox(sample_rate, channels, self.task.sample_rate, self.resampler(sample_rate))
 
     def _admit(self, stream: str, memo: Any, inbox: Inbox) -> Session:
         if not self._free:

@@ -13,8 +13,8 @@ from loquent.speech.streaming import Chunk
 class Inbox:
     """First-in first-out buffer that down-mixes, resamples and re-frames.
 
-    Resampling happens when the model asks for samples, on stretches fixed by what it asks for, so the samples it sees are
-    the same to the last bit for every packet size, and whether the end of the stream is announced early or late.
+    Resampling happens when the model asks for samples, on stretches fixed by what it asks for, so the samples it sees
+    are the same to the last bit for every packet size, and whether the end of the stream is announced early or late.
     """
 
     def __init__(self, sample_rate: int, channels: int, model_rate: int, resampler: Resampler | None = None) -> None:

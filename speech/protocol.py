@@ -170,7 +170,7 @@ class ServerProtocol:
     def _text(self, text: str) -> Action:
         # A character takes at least one byte: the first test spares encoding what is far too long.
         if len(text) > self.max_text_bytes or len(text.encode(errors="replace")) > self.max_text_bytes:
-            raise _Refused("too_large", f"a text message may have {self.max_text_bytes} bytes; send audio as binary ones")
+            raise _Refused("too_large", f"a text message may have {self.max_text_bytes} bytes; audio goes in binary")
         try:
             message = json.loads(text, parse_constant=_reject_constant)
         except (ValueError, RecursionError) as error:
@@ -217,7 +217,7 @@ class ServerProtocol:
         if len(data) > self.max_audio_bytes:
             raise _Refused(
                 "too_large",
-                f"got an audio message of {len(data)} bytes, at most {self.max_audio_bytes} are taken; send smaller ones",
+                f"got an audio message of {len(data)} bytes, at most {self.max_audio_bytes} are taken; send less",
             )
         dtype, channels = ENCODINGS[self._start.encoding], self._start.channels
         frame = dtype.itemsize * channels
@@ -237,7 +237,7 @@ class ServerProtocol:
         if self.phase is phase:
             return
         advice = {
-            Phase.WAITING: "send {\"type\": \"start\", \"sample_rate\": …} first",
+            Phase.WAITING: 'send {"type": "start", "sample_rate": …} first',
             Phase.STREAMING: "the stream has been started already; open another connection for another stream",
             Phase.FINISHING: "nothing may follow 'finish'; open another connection for more audio",
         }
@@ -286,7 +286,7 @@ def _options(value: Any) -> dict[str, Any]:
         _refuse(f"'options' has to be an object of at most {MAX_OPTIONS} entries, got {_shown(value)}")
     for name, option in value.items():
         if not name.isidentifier() or len(name) > MAX_NAME or name in ("sample_rate", "channels", "stream"):
-            _refuse(f"{_shown(name)} is no option's name; the format of the audio belongs beside 'options', not into it")
+            _refuse(f"{_shown(name)} is no option's name; the audio's format belongs beside 'options', not into it")
         items = option if isinstance(option, list) else [option]
         if len(items) > MAX_ITEMS:
             _refuse(f"option '{name}' has {len(items)} items; at most {MAX_ITEMS} are taken")
@@ -298,7 +298,8 @@ def _options(value: Any) -> dict[str, Any]:
             elif isinstance(item, int) and abs(item) >= 2**63:
                 _refuse(f"option '{name}' does not fit into 64 bits")
             elif not isinstance(item, str | int | float | None):
-                _refuse(f"option '{name}' has to be a string, number, boolean, null or list of them, got {_shown(item)}")
+                kind = "an object" if isinstance(item, dict) else "a list of lists"
+                _refuse(f"option '{name}' has to be a string, number, boolean, null or list of these, not {kind}")
     return value
 
 

@@ -50,8 +50,8 @@ def create_app(
         engines: an engine, or engines by model name; clients that name no model get the first.
         limits: on what clients may do.
         transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
-            with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with ``text``,
-            ``language`` and ``segments`` (`captions.Segment`). It runs in a worker thread, one call at a time.
+            with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with
+            ``text``, ``language`` and ``segments`` (`captions.Segment`). Runs in a worker thread, one call at a time.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
         allowed_origins: of pages that may use the server, such as "https://example.org"; "*" for any. The server's own
             page may when it is reached by an IP address or as localhost (a name can be pointed here by anyone).
@@ -166,7 +166,7 @@ class Service:
             heard = connection.session.inbox.seconds if connection.session else 0.0
             connection.conclude(
                 "shutting_down",
-                f"the server is shutting down, having heard {heard:.3f} s of this stream; connect again and go on there",
+                f"the server is shutting down and has heard {heard:.3f} s of this stream; connect again to go on there",
             )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
