@@ -125,7 +125,7 @@ class RingAttention(StreamingModule):
 
 
 class RelativeAttention(RingAttention):
-    """Self-attention with the relative positions of Transformer-XL (arXiv 1901.02860, section 3.3), as in FastConformer.
+    """Self-attention with Transformer-XL's relative positions (arXiv 1901.02860, section 3.3), as in FastConformer.
 
     The score of step i for step j is ((q_i + u) · k_j + (q_i + v) · W sinusoids(i - j)) / √D.
 
