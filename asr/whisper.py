@@ -311,6 +311,19 @@ class TextDecoder(nn.Module):
         Returns:
             Hidden states (B, T, C), for `logits`; and the watched attention averaged over heads, (B, T, frames), or None.
         """
+        hidden, weights = self.attend(tokens, state, rows, memory, memory_rows, watch)
+        return hidden, None if weights is None else weights.mean(1)
+
+    def attend(
+        self,
+        tokens: Chunk,
+        state: DecoderState,
+        rows: Tensor,
+        memory: AudioMemory,
+        memory_rows: Tensor,
+        watch: tuple[tuple[int, int], ...] = (),
+    ) -> tuple[Tensor, Tensor | None]:
+        """`step`, but with each watched head's attention, (B, heads, T, frames), in order of layers."""
         position = state.position[rows]
         index = position[:, None] + torch.arange(tokens.data.shape[1], device=position.device)
         x = self.token_embedding(tokens.data) + self.positional_embedding[index.clamp(max=self.capacity - 1)]
@@ -327,7 +340,7 @@ class TextDecoder(nn.Module):
             x = x + block.cross_attn.out(attended.flatten(2))
             x = x + block.mlp(block.mlp_ln(x))
         state.position[rows] = position + tokens.length
-        return self.ln(x), torch.cat(watched, 1).mean(1) if watched else None
+        return self.ln(x), torch.cat(watched, 1) if watched else None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to scores over the vocabulary (..., V)."""

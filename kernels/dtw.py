@@ -44,22 +44,16 @@ def _reference(cost: Tensor) -> Tensor:
         both, down, right = total[i - 1][j - 1], total[i - 1][j], total[i][j - 1]
         if both < down and both < right:
             i, j = i - 1, j - 1
-        elif down < both and down < right:
+        elif (down < both and down < right) or j == 1:
             i -= 1
-        elif j > 1:
-            j -= 1
         else:
-            i -= 1
+            j -= 1
     return first.to(cost.device)
 
 
 def _numba(cost: Tensor) -> Tensor:
     from loquent.kernels.numba_dtw import dtw
-    from loquent.kernels.numba_runtime import run
 
-    rows, columns = cost.shape
-    cost = cost.contiguous()
-    total = torch.empty(rows + 1, columns + 1, dtype=torch.float64)
-    first = torch.zeros(rows, dtype=torch.long)
-    run(dtw, 1, 0, rows, columns, cost.data_ptr(), total.data_ptr(), first.data_ptr())
+    first = torch.zeros(cost.shape[0], dtype=torch.long)
+    dtw(cost.detach().numpy(), first.numpy())
     return first

@@ -1,25 +1,18 @@
-"""Inner loop of dynamic time warping on the CPU."""
+"""Inner loop of dynamic time warping on the CPU. Sequential, so it needs no pool of threads, and exact, so no fast-math."""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
-from numba import carray
-
-from loquent.kernels.numba_runtime import HEADER, address_of, floats, integers, jit, loop
 
 
-@jit
-def _dtw(job):
-    """The whole matrix; the order of the fields is that of `dtw._numba`."""
-    rows, columns = job[0], job[1]
-    cost, first = floats(job[2]), integers(job[4])
-    total = carray(address_of(job[3]), (rows + 1, columns + 1), np.float64)
-    total[:] = np.inf
+def _dtw(cost, first):
+    rows, columns = cost.shape
+    total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0
     for i in range(rows):
         for j in range(columns):
-            best = min(total[i, j], total[i, j + 1], total[i + 1, j])
-            total[i + 1, j + 1] = cost[i * columns + j] + best
+            total[i + 1, j + 1] = cost[i, j] + min(total[i, j], total[i, j + 1], total[i + 1, j])
     i, j = rows, columns
     while i > 0:
         first[i - 1] = j - 1
@@ -32,6 +25,7 @@ def _dtw(job):
             j -= 1
 
 
-@loop
-def dtw(data):
-    _dtw(carray(data, (HEADER + 5,), np.int64)[HEADER:])
+try:
+    dtw = numba.njit(cache=True, nogil=True)(_dtw)
+except RuntimeError:  # numba found no folder to keep machine code in
+    dtw = numba.njit(nogil=True)(_dtw)
