@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from loquent.asr.decoding import WindowDecoder
+from loquent.asr.quantization import quantize_int8
 from loquent.asr.recording import Recording, Source
 from loquent.asr.transcribe import WINDOW, Progress, TranscribeOptions, Transcript, transcribe
 from loquent.asr.whisper import Whisper
@@ -61,6 +62,11 @@ class Recognizer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if threads is not None:
             torch.set_num_threads(threads)
+        on_cpu = torch.device(device).type == "cpu"
+        if compute_type == "int8" and not on_cpu:
+            raise ValueError(f"compute_type 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
+        if compute_type != "float32" and on_cpu:
+            quantize_int8(model)
         return cls(model.to(device), tokenizer)
 
     def transcribe(self, source: Source, **options: Any) -> Transcript:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from loquent.asr.whisper_config import WhisperConfig
 from loquent.kernels.cached_attention import attention_mask, cached_attention
 from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.int8_linear import Int8Weight, int8_linear
 from loquent.speech.convolution import Conv1d
 from loquent.speech.state import State
 from loquent.speech.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
@@ -240,6 +241,7 @@ class TextDecoder(nn.Module):
             ResidualAttentionBlock(width, self.heads, cross_attention=True) for _ in range(config.n_text_layer)
         )
         self.ln = nn.LayerNorm(width)
+        self.int8_vocabulary: Int8Weight | None = None  # the embedding once more, for `logits`
 
     def forward(self, tokens: Tensor, audio: Tensor) -> Tensor:
         """Teacher forcing: tokens (B, T) int64 and features (B, S, C) to scores (B, T, V)."""
@@ -344,6 +346,8 @@ class TextDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to scores over the vocabulary (..., V)."""
+        if self.int8_vocabulary is not None:
+            return int8_linear(hidden, self.int8_vocabulary)
         return F.linear(hidden, self.token_embedding.weight)
 
 
