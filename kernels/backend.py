@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Backend = Literal["reference", "numba"]
+_BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 _override: ContextVar[Backend | None] = ContextVar("loquent_backend", default=None)
 
@@ -49,7 +50,7 @@ def backend_for(*tensors: Tensor) -> Backend:
 
 
 def _checked(name: str, source: str) -> Backend:
-    for known in get_args(Backend):
+    for known in _BACKENDS:
         if name == known:
             return known
-    raise ValueError(f"{source} is {name!r}, expected one of {', '.join(get_args(Backend))}")
+    raise ValueError(f"{source} is {name!r}, expected one of {', '.join(_BACKENDS)}")

@@ -141,7 +141,7 @@ def _numba(
     run(
         self_attention,
         batch * heads,
-        2 * batch * steps * heads * dim * min(ring, int(position.max()) + steps),
+        2 * batch * steps * heads * dim * ring,
         *(steps, heads, dim, ring, block, -1 if left is None else left, sinks),
         *(rows.data_ptr(), position.data_ptr(), length.data_ptr()),
         *(field for tensor in (q, k, v, out, cache_k, cache_v) for field in fields_of(tensor)),

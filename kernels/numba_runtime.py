@@ -13,6 +13,7 @@ import ctypes
 import functools
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,16 @@ def jit(function: Callable[..., Any]) -> Any:
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
-def loop(function: Callable[..., Any]) -> Any:
+@dataclass(frozen=True)
+class Kernel:
+    """Machine code of ``loop(job)``: ``call`` releases the interpreter's lock; ``code`` keeps it alive."""
+
+    address: int
+    call: Callable[[int], None]
+    code: Any
+
+
+def loop(function: Callable[..., Any]) -> Kernel:
     """Compile a kernel: ``function(job)``, the job's address as a void pointer.
 
     The machine code is cached beside the source or, where that is read-only, in the user's cache folder; where neither
@@ -45,30 +55,32 @@ def loop(function: Callable[..., Any]) -> Any:
     """
     function.__qualname__ += f"_{_digest()}"
     try:
-        return numba.cfunc("void(voidptr)", cache=True, error_model="numpy")(function)
+        code = numba.cfunc("void(voidptr)", cache=True, error_model="numpy")(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-        return numba.cfunc("void(voidptr)", error_model="numpy")(function)
+        code = numba.cfunc("void(voidptr)", error_model="numpy")(function)
+    return Kernel(code.address, code.ctypes, code)
 
 
-def run(kernel: Any, tasks: int, work: int, *fields: int) -> None:
+def run(kernel: Kernel, tasks: int, work: int, *fields: int) -> None:
     """Run a kernel's tasks on as many cores as ``work`` is worth (multiply-adds), at most `torch.get_num_threads`."""
     job = (ctypes.c_int64 * (HEADER + len(fields)))(0, tasks, *fields)
     threads = min(torch.get_num_threads(), tasks, 1 + work // MINIMUM)
     if threads > 1 and _parallel is not None:
         _parallel(kernel.address, ctypes.addressof(job), threads, 0)
     else:
-        kernel.ctypes(ctypes.addressof(job))
+        kernel.call(ctypes.addressof(job))
 
 
 def fields_of(tensor: Tensor) -> tuple[int, ...]:
     """A job's view of a tensor: its address and its strides but the last, which must be 1."""
-    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+    *strides, last = tensor.stride()
+    if last != 1 and tensor.shape[-1] > 1:
         raise ValueError(
             f"the last axis must be contiguous, got shape {tuple(tensor.shape)}, strides {tensor.stride()}"
         )
-    return tensor.data_ptr(), *tensor.stride()[:-1]
+    return tensor.data_ptr(), *strides
 
 
 @functools.cache

@@ -1,0 +1,143 @@
+"""Speed of the CPU kernels beside their references and torch's own attention, all measured in this run.
+
+    python benchmarks/kernels.py [--threads N]
+
+A line is printed only when all implementations agree on its inputs. Times are the best of several rounds in which the
+implementations take turns, in microseconds; "torch" is `scaled_dot_product_attention` on each row's slice of the pool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from loquent.kernels.backend import use_backend
+from loquent.kernels.cached_attention import cached_attention
+from loquent.kernels.conv_step import depthwise_conv_step
+from loquent.kernels.cross_attention import cross_attention
+
+HEADS, DIM, FRAMES = 6, 64, 1500
+ROUNDS = 30
+
+
+def main() -> None:
+    """Print one table per kernel."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="cores to use")
+    torch.set_num_threads(parser.parse_args().threads)
+    torch.manual_seed(0)
+    print(f"{torch.get_num_threads()} threads, {HEADS} heads of {DIM}, float32\n")
+    with torch.inference_mode():
+        for batch, steps in ((1, 1), (5, 1), (1, 3), (1, 15), (1, 50), (8, 1), (8, 15), (32, 15)):
+            cross(batch, steps)
+        print()
+        for batch, steps, ring in (
+            (1, 1, 448),
+            (8, 1, 448),
+            (1, 15, 1500),
+            (1, 50, 1500),
+            (8, 15, 1500),
+            (32, 15, 1500),
+        ):
+            cached(batch, steps, ring)
+        print()
+        for batch, steps, channels in ((1, 1, 512), (1, 14, 512), (8, 14, 512), (32, 14, 1024)):
+            convolution(batch, steps, channels)
+
+
+def cross(batch: int, steps: int) -> None:
+    """Decoder steps over 30 s of encoder frames."""
+    q = torch.randn(batch, steps, HEADS, DIM)
+    k, v = torch.randn(2, batch, HEADS, FRAMES, DIM)
+    rows, frames = torch.arange(batch), torch.full((batch,), FRAMES)
+
+    def per_row() -> Tensor:
+        return torch.cat([attend(q[row], k[row], v[row]) for row in range(batch)])
+
+    report(
+        f"cross_attention      B {batch:2} T {steps:2} frames {FRAMES}",
+        lambda: cross_attention(q, k, v, rows, frames)[0],
+        per_row,
+        4 * q.numel() * FRAMES,
+    )
+
+
+def cached(batch: int, steps: int, ring: int) -> None:
+    """A block of encoder or decoder steps that fills its rings to the last entry."""
+    q, new_k, new_v = torch.randn(3, batch, steps, HEADS, DIM)
+    k, v = torch.randn(2, batch, HEADS, ring, DIM)
+    rows, position, length = torch.arange(batch), torch.full((batch,), ring - steps), torch.full((batch,), steps)
+
+    def per_row() -> Tensor:
+        k[:, :, ring - steps :] = new_k.transpose(1, 2)
+        v[:, :, ring - steps :] = new_v.transpose(1, 2)
+        return torch.cat([attend(q[row], k[row], v[row]) for row in range(batch)])
+
+    block = ring if ring % steps else steps  # the new steps all see each other
+    report(
+        f"cached_attention     B {batch:2} T {steps:2} ring {ring:6}",
+        lambda: cached_attention(q, new_k, new_v, k, v, rows, position, length, block=block),
+        per_row,
+        4 * q.numel() * ring,
+    )
+
+
+def convolution(batch: int, steps: int, channels: int, kernel: int = 9) -> None:
+    """The convolution of a Conformer layer."""
+    x, weight, bias = torch.randn(batch, steps, channels), torch.randn(channels, kernel), torch.randn(channels)
+    tail = torch.zeros(batch, kernel - 1, channels)
+    rows, length = torch.arange(batch), torch.full((batch,), steps)
+
+    def run() -> Tensor:
+        tail.zero_()  # each call starts the stream, so that all calls agree
+        return depthwise_conv_step(x, weight, bias, tail, rows, length)
+
+    def whole() -> Tensor:
+        padded = F.pad(x.transpose(1, 2), (kernel - 1, 0))
+        return F.conv1d(padded, weight[:, None], bias, groups=channels).transpose(1, 2)
+
+    report(f"depthwise_conv_step  B {batch:2} T {steps:2} channels {channels}", run, whole, 2 * x.numel() * kernel)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's attention of one row, q (T, H, D) over k and v (H, N, D), without a copy of either."""
+    return F.scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None]).transpose(1, 2)
+
+
+def report(title: str, kernel: Callable[[], Tensor], torch_own: Callable[[], Tensor], work: int) -> None:
+    """Time both implementations of ``kernel`` and torch's, and print them with ``work`` (operations) per second."""
+
+    def on(backend: str) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with use_backend(backend):
+                return kernel()
+
+        return run
+
+    candidates = {"reference": on("reference"), "torch": torch_own, "numba": on("numba")}
+    expected = candidates["reference"]()
+    for name, run in candidates.items():
+        error = (run() - expected).abs().max().item()
+        if not error < 1e-4:
+            raise SystemExit(f"{title}: {name} differs from the reference by {error:.2g}; no speed is worth that")
+
+    best = dict.fromkeys(candidates, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - start)
+    times = "   ".join(f"{name} {seconds * 1e6:7.0f}" for name, seconds in best.items())
+    print(
+        f"{title}   {times}   numba {work / best['numba'] / 1e9:5.1f} GFLOP/s, "
+        f"{best['reference'] / best['numba']:4.1f} × reference, {best['torch'] / best['numba']:4.2f} × torch"
+    )
+
+
+if __name__ == "__main__":
+    main()
