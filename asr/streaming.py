@@ -38,7 +38,6 @@ from loquent.speech.vad import SileroVad, VadState
 
 FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
-LONGEST_OPEN_S = 20.0  # audio that a new window may have to hear again
 LANGUAGE_FRAMES = 200  # mel frames of a segment that make the choice of language final
 
 PolicyName = Literal["local-agreement", "alignatt", "incremental"]
@@ -108,6 +107,7 @@ class WhisperStreamingTask:
         config = model.config
         self.chunk = self.options.chunk_ms // 10
         self.window = 2 * config.n_audio_ctx
+        self.longest_open = self.window * 2 // 3  # audio that a new window may have to hear again
         self.preroll = -(-self.options.preroll_ms // self.options.chunk_ms) * self.chunk
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
@@ -244,7 +244,7 @@ class WhisperStreamingTask:
 
     @property
     def _context(self) -> int:
-        return self.model.config.n_text_ctx // 2 - 1 - 160  # leaves room for 30 s of text
+        return self.model.config.n_text_ctx // 4  # leaves room for a window of text
 
     # --------------------------------------------------------------------------------------------------------- the text
 
@@ -349,7 +349,7 @@ class WhisperStreamingTask:
     def _overdue(self, memo: StreamMemo, segment: Segment) -> bool:
         """Whether so little was committed of late that the next window could not hold what is still open."""
         end = segment.words[-1].end if segment.words else segment.start / FRAMES_PER_SECOND
-        return memo.frames / FRAMES_PER_SECOND - end > LONGEST_OPEN_S
+        return memo.frames - end * FRAMES_PER_SECOND > self.longest_open
 
     def _hand_over(self, memo: StreamMemo, segment: Segment) -> Segment:
         """The window that follows a full one.
@@ -365,9 +365,7 @@ class WhisperStreamingTask:
             begin = segment.words[-1].end
         else:
             begin = now - self.options.overlap_s
-        start = max(
-            int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - int(LONGEST_OPEN_S * FRAMES_PER_SECOND)
-        )
+        start = max(int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - self.longest_open)
         count = sum(word.tokens for word in kept)
         split = len(segment.committed) - count
         memo.context = (memo.context + segment.committed[:split])[-self._context :]

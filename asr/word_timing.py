@@ -10,9 +10,7 @@ from torch import Tensor
 LONGEST_PAUSE = 15  # encoder frames (20 ms): a word begins where the one before ended unless that is longer ago
 
 
-def word_spans(
-    attention: Sequence[Tensor], lengths: Sequence[int], frames: int, after: int
-) -> list[tuple[int, int]]:
+def word_spans(attention: Sequence[Tensor], lengths: Sequence[int], frames: int, after: int) -> list[tuple[int, int]]:
     """Begin and end of consecutive words in encoder frames (20 ms).
 
     A token attends most to the end of the sounds it writes, and words do not overlap.
@@ -27,8 +25,8 @@ def word_spans(
     for length in lengths:
         weights = torch.stack([own[: max(frames, 1)] for own in attention[first : first + length]])
         peaks = weights.argmax(-1)
-        end = min(max(int(peaks.max()) + 1, after + 1), max(frames, after + 1))
-        begin = max(after, min(int(peaks.min()), end - 1) - LONGEST_PAUSE)
+        end = max(min(int(peaks.max()) + 1, frames), after)
+        begin = max(min(int(peaks.min()), end) - LONGEST_PAUSE, after)
         spans.append((begin, end))
         after, first = end, first + length
     return spans

@@ -1,0 +1,55 @@
+"""Recognisers to test with: the real tiny.en, and a toy with random weights whose windows fill within seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import loquent.speech
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_checkpoint import load_whisper
+from loquent.asr.whisper_config import WhisperConfig
+from loquent.asr.whisper_conversion import weight_shapes
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.speech.audio import read_audio
+from loquent.speech.hub import resolve
+
+ASSETS = Path(loquent.speech.__file__).parent / "assets"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> WhisperTokenizer:
+    return WhisperTokenizer.load(resolve("tiny.en").path)
+
+
+@pytest.fixture(scope="session")
+def tiny_en() -> Whisper:
+    checkpoint = load_whisper(resolve("tiny.en").path)
+    return Whisper.from_weights(checkpoint.config, checkpoint.weights)
+
+
+@pytest.fixture(scope="session")
+def toy_whisper(tokenizer: WhisperTokenizer) -> Whisper:
+    """Windows of 4 s. It writes nonsense, but its nonsense depends on all it hears and has read."""
+    config = WhisperConfig(80, 200, 64, 2, 2, tokenizer.n_vocab, 96, 64, 2, 2, alignment_heads=((1, 0),))
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: torch.randn(shape, generator=generator) * (1.0 if "embedding" in name else 0.15)
+        for name, shape in weight_shapes(config).items()
+    }
+    weights["decoder.token_embedding.weight"][tokenizer.eot] *= 2  # or it would hardly ever stop
+    return Whisper.from_weights(config, weights)
+
+
+@pytest.fixture(scope="session")
+def sample() -> np.ndarray:
+    """The sample recording, mono float32 at 16 kHz."""
+    return read_audio(ASSETS / "sample.flac", 16_000).samples
+
+
+@pytest.fixture(scope="session")
+def sample_text() -> str:
+    return (ASSETS / "sample.txt").read_text().strip()

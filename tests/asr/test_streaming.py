@@ -1,0 +1,248 @@
+"""The laws, from samples to text: packets, batch mates, snapshots, full windows, silence and the last word."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.speech.engine import Engine
+from loquent.speech.events import Event
+
+POLICIES = ("local-agreement", "alignatt", "incremental")
+RATE = 16_000
+few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@pytest.fixture(
+    scope="module", params=[(p, v) for p in POLICIES for v in (True, False)], ids=lambda p: f"{p[0]}-vad={p[1]}"
+)
+def task(request: pytest.FixtureRequest, toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> WhisperStreamingTask:
+    policy, vad = request.param
+    options = StreamingOptions(
+        policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0, tokens_per_chunk=3
+    )
+    return WhisperStreamingTask(toy_whisper, tokenizer, options)
+
+
+@pytest.fixture(scope="module")
+def talk(sample: np.ndarray) -> np.ndarray:
+    """Speech for longer than a window of the toy, a pause that ends the utterance, and a few words more."""
+    return np.concatenate(
+        [sample[: 5 * RATE], np.zeros(int(1.3 * RATE), np.float32), sample[9 * RATE : 10 * RATE + 777]]
+    )
+
+
+def packets(audio: np.ndarray, seed: int, largest: int) -> Iterator[np.ndarray]:
+    draw = random.Random(seed)
+    position = 0
+    while position < len(audio):
+        size = draw.choice([0, 1, draw.randint(1, largest), largest])
+        yield audio[position : position + size]
+        position += size
+
+
+def said(events: list[Event]) -> list[dict[str, Any]]:
+    """Events without what may differ in the last digit when batches differ."""
+    return [{k: v for k, v in e.to_dict().items() if k not in ("stream", "confidence")} for e in events]
+
+
+def whole(task: WhisperStreamingTask, audio: np.ndarray, **options: Any) -> list[Event]:
+    session = Engine(task).open(**options)
+    return session.push(audio) + session.finish()
+
+
+def test_the_material_shows_every_kind_of_event(task: WhisperStreamingTask, talk: np.ndarray) -> None:
+    kinds = {event.type for event in whole(task, talk)}
+    assert kinds >= {"partial", "word", "final"}
+    assert ("endpoint" in kinds) == task.options.vad
+
+
+@few
+@given(seed=st.integers(0, 2**32), largest=st.sampled_from([320, 4800, 50_000]))
+def test_packets_do_not_matter(task: WhisperStreamingTask, talk: np.ndarray, seed: int, largest: int) -> None:
+    session = Engine(task).open()
+    events = [event for packet in packets(talk, seed, largest) for event in session.push(packet)] + session.finish()
+    assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
+
+
+@few
+@given(seed=st.integers(0, 2**32))
+def test_batch_mates_do_not_matter(task: WhisperStreamingTask, talk: np.ndarray, seed: int) -> None:
+    draw = random.Random(seed)
+    audios = [talk, talk[draw.randint(0, 60_000) :], talk[: draw.randint(1, len(talk))], talk[::-1].copy()]
+    alone = [said(whole(task, audio)) for audio in audios]
+    engine = Engine(task, capacity=3)
+    waiting, heard, running = list(enumerate(audios)), [[] for _ in audios], {}
+    while waiting or running:
+        if waiting and engine.active < engine.capacity and draw.random() < 0.3:  # join at any time
+            index, audio = waiting.pop(0)
+            running[index] = engine.open(), packets(audio, seed + index, 20_000)
+        for index, (session, source) in list(running.items()):
+            packet = next(source, None)
+            if packet is None:
+                session.end()
+                while session.ready:
+                    engine.step()
+                del running[index]
+            elif draw.random() < 0.9:
+                session.feed(packet)
+            else:
+                running[index] = session, itertools.chain([packet], source)
+            heard[index] += session.drain()
+        if draw.random() < 0.6:
+            engine.step()
+        for index, (session, _) in running.items():
+            heard[index] += session.drain()
+    assert [said(events) for events in heard] == alone
+
+
+@few
+@given(cut=st.floats(0.05, 0.95), detour=st.integers(1, 30_000))
+def test_a_stream_is_a_value(task: WhisperStreamingTask, talk: np.ndarray, cut: float, detour: int) -> None:
+    """It goes on in another engine as in its own, and from a snapshot as if what came after had never been."""
+    engine = Engine(task, capacity=2)
+    size = engine.nbytes
+    session = engine.open()
+    at = int(cut * len(talk))
+    before = session.push(talk[:at])
+    snapshot = session.snapshot()
+    session.push(talk[:detour])
+    session.close()
+    for other in (engine, Engine(task, capacity=1)):
+        resumed = other.restore(snapshot)
+        after = resumed.push(talk[at:]) + resumed.finish()
+        assert said(before + after) == said(whole(task, talk))
+    assert engine.nbytes == size
+    assert engine.active == 0
+
+
+def test_committed_text_is_never_taken_back(task: WhisperStreamingTask, talk: np.ndarray) -> None:
+    stable, words, finals = "", "", ""
+    for event in whole(task, talk):
+        if event.type == "partial":
+            assert event.stable.startswith(stable)
+            stable = event.stable
+        elif event.type == "word":
+            words += event.text
+            assert 0 <= event.start <= event.end <= event.emission_time + 0.02
+        elif event.type == "final":
+            stable, finals = "", finals + event.text
+    assert re.sub(r"\s", "", words) == re.sub(r"\s", "", finals)
+
+
+def test_words_are_in_order(task: WhisperStreamingTask, talk: np.ndarray) -> None:
+    words = [event for event in whole(task, talk) if event.type == "word"]
+    assert all(a.end <= b.end and a.start <= b.start for a, b in itertools.pairwise(words))
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_other_sample_rates_and_channels(task: WhisperStreamingTask, rate: int) -> None:
+    tone = np.sin(np.arange(2 * rate) / rate * 2000).astype(np.float32)
+    stereo = np.stack([tone, -0.5 * tone], axis=1)
+    reference = said(whole(task, (0.25 * tone), sample_rate=rate))
+    assert said(whole(task, stereo, sample_rate=rate, channels=2)) == reference
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_silence_and_noise_say_nothing(tiny_en: Whisper, tokenizer: WhisperTokenizer, policy: Any) -> None:
+    task = WhisperStreamingTask(tiny_en, tokenizer, StreamingOptions(policy=policy))
+    noise = np.random.default_rng(0).normal(0, 0.02, 20 * RATE).astype(np.float32)
+    assert whole(task, np.concatenate([np.zeros(20 * RATE, np.float32), noise])) == []
+
+
+def plain(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9 ]", "", text.lower()).split()
+
+
+@pytest.mark.parametrize("policy", ["local-agreement", "alignatt"])
+def test_real_speech_is_recognised_to_the_last_word(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray, policy: Any
+) -> None:
+    task = WhisperStreamingTask(tiny_en, tokenizer, StreamingOptions(policy=policy, chunk_ms=2000))
+    events = whole(task, sample)
+    text = plain("".join(event.text for event in events if event.type == "word"))
+    assert text[:6] == "streaming recognition writes each word down".split()
+    assert text[-5:] == "without losing the last word".split()
+
+
+def test_a_full_window_is_handed_over_without_losing_or_repeating_words(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray
+) -> None:
+    """Forty-five seconds without a pause long enough to end the utterance: the text is that of its three parts."""
+    options = StreamingOptions(policy="local-agreement", chunk_ms=3000, vad=False)
+    task = WhisperStreamingTask(tiny_en, tokenizer, options)
+    once = plain("".join(e.text for e in whole(task, sample) if e.type == "word"))
+    events = whole(task, np.concatenate([sample, sample, sample]))
+    text = plain("".join(event.text for event in events if event.type == "word"))
+    assert text == once * 3
+    assert sum(event.type == "final" for event in events) >= 2
+
+
+def test_a_snapshot_continues_in_another_process(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray, tmp_path: Any
+) -> None:
+    task = WhisperStreamingTask(tiny_en, tokenizer, StreamingOptions(policy="incremental", chunk_ms=600))
+    session = Engine(task).open()
+    session.push(sample[: 3 * RATE])
+    (tmp_path / "snapshot").write_bytes(session.snapshot())
+    np.save(tmp_path / "rest.npy", sample[3 * RATE : 5 * RATE])
+    here = session.push(sample[3 * RATE : 5 * RATE]) + session.finish()
+    program = """
+import sys, numpy as np
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_checkpoint import load_whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.speech.engine import Engine
+from loquent.speech.hub import resolve
+path = resolve("tiny.en").path
+checkpoint = load_whisper(path)
+task = WhisperStreamingTask(Whisper.from_weights(checkpoint.config, checkpoint.weights), WhisperTokenizer.load(path),
+                            StreamingOptions(policy="incremental", chunk_ms=600))
+session = Engine(task).restore(open(sys.argv[1] + "/snapshot", "rb").read())
+events = session.push(np.load(sys.argv[1] + "/rest.npy")) + session.finish()
+print([e.text for e in events if e.type == "word"])
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str([event.text for event in here if event.type == "word"])
+
+
+def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk: np.ndarray) -> None:
+    engine = Engine(task)
+    session = engine.open()
+    session.push(talk[:RATE])
+    snapshot = session.snapshot()
+    session.close()
+    with pytest.raises(ValueError, match="snapshot"):
+        engine.restore(snapshot[:-10])
+    assert engine.active == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"chunk_ms": 30}, {"chunk_ms": 0}, {"policy": "guess"}, {"overlap_s": 0.1}, {"chunk_ms": 20_000}],
+)
+def test_wrong_options_are_named(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        StreamingOptions(**options)
+
+
+def test_wrong_stream_options_take_no_slot(task: WhisperStreamingTask) -> None:
+    engine = Engine(task)
+    with pytest.raises(ValueError, match="English-only"):
+        engine.open(language="fr")
+    assert engine.active == 0
+    assert engine.open().marker("now") != []
