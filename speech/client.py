@@ -104,9 +104,11 @@ async def connect(
             url, compression=None, max_size=_MAX_EVENT_BYTES, open_timeout=_OPEN_TIMEOUT_S, ping_timeout=None
         )
     except InvalidStatus as error:
-        reason = (error.response.body or b"").decode(errors="replace")
-        code = "unauthorized" if error.response.status_code in (401, 403) else "lost"
-        raise _error(code, f"{url} answered {error.response.status_code}: {reason}") from error
+        status = error.response.status_code
+        if status in (401, 403):
+            hint = "the token is wrong, or the path is (it should be /v1/stream)"
+            raise _error("unauthorized", f"{url} refused with status {status}: {hint}") from error
+        raise _error("lost", f"{url} answered with status {status}; is it this kind of server?") from error
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise _error("lost", f"cannot connect to {url}: {error}; is the server running?") from error
     async with websocket:

@@ -18,7 +18,7 @@ from loquent.speech.engine import EngineFull
 from loquent.speech.events import Event, Failure
 from loquent.speech.metrics import Metrics
 from loquent.speech.outgoing import Close, Outgoing
-from loquent.speech.protocol import CLOSE_CODES, Action, Audio, Fail, Finish, Mark, Phase, ServerProtocol, Start
+from loquent.speech.protocol import Action, Audio, Fail, Finish, Mark, Phase, ServerProtocol, Start
 from loquent.speech.session import Session
 from loquent.speech.stepper import Stepper
 
@@ -304,7 +304,6 @@ class Connection:
                         await self.websocket.send_text(message)
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(1.0):
-                            await self.websocket.close(CLOSE_CODES["slow_reader"], "slow_reader")
+                    if abort := self.websocket.scope.get("loquent.abort"):
+                        abort()
                     return

@@ -25,7 +25,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketClose
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as HandshakeRequest
 
 from loquent.speech.connection import Connection, Limits
 from loquent.speech.engine import Engine
@@ -56,6 +58,8 @@ def create_app(
         allowed_origins: of pages that may use the server, such as "https://example.org"; "*" for any. The server's own
             page may when it is reached by an IP address or as localhost (a name can be pointed here by anyone).
     """
+    if token is not None and not (token.isascii() and token.isprintable() and token):
+        raise ValueError("the token has to be printable ASCII, as HTTP headers are")
     service = Service(
         {"default": engines} if isinstance(engines, Engine) else dict(engines), limits or Limits(), transcribe, token
     )
@@ -97,7 +101,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 log_level=log_level,
-                ws="websockets-sansio",
+                ws=WebSocketProtocol,
                 # The protocol answers what is a little too long with a message; this is where the socket gives up.
                 ws_max_size=2 * max(self.service.limits.max_audio_bytes, self.service.limits.max_text_bytes),
                 # Pings keep proxies awake. Nobody is cut off for a late answer, as it waits behind the audio that a
@@ -120,6 +124,16 @@ class Server(uvicorn.Server):
             server.close()
         await self.service.drain(self.grace_s)
         await super().shutdown(sockets)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, with connections that can be cut: a close waits for its client to read, which may be never."""
+
+    def handle_connect(self, event: HandshakeRequest) -> None:
+        """Give the application the means."""
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # the handshake was in order
+            self.scope["loquent.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class Service:
@@ -227,17 +241,17 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        if not self._may_come_from(headers.get("origin"), headers.get("host", "")):
-            origin = headers.get("origin")
-            refusal = _error(403, f"pages of {origin} may not use this server unless allowed_origins has that origin")
-            return await refusal(scope, receive, send)
+        origin, presented = headers.get("origin"), headers.get("authorization")
+        if not self._may_come_from(origin, headers.get("host", "")):
+            why = f"pages of {origin} may not use this server unless allowed_origins has that origin"
+            return await _refuse(403, why, scope, receive, send)
         if self.token is not None and scope["path"] not in ("/", "/health"):
-            presented = headers.get("authorization")
-            right = presented is not None and hmac.compare_digest(presented.encode(), f"Bearer {self.token}".encode())
+            expected = f"Bearer {self.token}".encode()
+            right = presented is not None and hmac.compare_digest(presented.encode("latin-1"), expected)
             # A page cannot give a websocket headers: it shows its token in "start".
             if not right and (scope["type"] == "http" or presented is not None):
-                refusal = _error(401, "the token is missing or wrong; send it as 'Authorization: Bearer …'")
-                return await refusal(scope, receive, send)
+                why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
+                return await _refuse(401, why, scope, receive, send)
             scope["authorised"] = right
         await self.app(scope, receive, send)
 
@@ -260,5 +274,9 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _error(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status)
+async def _refuse(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        log.warning("refused a websocket: %s", message)
+        return await WebSocketClose()(scope, receive, send)  # the client sees status 403
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    await JSONResponse({"error": error}, status)(scope, receive, send)

@@ -1,11 +1,18 @@
 """What several tests of the runtime share."""
 
+import contextlib
 import importlib.util
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from loquent.speech.engine import Engine
+from loquent.speech.server import Server, create_app
 
 
 def _load(name: str) -> ModuleType:
@@ -24,3 +31,27 @@ band_energy_module = _load("band_energy")
 def band_energy() -> ModuleType:
     """The module `band_energy` beside this file: a task whose results can be compared exactly."""
     return band_energy_module
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Function that starts a server of band energies on a free port of this machine, in a thread."""
+    with contextlib.ExitStack() as running:
+
+        def start(task: object = None, capacity: int = 16, grace_s: float = 10.0, **options: Any) -> Server:
+            engine = Engine(task or band_energy_module.BandEnergy(), capacity)
+            server = Server(create_app({"band": engine}, **options), port=0, grace_s=grace_s, log_level="warning")
+            thread = threading.Thread(target=server.run)
+            thread.start()
+
+            def stop() -> None:
+                server.should_exit = True
+                thread.join()
+
+            running.callback(stop)
+            while not server.started:
+                thread.join(0.01)
+                assert thread.is_alive()
+            return server
+
+        yield start
