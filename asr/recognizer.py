@@ -11,19 +11,22 @@ import torch
 from loquent.asr.decoding import WindowDecoder
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recording import Recording, Source
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
 from loquent.asr.transcribe import WINDOW, Progress, TranscribeOptions, Transcript, transcribe
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
-from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
+from loquent.speech.engine import Engine
 from loquent.speech.hub import resolve
+from loquent.speech.session import Session
 
 ComputeType = Literal["auto", "float32", "int8"]
 
 
 class Recognizer:
-    """Transcribes recordings with one model.
+    """Transcribes recordings and live audio with one model.
 
     Attributes:
         model, tokenizer: what it was built from.
@@ -99,6 +102,39 @@ class Recognizer:
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, yielding each segment as it becomes final; see `transcribe`."""
         return transcribe(self._decoder, sources, TranscribeOptions(**options), batch=self.batch, progress=progress)
+
+    def session(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        channels: int = 1,
+        language: str | None = None,
+        task: Task = "transcribe",
+        prompt: str = "",
+        **options: Any,
+    ) -> Session:
+        """Open a stream of live audio: ``push`` packets of any size, then ``finish``.
+
+        Each such session has a model state of its own. To run many streams in one batch, open them on one
+        ``Engine(recognizer.streaming_task(...), capacity=...)``.
+
+        Args:
+            sample_rate: of the packets, in Hz.
+            channels: of the packets.
+            language: code or English name; detected by default.
+            task: "transcribe", or "translate" into English.
+            prompt: text that precedes the speech: names and spellings to expect.
+            options: fields of `StreamingOptions`, such as ``policy`` and ``chunk_ms``.
+
+        Raises:
+            ValueError: an option is wrong, or the model does not know the language.
+        """
+        engine = Engine(self.streaming_task(**options))
+        return engine.open(sample_rate=sample_rate, channels=channels, language=language, task=task, prompt=prompt)
+
+    def streaming_task(self, **options: Any) -> WhisperStreamingTask:
+        """What an `Engine` runs; options are the fields of `StreamingOptions`."""
+        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options))
 
     def detect_language(self, source: Source) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""

@@ -7,7 +7,7 @@ weights, or incrementally on cached keys and values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -49,7 +49,7 @@ class StreamingOptions:
 
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
-    chunk_ms:     audio per step, a multiple of 20.
+    chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
     rules:        when an utterance ends.
@@ -60,9 +60,9 @@ class StreamingOptions:
     """
 
     policy: PolicyName = "local-agreement"
-    chunk_ms: int = 1000
+    chunk_ms: int = 0
     vad: bool = True
-    speech: SpeechOptions = SpeechOptions()
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
     preroll_ms: int = 500
     overlap_s: float = 5.0
@@ -71,6 +71,8 @@ class StreamingOptions:
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
+        if self.chunk_ms == 0:
+            object.__setattr__(self, "chunk_ms", 300 if self.policy == "incremental" else 1000)
         if self.chunk_ms % 20 or not 20 <= self.chunk_ms <= 10_000:
             raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 10000, got {self.chunk_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
