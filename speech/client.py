@@ -158,8 +158,12 @@ class Stream:
 
     async def finish(self) -> list[Event]:
         """End the stream; returns the events that were not iterated over, to the last."""
-        await self._send('{"type": "finish"}')
+        await self.end()
         return [event async for event in self]
+
+    async def end(self) -> None:
+        """Say that nothing follows, for who goes on iterating over the events elsewhere."""
+        await self._send('{"type": "finish"}')
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Yield events until the stream is done; raises `StreamError` if it fails."""
@@ -245,7 +249,7 @@ async def _send_all(stream: Stream, source: AudioSource) -> None:
     try:
         async for packet in source:
             await stream.send(packet)
-        await stream._send('{"type": "finish"}')
+        await stream.end()
     except StreamError:
         return  # the reader tells it
     except BaseException:

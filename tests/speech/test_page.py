@@ -81,13 +81,13 @@ def browser(start_server, tmp_path):
 @needs_browser
 def test_who_speaks_sees_text(browser):
     def shown(selector):
-        return browser.evaluate(f"document.querySelector('{selector}').textContent")
+        return browser.evaluate(f"document.querySelector('{selector}')?.textContent ?? ''")
 
     browser.evaluate("document.getElementById('microphone').click()")
     wait_until(lambda: shown("#microphone") == "Stop")
     wait_until(lambda: int(shown("#stable") or 0) >= 30)  # frames heard, of 10 ms
     assert int(shown("#unstable")) == 1600
-    line = wait_until(lambda: shown("#text p:not(#current)") if shown("#text p") else "")  # a finished utterance
+    line = wait_until(lambda: shown("#text p:not(#current)"))  # a finished utterance
     assert any(int(level) > 100_000 for level in re.findall(r"\d+", line)), "the microphone was silent"
     assert browser.evaluate("document.getElementById('level').value") > 0.1
     browser.evaluate("document.getElementById('microphone').click()")
