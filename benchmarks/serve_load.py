@@ -6,9 +6,9 @@ one after the other::
     python benchmarks/serve_load.py talk.wav --streams 20 --seconds 60
     python benchmarks/serve_load.py talk.wav --streams 4 --seconds 7200 --speed 20 --soak 30
 
-The lag of an event is the time of its receipt minus the time at which the last sample it needed was sent (which that was
-follows from its ``emission_time``): what network, queueing and computing cost. The delay of a word is counted from the
-end of the word itself: it has the model's chunk, look-ahead and caution in it too.
+The lag of an event is the time of its receipt minus the time at which the last sample it needed was sent (its
+``emission_time`` tells which): what network, queueing and computing cost. The delay of a word is counted from the end
+of the word itself: it has the chunk, look-ahead and caution of the model in it too.
 """
 
 from __future__ import annotations
