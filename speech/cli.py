@@ -1,0 +1,90 @@
+"""The command ``loquent``.
+
+Each subcommand is a module of `loquent.speech.commands` with ``add_parser`` and ``run(arguments) -> exit status``.
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from loquent.speech.commands import listen, models, serve, transcribe
+from loquent.speech.commands.arguments import CommandError, UsageError, normalised
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("loquent: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(normalised(argv))
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 (reported, whatever it is)
+        if arguments.debug or os.environ.get("LOQUENT_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"loquent: {_explained(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _explained(error: Exception) -> str:
+    """One line. Errors that the user can do something about are ours, or about values, files and connections."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CommandError | ValueError | OSError) and text:
+        return text
+    return f"unexpected {type(error).__name__}: {text or 'no details'}; --debug shows where it happened"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="loquent",
+        description="Streaming speech recognition: recordings, microphones, and a server for many streams at once.",
+        epilog="`loquent COMMAND --help` tells more. Flags may be spelled with hyphens or underscores.",
+        formatter_class=_help_format,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--debug", action="store_true", help="show where an error happened (also LOQUENT_DEBUG=1)")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in (transcribe, listen, serve, models):
+        added = command.add_parser(commands)
+        added.set_defaults(run=command.run)
+        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _help_format(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=28)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"loquent: {message}; see `{self.prog} --help`\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        print(f"loquent {metadata.version('loquent')}")
+        parser.exit()

@@ -1,0 +1,1 @@
+"""The subcommands of ``loquent``, one module each, and what they share."""

@@ -1,0 +1,148 @@
+"""What the commands' flags have in common: spelling, types, and the choice of model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from loquent.speech.tasks import RecognizerTask
+
+T = TypeVar("T")
+
+POLICIES = ("local-agreement", "alignatt", "incremental")
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+SWITCHES = (
+    *("--word-timestamps", "--highlight-words", "--condition-on-previous-text"),
+    *("--verbose", "--vad-filter", "--realtime"),
+)
+
+
+class CommandError(Exception):
+    """A failure to tell the user about in one line."""
+
+
+class UsageError(CommandError):
+    """Flags that make no sense together."""
+
+
+def normalised(argv: Sequence[str]) -> list[str]:
+    """Give flags one spelling: ``--beam_size`` becomes ``--beam-size``, ``--verbose`` alone ``--verbose=True``.
+
+    Values are left alone, and so is everything after ``--``.
+    """
+    tokens, words = [], list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*tokens, word, *words]
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            word = flag.replace("_", "-") + equals + value
+            if word in SWITCHES:
+                word += "=" + (words.pop(0) if words and words[0].lower() in BOOLEANS else "True")
+        tokens.append(word)
+    return tokens
+
+
+def boolean(text: str) -> bool:
+    """Whisper's way to write a switch."""
+    if text.lower() not in BOOLEANS:
+        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+    return BOOLEANS[text.lower()]
+
+
+def optional(kind: Callable[[str], T]) -> Callable[[str], T | None]:
+    """A value, or None."""
+
+    def parse(text: str) -> T | None:
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = kind.__name__  # argparse names it in errors
+    return parse
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose the model and where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="name, folder or hub id; see `loquent models` (default: the installed one, tiny.en if there)",
+    )
+    group.add_argument("--device", default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)")
+    group.add_argument(
+        "--compute-type", default="auto", metavar="TYPE", help="auto, float32 or int8 (default: auto, int8 on the CPU)"
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_language_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what is spoken and what to write."""
+    group = parser.add_argument_group("language")
+    group.add_argument("--language", type=optional(str), help="spoken language, as code or name (default: detect it)")
+    group.add_argument(
+        "--task", choices=("transcribe", "translate"), default="transcribe", help="translate writes English"
+    )
+    group.add_argument("--initial-prompt", metavar="TEXT", help="text that might precede: names, spellings, style")
+
+
+def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Flags of live recognition; returns the group, to add others to."""
+    group = parser.add_argument_group("streaming")
+    group.add_argument("--policy", choices=POLICIES, help="when a word is committed (default: local-agreement)")
+    group.add_argument(
+        "--chunk-ms", type=int, metavar="MS", help="audio per step, a multiple of 20: less is quicker (default: 1000)"
+    )
+    return group
+
+
+def add_key_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """The secret between server and clients."""
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("LOQUENT_API_KEY") or None,
+        metavar="KEY",
+        help=f"{purpose} (default: $LOQUENT_API_KEY, which other users of this machine cannot see)",
+    )
+
+
+def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The streaming flags that were given, as options of ``streaming_task``."""
+    return {name: getattr(arguments, name) for name in ("policy", "chunk_ms") if getattr(arguments, name) is not None}
+
+
+def stream_start_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """The language flags that were given, as options of a stream."""
+    options = {"language": arguments.language, "prompt": arguments.initial_prompt}
+    if arguments.task != "transcribe":
+        options["task"] = arguments.task
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def load_recognizer(arguments: argparse.Namespace) -> RecognizerTask:
+    """The model that the flags ask for."""
+    from loquent.speech.tasks import load_task
+
+    return load_task("recognizer").from_pretrained(
+        model_name(arguments),
+        device=arguments.device,
+        compute_type=arguments.compute_type,
+        threads=arguments.threads,
+    )
+
+
+def model_name(arguments: argparse.Namespace) -> str:
+    """The model asked for; else the first installed one that can do what is asked, else one to be fetched."""
+    if arguments.model is not None:
+        return arguments.model
+    from loquent.speech.hub import PACKAGES, installed
+
+    language = (getattr(arguments, "language", None) or "en").lower()
+    multilingual = language not in ("en", "english") or getattr(arguments, "task", None) == "translate"
+    names = [name for name, package in PACKAGES.items() if package.locate() is not None]
+    names = names or [checkpoint.name for checkpoint in installed()]
+    fitting = [name for name in names if not (multilingual and name.endswith(".en"))]
+    return [*fitting, "base" if multilingual else "tiny.en"][0]

@@ -1,0 +1,138 @@
+"""Follow live audio: packets from a source to a local session or a server, events to whoever listens, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from loquent.speech.captions import Segment, WordTiming
+from loquent.speech.commands.arguments import CommandError
+from loquent.speech.engine import Engine
+from loquent.speech.events import Event, Failure, Final, Word
+from loquent.speech.sources import AudioSource
+
+Recognise = Callable[[AudioSource], AsyncIterator[Event]]
+
+
+def follow(source: AudioSource, recognise: Recognise, listeners: list[Callable[[Event], None]]) -> bool:
+    """Hand every event of a source to the listeners, to the last word; True if Ctrl-C ended the source early.
+
+    A second Ctrl-C kills the process, whatever it is doing.
+
+    Raises:
+        CommandError: the stream failed.
+        Exception: the source's, after the events of what it gave.
+    """
+    return asyncio.run(_follow(source, recognise, listeners))
+
+
+def locally(engine: Engine, **options: Any) -> Recognise:
+    """Recognise in this process, in a thread of its own, so that a microphone is never kept waiting.
+
+    Args:
+        options: of the stream.
+    """
+
+    async def recognise(source: AudioSource) -> AsyncIterator[Event]:
+        session = engine.open(sample_rate=source.sample_rate, channels=source.channels, **options)
+        loop = asyncio.get_running_loop()
+        with contextlib.closing(session), ThreadPoolExecutor(1) as worker:
+            async for packet in source:
+                for event in await loop.run_in_executor(worker, session.push, packet):
+                    yield event
+            for event in await loop.run_in_executor(worker, session.finish):
+                yield event
+
+    return recognise
+
+
+def remotely(url: str, **options: Any) -> Recognise:
+    """Let a server recognise; ``options`` are those of `client.connect`."""
+    from loquent.speech.client import transcribe_source
+
+    return functools.partial(transcribe_source, url, **options)
+
+
+class Captions:
+    """A listener that appends a segment to a list for every utterance, with its words."""
+
+    def __init__(self, segments: list[Segment]) -> None:
+        self.segments = segments
+        self._words: list[WordTiming] = []
+
+    def show(self, event: Event) -> None:
+        """Take up an event."""
+        if isinstance(event, Word):
+            self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
+        elif isinstance(event, Final):
+            self.segments.append(Segment(event.start, event.end, event.text, tuple(self._words)))
+            self._words = []
+
+
+async def _follow(source: AudioSource, recognise: Recognise, listeners: list[Callable[[Event], None]]) -> bool:
+    errors: list[Exception] = []
+    with _interrupt() as interrupted:
+        async for event in recognise(_until(source, interrupted, errors)):
+            if isinstance(event, Failure):
+                raise CommandError(event.message)
+            for listener in listeners:
+                listener(event)
+        if errors:
+            raise errors[0]
+        return interrupted.is_set()
+
+
+@contextlib.contextmanager
+def _interrupt() -> Iterator[asyncio.Event]:
+    """An event that the first Ctrl-C sets; the second one has its usual, fatal effect."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def first() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        event.set()
+
+    loop.add_signal_handler(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+def _until(source: AudioSource, stop: asyncio.Event, errors: list[Exception]) -> AudioSource:
+    """The same source, ended by ``stop``, or by an error of its own: what came before it is still worth its words."""
+
+    async def packets() -> AsyncIterator[np.ndarray]:
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                following = asyncio.ensure_future(_next(source))
+                await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                    return
+                packet = following.result()
+                if packet is None:
+                    return
+                yield packet
+        except Exception as error:  # noqa: BLE001 (raised again by whoever reads `errors`)
+            errors.append(error)
+        finally:
+            stopped.cancel()
+
+    return dataclasses.replace(source, packets=packets())
+
+
+async def _next(source: AudioSource) -> np.ndarray | None:
+    return await anext(source.packets, None)

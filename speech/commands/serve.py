@@ -1,0 +1,114 @@
+"""``loquent serve``: one model for many streams over websockets, with a page to try it."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+from typing import Any
+
+from loquent.speech.commands.arguments import (
+    CommandError,
+    UsageError,
+    add_key_argument,
+    add_model_arguments,
+    add_streaming_arguments,
+    load_recognizer,
+    model_name,
+    streaming_options,
+)
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="serve live recognition over websockets",
+        description="Serve many live streams with one model: a websocket, OpenAI's /v1/audio/transcriptions, a page "
+        "with a microphone, /health and /metrics. Ctrl-C finishes the streams under way.",
+        allow_abbrev=False,
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    network.add_argument("--port", type=int, default=8000, help="port, 0 for any (default: 8000)")
+    network.add_argument(
+        "--allowed-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages that may connect besides its own, such as https://example.org, or * (repeatable)",
+    )
+    network.add_argument(
+        "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
+    )
+    add_key_argument(parser, "key that clients have to present")
+    streaming = add_streaming_arguments(parser)
+    streaming.add_argument(
+        "--max-sessions", type=int, default=32, metavar="N", help="streams at a time; memory is set aside (default: 32)"
+    )
+    add_model_arguments(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    if not 0 <= arguments.port <= 65535:
+        raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
+    from loquent.speech.engine import Engine
+    from loquent.speech.server import create_app
+
+    name = model_name(arguments)
+    print(f"Loading {name} …", file=sys.stderr)
+    recognizer = load_recognizer(arguments)
+    engine = Engine(recognizer.streaming_task(**streaming_options(arguments)), capacity=arguments.max_sessions)
+    app = create_app(
+        {name: engine},
+        transcribe=recognizer.transcribe,
+        token=arguments.api_key,
+        allowed_origins=arguments.allowed_origin,
+    )
+    return _serve(app, arguments)
+
+
+def _serve(app: Any, arguments: argparse.Namespace) -> int:
+    from loquent.speech.server import Server
+
+    class Announced(Server):
+        """Says where it is once it listens: the port may have been chosen just now."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
+
+    server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
+    try:
+        server.run()
+    except SystemExit as stop:  # uvicorn's way to tell that the address is taken, which it has logged
+        where = f"{arguments.host}:{arguments.port}"
+        raise CommandError(f"cannot listen on {where}; is it in use? choose another --port") from stop
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
+    everywhere = host in ("0.0.0.0", "::", "")
+    address = "localhost" if everywhere else f"[{host}]" if ":" in host else host
+    lines = [
+        f"microphone page  http://{address}:{port}/",
+        f"websocket        ws://{address}:{port}/v1/stream",
+        f"up to {sessions} streams at a time; Ctrl-C stops",
+    ]
+    if not _loopback(host):
+        if not guarded:
+            lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
+        lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

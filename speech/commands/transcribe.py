@@ -1,0 +1,203 @@
+"""``loquent transcribe``: recordings to text and captions, with Whisper's flags, whole or as if they were live."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loquent.speech.captions import FORMATS, CaptionOptions, Segment
+from loquent.speech.commands.arguments import (
+    UsageError,
+    add_language_arguments,
+    add_model_arguments,
+    add_streaming_arguments,
+    boolean,
+    load_recognizer,
+    optional,
+    stream_start_options,
+    streaming_options,
+)
+from loquent.speech.commands.recordings import Recording, find_recordings
+from loquent.speech.commands.results import Results, progress_bar
+
+# Flags of whole recordings; their values are passed on under these names if they are given.
+OFFLINE = {
+    "beam_size": (int, "hypotheses followed at temperature 0; 1 is greedy (default: 5)"),
+    "best_of": (int, "samples drawn at higher temperatures (default: 5)"),
+    "patience": (float, "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)"),
+    "length_penalty": (float, "log-probabilities are divided by length to this power (default: 1)"),
+    "temperature": (float, "of the first attempt at a window (default: 0)"),
+    "temperature_increment_on_fallback": (optional(float), "added after a failed attempt, or None (default: 0.2)"),
+    "compression_ratio_threshold": (optional(float), "text that compresses better fails: it repeats (default: 2.4)"),
+    "logprob_threshold": (optional(float), "text with a lower average log-probability fails (default: -1)"),
+    "no_speech_threshold": (optional(float), "likelier silence is skipped if the text failed too (default: 0.6)"),
+    "condition_on_previous_text": (boolean, "prompt each window with the text before it (default: True)"),
+    "suppress_tokens": (str, "tokens never written, separated by commas; -1: what is not speech (default: -1)"),
+    "vad_filter": (boolean, "leave out stretches without speech before the model sees them (default: False)"),
+    "batch_size": (int, "windows of several files that go through the model at once (default: 8)"),
+}
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "transcribe",
+        help="write recordings down",
+        description="Write recordings down. Text goes to standard output, each recording's under its name if there are "
+        "several; with --output-dir it goes to one file a recording and format.",
+        epilog="Flags may be spelled with underscores too, as Whisper's are.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, folders, patterns, - for standard input")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-format", "-f", choices=(*FORMATS, "all"), help="format of the result (default: txt)")
+    output.add_argument("--output-dir", "-o", type=Path, metavar="FOLDER", help="write files here, not standard output")
+    output.add_argument("--word-timestamps", type=boolean, default=False, metavar="BOOL", help="time every word (json)")
+    output.add_argument("--max-line-width", type=int, metavar="N", help="characters in a line of captions")
+    output.add_argument("--max-line-count", type=int, metavar="N", help="lines in a caption")
+    output.add_argument(
+        "--highlight-words", type=boolean, default=False, metavar="BOOL", help="underline each word while it is said"
+    )
+    output.add_argument(
+        "--verbose", type=boolean, metavar="BOOL", help="True: every segment on stderr; False: no progress bar either"
+    )
+    add_language_arguments(parser)
+    add_model_arguments(parser)
+    decoding = parser.add_argument_group("decoding of whole recordings")
+    for name, (kind, text) in OFFLINE.items():
+        metavar = getattr(kind, "__name__", "value").replace("boolean", "bool").upper()
+        decoding.add_argument(
+            "--" + name.replace("_", "-"), type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text
+        )
+    streaming = add_streaming_arguments(parser)
+    streaming.add_argument("--stream", action="store_true", help="recognise as if live, and show the text as it comes")
+    streaming.add_argument(
+        "--realtime", type=boolean, default=False, metavar="BOOL", help="play the recording at its own speed"
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Transcribe every recording there is; 1 if one could not be read."""
+    options = _options(arguments)
+    layout = CaptionOptions(arguments.max_line_width, arguments.max_line_count, arguments.highlight_words)
+    with tempfile.TemporaryDirectory(prefix="loquent-") as scratch:
+        recordings, failures = find_recordings(arguments.files, Path(scratch))
+        format = arguments.output_format or "txt"
+        if arguments.output_dir is None and format != "txt" and (format == "all" or len(recordings) > 1):
+            raise UsageError(f"{format} of {len(recordings)} recordings does not fit one stream; pass --output-dir .")
+        with Results(recordings, format, arguments.output_dir, layout, arguments.stream, arguments.verbose) as results:
+            if recordings:
+                (_stream if arguments.stream else _transcribe)(arguments, recordings, options, results)
+    failures |= results.failures
+    if failures:
+        total = len(recordings) + len(failures) - len(results.failures)
+        print(f"loquent: {len(failures)} of {total} could not be transcribed:", file=sys.stderr)
+        print(*(f"  {name}: {reason}" for name, reason in failures.items()), sep="\n", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored."""
+    offline = {name: getattr(arguments, name) for name in OFFLINE if hasattr(arguments, name)}
+    streaming = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
+    wrong, why = (offline, "has no effect with --stream") if arguments.stream else (streaming, "needs --stream")
+    if wrong:
+        raise UsageError(f"--{next(iter(wrong)).replace('_', '-')} {why}")
+    if arguments.stream:
+        return stream_start_options(arguments)
+    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline
+    if arguments.initial_prompt is not None:
+        options["initial_prompt"] = arguments.initial_prompt
+    options["word_timestamps"] = (
+        arguments.word_timestamps or arguments.highlight_words or arguments.max_line_count is not None
+    )
+    first = options.pop("temperature", 0.0)
+    step = options.pop("temperature_increment_on_fallback", 0.2)
+    options["temperatures"] = _temperatures(first, step)
+    if "suppress_tokens" in options:
+        options["suppress_tokens"] = _tokens(options["suppress_tokens"])
+    return options
+
+
+def _temperatures(first: float, step: float | None) -> tuple[float, ...]:
+    """``first`` and what follows in steps, up to 1."""
+    if not step:
+        return (first,)
+    if step < 0:
+        raise UsageError(f"--temperature-increment-on-fallback is positive or None, got {step}")
+    return (first, *(round(first + step * i, 6) for i in range(1, int((1.0 - first) / step + 1e-6) + 1)))
+
+
+def _tokens(text: str) -> tuple[int, ...] | None:
+    if text.strip() == "-1":
+        return None
+    try:
+        return tuple(int(token) for token in text.split(",") if token.strip())
+    except ValueError as error:
+        raise UsageError(f"--suppress-tokens is -1 or numbers separated by commas, got {text!r}") from error
+
+
+def _transcribe(
+    arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
+) -> None:
+    """Whole recordings, many in a batch; those whose speech is to be found first one after the other."""
+    from loquent.speech.audio import AudioError
+
+    vad_filter = options.pop("vad_filter", False)
+    with progress_bar(recordings, shown=arguments.verbose is not False) as progress:
+        recognizer = load_recognizer(arguments)
+        recognizer.batch = options.pop("batch_size", recognizer.batch)
+        for batch in [[one] for one in recordings] if vad_filter else [recordings]:
+            if vad_filter:
+                from loquent.speech.commands.clips import speech_clips
+
+                try:
+                    options["clip_timestamps"] = speech_clips(batch[0].path)
+                except AudioError as error:
+                    results.failed(batch[0], error)
+                    continue
+                if not options["clip_timestamps"]:  # which would mean the whole recording
+                    results.finished(batch[0], arguments.language)
+                    continue
+            sources = [one.path for one in batch]
+            for number, item in recognizer.segments(sources, progress=progress(batch), **options):
+                if isinstance(item, AudioError):
+                    results.failed(batch[number], item)
+                elif isinstance(item, Segment):
+                    results.add(batch[number], item)
+                else:
+                    results.finished(batch[number], item.language)
+
+
+def _stream(
+    arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
+) -> None:
+    """One recording after the other, through a session as live audio would go."""
+    from loquent.speech.audio import AudioError
+    from loquent.speech.commands.display import live_display
+    from loquent.speech.commands.live import Captions, follow, locally
+    from loquent.speech.engine import Engine
+    from loquent.speech.sources import file_source
+
+    recognise = locally(Engine(load_recognizer(arguments).streaming_task(**streaming_options(arguments))), **options)
+    for recording in recordings:
+        display = live_display(sys.stdout)
+        listeners = [Captions(recording.segments).show]
+        try:
+            source = file_source(recording.path, realtime=arguments.realtime)
+            if results.displayed:
+                results.head(recording)
+                listeners.append(display.show)
+            interrupted = follow(source, recognise, listeners)
+        except AudioError as error:
+            results.failed(recording, error)
+        else:
+            if interrupted:
+                raise KeyboardInterrupt
+            results.finished(recording, arguments.language)
+        finally:
+            display.close()

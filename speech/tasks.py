@@ -1,0 +1,74 @@
+"""Tasks by name: how the command line and the server reach models that this package does not import."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from loquent.speech.audio import AudioError
+    from loquent.speech.captions import Segment
+    from loquent.speech.session import StreamingTask
+
+
+class TaskError(ValueError):
+    """There is no such task, or what it needs is not installed."""
+
+
+class Transcript(Protocol):
+    """The text of a recording."""
+
+    text: str
+    language: str
+
+
+class RecognizerTask(Protocol):
+    """What commands and servers ask of the task "recognizer", a class with ``from_pretrained``."""
+
+    batch: int  # windows that go through the model at once
+
+    def segments(
+        self, sources: Iterable[str | os.PathLike[str]], *, progress: Any = None, **options: Any
+    ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
+        """Transcribe recordings: each segment as it becomes final, then the recording's transcript or its error."""
+
+    def transcribe(self, source: Any, **options: Any) -> Transcript:
+        """Transcribe one recording."""
+
+    def streaming_task(self, **options: Any) -> StreamingTask:
+        """The same model for an `Engine`."""
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself."""
+
+    location: str
+    extra: str | None = None
+
+
+TASKS: dict[str, TaskEntry] = {
+    "recognizer": TaskEntry("loquent.asr:Recognizer"),
+}
+
+
+def load_task(name: str) -> Any:
+    """Import the class of a task.
+
+    Raises:
+        TaskError: no task has that name, or a package it needs is missing; the message says how to install it.
+    """
+    if name not in TASKS:
+        raise TaskError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
+    entry = TASKS[name]
+    module, _, attribute = entry.location.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        wanted = f"loquent[{entry.extra}]" if entry.extra else "loquent"
+        raise TaskError(
+            f'the task {name!r} needs the package {error.name!r}, which is not installed: pip install "{wanted}"'
+        ) from error
