@@ -6,6 +6,7 @@ speculative decoding; it is kept up to the first token that the model would no l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -40,11 +41,11 @@ class Hypothesis:
     probabilities: list[float] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
 
-    def add(self, token: int, scores: Tensor, attention: Tensor) -> None:
-        """Append a token given the scores (V,) it was chosen from."""
+    def add(self, token: int, score: float, log_sum: float, attention: Tensor) -> None:
+        """Append a token with its raw score, the log-sum-exp of all scores, and its attention."""
         self.tokens.append(token)
-        self.scores.append(float(scores[token]))
-        self.probabilities.append(float((scores[token] - scores.logsumexp(-1)).exp()))
+        self.scores.append(score)
+        self.probabilities.append(math.exp(score - log_sum))
         self.attention.append(attention)
 
 
@@ -93,28 +94,29 @@ class DraftDecoder:
         assert attention is not None
 
         # Scores after the last token of each prefix and after every drafted token, in one product.
-        after = [torch.arange(len(d.prefix) - 1, len(f), device=device) for d, f in zip(drafts, fed, strict=True)]
-        scores = self._scores(torch.cat([h[a] for h, a in zip(hidden, after, strict=True)]))
-        hypotheses, nexts, keep = [], [], []
-        for draft, own, weights in zip(
-            drafts,
-            scores.split([len(a) for a in after]),
-            (w[a] for w, a in zip(attention, after, strict=True)),
-            strict=True,
-        ):
-            hypothesis, best = Hypothesis(), own.argmax(-1).tolist()
+        after = [range(len(d.prefix) - 1, len(f)) for d, f in zip(drafts, fed, strict=True)]
+        place = [(row, step) for row, steps in enumerate(after) for step in steps]
+        row, step = torch.tensor(place, device=device).unbind(1)
+        scores = self._scores(hidden[row, step])
+        drafted = torch.tensor([t for draft in drafts for t in [*draft.tokens, self.eot]], device=device)
+        old_scores = scores.gather(1, drafted[:, None])[:, 0].tolist()
+        best_scores, best = (x.tolist() for x in scores.max(-1))
+        log_sums = scores.logsumexp(-1).tolist()
+
+        hypotheses, nexts, keep, at = [], [], [], 0
+        for index, draft in enumerate(drafts):
+            hypothesis, weights = Hypothesis(), attention[index, len(draft.prefix) - 1 :]
             for i, token in enumerate(draft.tokens[: draft.limit]):
-                if best[i] != token and not (self.lenient and float(own[i, token]) > draft.scores[i]):
+                if best[at + i] != token and not (self.lenient and old_scores[at + i] > draft.scores[i]):
                     break
-                hypothesis.add(token, own[i], weights[i])
+                hypothesis.add(token, old_scores[at + i], log_sums[at + i], weights[i])
             kept = len(hypothesis.tokens)
-            if kept < draft.limit and best[kept] != self.eot:
-                hypothesis.add(best[kept], own[kept], weights[kept])
-                nexts.append(best[kept])
-            else:
-                nexts.append(self.eot)
+            nexts.append(best[at + kept] if kept < draft.limit else self.eot)
+            if nexts[-1] != self.eot:
+                hypothesis.add(nexts[-1], best_scores[at + kept], log_sums[at + kept], weights[kept])
             hypotheses.append(hypothesis)
             keep.append(len(draft.prefix) + kept)
+            at += len(draft.tokens) + 1
         state.position[rows] = start + torch.tensor(keep, device=device)
 
         active = [i for i, token in enumerate(nexts) if token != self.eot]
@@ -126,10 +128,12 @@ class DraftDecoder:
             )
             assert attention is not None
             scores = self._scores(hidden[:, 0])
-            for i, token, own, weights in zip(active, scores.argmax(-1).tolist(), scores, attention[:, 0], strict=True):
-                nexts[i] = token
-                if token != self.eot:
-                    hypotheses[i].add(token, own, weights)
+            best_scores, best = (x.tolist() for x in scores.max(-1))
+            log_sums = scores.logsumexp(-1).tolist()
+            for n, i in enumerate(active):
+                nexts[i] = best[n]
+                if nexts[i] != self.eot:
+                    hypotheses[i].add(best[n], best_scores[n], log_sums[n], attention[n, 0])
             active = [i for i in active if nexts[i] != self.eot]
         return hypotheses
 
