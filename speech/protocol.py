@@ -48,7 +48,7 @@ CLOSE_CODES = {
     "shutting_down": 1001,
     "internal": 1011,
 }
-ENCODINGS = {"pcm16": np.dtype("<i2"), "float32": np.dtype("<f4")}
+ENCODINGS: dict[str, np.dtype[Any]] = {"pcm16": np.dtype("<i2"), "float32": np.dtype("<f4")}
 MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64

@@ -66,7 +66,7 @@ class Transcriptions:
             samples = await self._in_worker(_read, wish.file, self.limits.max_upload_s)
         if wish.stream:
             return self._stream(wish, samples)
-        options = {"language": wish.language} if wish.language else {}
+        options: dict[str, Any] = {"language": wish.language} if wish.language else {}
         if wish.words:
             options["word_timestamps"] = True
         try:
@@ -98,7 +98,7 @@ class Transcriptions:
     def _stream(self, wish: _Wish, samples: np.ndarray) -> Response:
         stepper = self.steppers[wish.model]
         try:
-            options = {"language": wish.language} if wish.language else {}
+            options: dict[str, Any] = {"language": wish.language} if wish.language else {}
             session = stepper.engine.open(sample_rate=SAMPLE_RATE, **options)
         except EngineFull as full:
             raise _Refused(503, str(full)) from full
