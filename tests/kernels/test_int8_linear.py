@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from loquent.kernels.int8_linear import Int8Weight, int8_linear, pack_int8
+
+
+def layer(outputs: int, inputs: int, bias: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
+    generator = torch.Generator().manual_seed(outputs * 1000 + inputs)
+    weight = torch.randn(outputs, inputs, generator=generator) * torch.rand(outputs, 1, generator=generator)
+    return weight, torch.randn(outputs, generator=generator) if bias else None
+
+
+def plain(weight: Int8Weight) -> Int8Weight:
+    """The same weights without the CPU's own layout: they go through the reference."""
+    return Int8Weight(weight.unpacked(), weight.scale, weight.bias, None)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 130), st.booleans(), st.floats(1e-3, 1e3))
+def test_packed_product_is_the_reference(rows: int, outputs: int, inputs: int, bias: bool, size: float) -> None:
+    packed = pack_int8(*layer(outputs, inputs, bias))
+    x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows)) * size
+    torch.testing.assert_close(int8_linear(x, packed), int8_linear(x, plain(packed)), rtol=1e-5, atol=1e-5 * size)
+
+
+def test_extreme_inputs_do_not_overflow_the_sums() -> None:
+    packed = pack_int8(torch.ones(16, 1536))
+    for x in (torch.ones(2, 1536), -torch.ones(2, 1536)):
+        torch.testing.assert_close(int8_linear(x, packed), x.sum(1, keepdim=True).expand(2, 16))
+
+
+def test_it_is_close_to_the_float_layer() -> None:
+    weight, bias = layer(300, 384)
+    x = torch.randn(50, 384, generator=torch.Generator().manual_seed(0))
+    exact = F.linear(x, weight, bias)
+    error = (int8_linear(x, pack_int8(weight, bias)) - exact).norm() / exact.norm()
+    assert error < 0.02
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.data())
+def test_a_row_is_the_same_bits_in_every_batch(rows: int, data: st.DataObject) -> None:
+    packed = pack_int8(*layer(130, 64))
+    x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows)) * torch.logspace(-3, 3, rows)[:, None]
+    chosen = data.draw(st.lists(st.integers(0, rows - 1), min_size=1))
+    assert torch.equal(int8_linear(x, packed)[chosen], int8_linear(x[chosen], packed))
+
+
+def test_a_row_of_zeros_gives_the_bias_and_axes_are_kept() -> None:
+    weight, bias = layer(7, 5)
+    assert bias is not None
+    torch.testing.assert_close(int8_linear(torch.zeros(2, 3, 5), pack_int8(weight, bias)), bias.expand(2, 3, 7))
+
+
+def test_a_row_of_zero_weights_is_allowed() -> None:
+    weight = torch.zeros(3, 4)
+    assert pack_int8(weight).shape == (3, 4)
+    torch.testing.assert_close(int8_linear(torch.ones(1, 4), pack_int8(weight)), torch.zeros(1, 3))
+
+
+def test_packing_leaves_the_process_engine_alone() -> None:
+    before = torch.backends.quantized.engine
+    pack_int8(*layer(4, 4))
+    assert torch.backends.quantized.engine == before
+
+
+def test_weights_have_eight_bits() -> None:
+    weight, _ = layer(20, 30)
+    packed = pack_int8(weight)
+    restored = packed.unpacked().float() * packed.scale[:, None]
+    assert packed.unpacked().abs().max() == 127
+    assert ((restored - weight).abs() <= packed.scale[:, None] * 0.501).all()
