@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -73,10 +73,19 @@ class WindowDecoder:
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.window = 2 * model.config.n_audio_ctx  # log-mel frames, 3000 for 30 s
 
-    def encode(self, mel: Tensor) -> AudioMemory:
-        """Normalised log-mel windows (W, T, F) to the keys and values that the decoder reads, a slot a window."""
-        return self.model.decoder.memory_of(self.model.encoder(mel))
+    def encode(self, windows: Sequence[Tensor]) -> AudioMemory:
+        """Normalised log-mel windows, each (T, F), to the keys and values that the decoder reads, a slot a window.
+
+        They are encoded one by one: a window keeps all cores busy, and more would only take more memory.
+        """
+        decoder = self.model.decoder
+        capacity = max(-(-len(mel) // 2) for mel in windows)
+        memory = decoder.initial_memory(len(windows), capacity)
+        for slot, mel in enumerate(windows):
+            decoder.remember(self.model.encoder(mel[None].to(memory.frames.device))[0], memory, slot)
+        return memory
 
     def detect_language(self, memory: AudioMemory, rows: Sequence[int]) -> list[dict[str, float]]:
         """Probability of each language, by code, in the windows of the given slots, most probable first.
@@ -123,8 +132,6 @@ class WindowDecoder:
     def _with_languages(
         self, memory: AudioMemory, rows: Sequence[int], options: Sequence[DecodingOptions]
     ) -> list[DecodingOptions]:
-        from dataclasses import replace
-
         unknown = [index for index, one in enumerate(options) if one.language is None]
         found = self.detect_language(memory, [rows[index] for index in unknown]) if unknown else []
         detected = {index: next(iter(table)) for index, table in zip(unknown, found, strict=True)}
@@ -401,8 +408,6 @@ def _filters(
 
 
 def _shared(options: DecodingOptions) -> DecodingOptions:
-    from dataclasses import replace
-
     return replace(options, language="en", task="transcribe", prompt=(), prefix=(), seed=0)
 
 

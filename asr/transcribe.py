@@ -20,11 +20,10 @@ from loquent.asr.decoding import DecodingOptions, DecodingResult, WindowDecoder
 from loquent.asr.recording import FRAME_RATE, Recording, Source
 from loquent.asr.whisper import AudioMemory
 from loquent.asr.whisper_languages import language_code
-from loquent.asr.whisper_tokenizer import TIMESTAMP_STEP_S, Task, WhisperTokenizer
+from loquent.asr.whisper_tokenizer import TIMESTAMP_STEP_S, Task
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment, WordTiming
 
-WINDOW = 3000  # log-mel frames
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_STEP_S * FRAME_RATE)
 
 
@@ -152,7 +151,7 @@ def transcribe(
 
 def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[_Transcription], options: TranscribeOptions) -> None:
     """Decode the current window of each recording, and time its words."""
-    memory = decoder.encode(torch.stack([one.mel for one in ready]))
+    memory = decoder.encode([one.mel for one in ready])
     unknown = [row for row, one in enumerate(ready) if one.language is None]
     if unknown:
         for row, table in zip(unknown, decoder.detect_language(memory, unknown), strict=True):
@@ -216,6 +215,7 @@ class _Transcription:
     def __init__(self, number: int, source: Source, decoder: WindowDecoder, options: TranscribeOptions) -> None:
         config = decoder.model.config
         self.number, self.options, self.tokenizer = number, options, decoder.tokenizer
+        self.window = decoder.window
         self.recording = Recording(source, config.n_mels)
         self.language = "en" if not config.is_multilingual else None
         if options.language is not None:
@@ -237,12 +237,12 @@ class _Transcription:
         while self.clips:
             start, end = self.clips[0]
             self.seek = max(self.seek, start)
-            until = self.recording.size_until(self.seek + WINDOW)
+            until = self.recording.size_until(self.seek + self.window)
             stop = until if end is None else min(until, end)
             if self.seek < stop:
                 self.start, self.size = self.seek, stop - self.seek
                 mel = self.recording.window(self.seek, stop)
-                self.mel: Tensor = F.pad(mel, (0, 0, 0, WINDOW - self.size))
+                self.mel: Tensor = F.pad(mel, (0, 0, 0, self.window - self.size))
                 return True
             self.clips.pop(0)
         return False
@@ -326,7 +326,7 @@ class _Transcription:
     def _skip_hallucinations(self, threshold: float) -> None:
         """Drop improbable segments that stand alone in silence, and begin the next window after the silence."""
         offset, size_s = self.start / FRAME_RATE, self.size / FRAME_RATE
-        window_end = offset + WINDOW / FRAME_RATE
+        window_end = offset + self.window / FRAME_RATE
         spoken = [piece for piece in self.pieces if piece.words]
         if spoken and _is_anomalous(spoken[0]) and spoken[0].start - offset > threshold:
             self.seek = self.start + round((spoken[0].start - offset) * FRAME_RATE)

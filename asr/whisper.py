@@ -260,12 +260,12 @@ class TextDecoder(nn.Module):
             tuple(key_values(batch, self.heads, capacity or self.capacity, like) for _ in self.blocks),
         )
 
-    def initial_memory(self, batch: int) -> AudioMemory:
-        """Room for the keys and values of a full window of every stream."""
+    def initial_memory(self, batch: int, capacity: int | None = None) -> AudioMemory:
+        """Room for the keys and values of ``capacity`` frames of every stream, by default a full window."""
         like = self.ln.weight
         return AudioMemory(
             torch.zeros(batch, dtype=torch.long, device=like.device),
-            tuple(key_values(batch, self.heads, self.audio_capacity, like) for _ in self.blocks),
+            tuple(key_values(batch, self.heads, capacity or self.audio_capacity, like) for _ in self.blocks),
         )
 
     def listen(self, features: Chunk, memory: AudioMemory, rows: Tensor) -> None:
@@ -280,18 +280,14 @@ class TextDecoder(nn.Module):
             cache.v[slot, :, frame] = block.cross_attn.split(block.cross_attn.value(new))
         memory.frames[rows] = start + features.length
 
-    def memory_of(self, features: Tensor) -> AudioMemory:
-        """What `listen` would remember of whole windows (B, T, C), each in a slot of just its length."""
-        batch, frames, _ = features.shape
-
-        def remember(attention: MultiHeadAttention) -> KeyValues:
-            k, v = (attention.split(project(features)) for project in (attention.key, attention.value))
-            return KeyValues(k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous())
-
-        return AudioMemory(
-            torch.full((batch,), frames, device=features.device),
-            tuple(remember(block.cross_attn) for block in self.blocks),
-        )
+    def remember(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
+        """What `listen` does for the whole window (T, C) of one new stream, without its indexing."""
+        frames = features.shape[0]
+        for block, cache in zip(self.blocks, memory.layers, strict=True):
+            attention = block.cross_attn
+            cache.k[slot, :, :frames] = attention.split(attention.key(features)).transpose(0, 1)
+            cache.v[slot, :, :frames] = attention.split(attention.value(features)).transpose(0, 1)
+        memory.frames[slot] = frames
 
     def step(
         self,
