@@ -12,7 +12,7 @@ from loquent.asr.decoding import WindowDecoder
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recording import Recording, Source
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
-from loquent.asr.transcribe import WINDOW, Progress, TranscribeOptions, Transcript, transcribe
+from loquent.asr.transcribe import Progress, TranscribeOptions, Transcript, transcribe
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
@@ -139,8 +139,8 @@ class Recognizer:
     def detect_language(self, source: Source) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
         recording = Recording(source, self.model.config.n_mels)
-        mel = recording.window(0, recording.size_until(WINDOW))
+        mel = recording.window(0, recording.size_until(self._decoder.window))
         recording.close()
         with torch.inference_mode():
-            memory = self._decoder.encode(torch.nn.functional.pad(mel, (0, 0, 0, WINDOW - len(mel)))[None])
+            memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
             return self._decoder.detect_language(memory, [0])[0]
