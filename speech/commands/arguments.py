@@ -92,7 +92,11 @@ def add_language_arguments(parser: argparse.ArgumentParser) -> None:
 def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Flags of live recognition; returns the group, to add others to."""
     group = parser.add_argument_group("streaming")
-    group.add_argument("--policy", choices=POLICIES, help="when a word is committed (default: local-agreement)")
+    group.add_argument(
+        "--policy",
+        choices=POLICIES,
+        help="when words are committed; incremental needs weights trained for it (default: local-agreement)",
+    )
     group.add_argument(
         "--chunk-ms", type=int, metavar="MS", help="audio per step, a multiple of 20: less is quicker (default: 1000)"
     )

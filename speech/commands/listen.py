@@ -90,8 +90,13 @@ def _remote(arguments: argparse.Namespace) -> Recognise:
     if options := streaming_options(arguments):
         names = " and ".join("--" + name.replace("_", "-") for name in options)
         raise UsageError(f"{names} cannot be chosen with --server: they are the server's")
+    scheme, separator, address = arguments.server.partition("://")
+    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme) if separator else "ws"
+    if scheme not in ("ws", "wss"):
+        raise UsageError(f"--server is a URL such as ws://127.0.0.1:8000, got {arguments.server!r}")
+    url = f"{scheme}://{address if separator else arguments.server}"
     options = stream_start_options(arguments)
-    return remotely(arguments.server, model=arguments.model, token=arguments.api_key, **options)
+    return remotely(url, model=arguments.model, token=arguments.api_key, **options)
 
 
 def _list_microphones() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +55,16 @@ def locally(engine: Engine, **options: Any) -> Recognise:
 
 def remotely(url: str, **options: Any) -> Recognise:
     """Let a server recognise; ``options`` are those of `client.connect`."""
-    from loquent.speech.client import transcribe_source
+    from loquent.speech.client import StreamError, transcribe_source
 
-    return functools.partial(transcribe_source, url, **options)
+    async def recognise(source: AudioSource) -> AsyncIterator[Event]:
+        try:
+            async for event in transcribe_source(url, source, **options):
+                yield event
+        except StreamError as error:
+            raise CommandError(str(error)) from error
+
+    return recognise
 
 
 class Captions:

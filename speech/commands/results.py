@@ -142,9 +142,12 @@ def progress_bar(
     done = dict.fromkeys(lengths, 0.0)
     total = sum(lengths.values())
     layout = "{desc} {percentage:3.0f}% |{bar:24}| [{elapsed}<{remaining}]"
-    with tqdm(desc="loading the model", total=total or None, bar_format=layout, leave=False, file=sys.stderr) as bar:
+    with tqdm(desc="loading the model", total=total or None, bar_format=layout, leave=False, smoothing=0.0) as bar:
 
         def callback(batch: list[Recording]) -> Progress:
+            if not bar.n:
+                bar.reset()  # the model's time is not the recordings'
+
             def update(number: int, seconds: float, length: float | None) -> None:
                 name = batch[number].name
                 bar.update(seconds - done[name])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
+import socket
 import sys
 from typing import Any
 
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
+    listener = _bound(arguments.host, arguments.port)
     from loquent.speech.engine import Engine
     from loquent.speech.server import create_app
 
@@ -67,10 +70,23 @@ def run(arguments: argparse.Namespace) -> int:
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
     )
-    return _serve(app, arguments)
+    _serve(app, listener, arguments)
+    return 0
 
 
-def _serve(app: Any, arguments: argparse.Namespace) -> int:
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket on the address, so that one that is taken is told before a model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+    return listener
+
+
+def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> None:
     from loquent.speech.server import Server
 
     class Announced(Server):
@@ -82,14 +98,8 @@ def _serve(app: Any, arguments: argparse.Namespace) -> int:
                 _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
 
     server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
-    try:
-        server.run()
-    except SystemExit as stop:  # uvicorn's way to tell that the address is taken, which it has logged
-        where = f"{arguments.host}:{arguments.port}"
-        raise CommandError(f"cannot listen on {where}; is it in use? choose another --port") from stop
-    except KeyboardInterrupt:
-        pass
-    return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
