@@ -1,7 +1,7 @@
-"""When each word was said: the decoder's cross-attention follows the audio, and a monotonic path through it times the tokens.
+"""When each word was said: the decoder's cross-attention follows the audio, and a path through it times the tokens.
 
-As in openai/whisper `timing.py`: attention of the alignment heads, normalised over tokens, smoothed over time, averaged over
-heads, then dynamic time warping; and the corrections of words that come out too long at pauses.
+As in openai/whisper `timing.py`: attention of the alignment heads, normalised over tokens, smoothed over time, averaged
+over heads, then dynamic time warping; and the corrections of words that come out too long at pauses.
 """
 
 from __future__ import annotations

@@ -45,9 +45,7 @@ class DecodingOptions:
         if self.beam_size < 1 or self.best_of < 1:
             raise ValueError(f"beam_size and best_of must be at least 1, got {self.beam_size} and {self.best_of}")
         if self.temperature < 0 or self.patience <= 0:
-            raise ValueError(
-                f"expected temperature >= 0 and patience > 0, got {self.temperature} and {self.patience}"
-            )
+            raise ValueError(f"expected temperature >= 0 and patience > 0, got {self.temperature} and {self.patience}")
 
     @property
     def hypotheses(self) -> int:
@@ -100,9 +98,7 @@ class WindowDecoder:
         chunk = Chunk.of(torch.full((len(rows), 1), self.tokenizer.sot, device=state.position.device))
         hidden, _ = decoder.step(chunk, state, _index(range(len(rows)), state), memory, _index(rows, state))
         scores = decoder.logits(hidden[:, 0])[:, list(languages.values())].softmax(-1)
-        return [
-            dict(sorted(zip(languages, row, strict=True), key=lambda pair: -pair[1])) for row in scores.tolist()
-        ]
+        return [dict(sorted(zip(languages, row, strict=True), key=lambda pair: -pair[1])) for row in scores.tolist()]
 
     def decode(
         self, memory: AudioMemory, rows: Sequence[int], options: Sequence[DecodingOptions]
@@ -365,9 +361,7 @@ class _TimestampRules:
 
     def __init__(self, tokenizer: WhisperTokenizer, max_initial_timestamp: float | None) -> None:
         self.tokenizer = tokenizer
-        self.last_initial = (
-            None if max_initial_timestamp is None else round(max_initial_timestamp / TIMESTAMP_STEP_S)
-        )
+        self.last_initial = None if max_initial_timestamp is None else round(max_initial_timestamp / TIMESTAMP_STEP_S)
 
     def __call__(self, logits: Tensor, sequences: list[list[int]]) -> None:
         begin, eot = self.tokenizer.timestamp_begin, self.tokenizer.eot

@@ -1,9 +1,9 @@
-"""A recording as log-mel frames, read as far as it is needed and forgotten behind: constant memory for files of any length."""
+"""A recording as log-mel frames, read as far as needed and forgotten behind: constant memory for files of any length."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -24,9 +24,9 @@ Source: TypeAlias = str | os.PathLike[str] | np.ndarray | Audio
 class Recording:
     """Normalised log-mel windows of a file, or of mono float32 samples at 16 kHz or of `Audio` at any rate.
 
-    Values are floored 8 decades below the loudest so far, the end of the window asked for included. For recordings of up to
-    30 s that is Whisper's own normalisation; for longer ones it does without a second pass over the file, and a silent
-    stretch after speech is not blown up to full scale.
+    Values are floored 8 decades below the loudest so far, the end of the window asked for included. For recordings of
+    up to 30 s that is Whisper's own normalisation; for longer ones it does without a second pass over the file, and a
+    silent stretch after speech is not blown up to full scale.
 
     Attributes:
         duration_s: length in seconds, None where the file's header does not tell and the end was not reached.
@@ -51,7 +51,7 @@ class Recording:
         return frame if self.frames is None else min(frame, self.frames)
 
     def window(self, start: int, end: int) -> Tensor:
-        """Frames start … end - 1, (end - start, F) and normalised. Frames before ``start`` can no longer be asked for."""
+        """Frames start … end - 1, (end - start, F) and normalised. Those before ``start`` can no longer be asked for."""
         if start < self._first or self.size_until(end) != end:
             raise ValueError(f"frames {start} … {end} are gone or do not exist: the recording has {self.frames}")
         self._held, self._first = self._held[start - self._first :].clone(), start
@@ -74,7 +74,7 @@ class Recording:
             self.frames = self._first + len(self._held)
             self.duration_s = self._received / SAMPLE_RATE
 
-    def _open(self, source: Source) -> Iterator[Tensor]:
+    def _open(self, source: Source) -> Generator[Tensor, None, None]:
         """Blocks of 16 kHz samples, (1, N)."""
         if isinstance(source, np.ndarray):
             source = Audio(to_mono_float32(source), SAMPLE_RATE)
@@ -89,7 +89,8 @@ class Recording:
         return _resampled(parts, reader.sample_rate, reader.close)
 
 
-def _resampled(parts, rate, close):
+def _resampled(parts: Iterator[np.ndarray], rate: int, close: Callable[[], None]) -> Generator[Tensor, None, None]:
+    """The parts at 16 kHz; closes their source at the end, or when it is closed itself."""
     try:
         resampler = Resampler(rate, SAMPLE_RATE)
         state = resampler.initial_state(1)

@@ -1,8 +1,8 @@
 """Transcribe recordings of any length: windows of 30 s, each beginning where the timestamps of the last one say.
 
-Many recordings go through the model in one batch, a window each, and every recording gives what it gives alone. The rules
-that keep Whisper from looping and from hearing words in silence are those of openai/whisper `transcribe.py` and of
-faster-whisper.
+Many recordings go through the model in one batch, a window each, and every recording gives what it gives alone. The
+rules that keep Whisper from looping and from hearing words in silence are those of openai/whisper `transcribe.py` and
+of faster-whisper.
 """
 
 from __future__ import annotations

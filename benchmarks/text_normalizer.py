@@ -134,7 +134,9 @@ def _number(words: list[str], at: int) -> tuple[str | None, int]:
         following = words[at + 1] if at + 1 < len(words) else ""
         if word in TENS and (group < 0 or group % 100 == 0):
             group = max(group, 0) + TENS[word]
-        elif word in UNITS and (group < 0 or group % 100 == 0 or (group % 10 == 0 and group % 100 >= 20 and UNITS[word] < 10)):
+        elif word in UNITS and (
+            group < 0 or group % 100 == 0 or (group % 10 == 0 and group % 100 >= 20 and UNITS[word] < 10)
+        ):
             if group == 0 or (group % 100 == 0 and group > 0 and UNITS[word] == 0):
                 break  # digits read one by one
             group = max(group, 0) + UNITS[word]
@@ -146,8 +148,10 @@ def _number(words: list[str], at: int) -> tuple[str | None, int]:
             total, group = total + group * SCALES[word], 0
         elif word == "and" and group > 0 and group % 100 == 0 and (following in UNITS or following in TENS):
             pass
-        elif word in ORDINALS and group > 0 and (
-            group % 100 == 0 or (group % 10 == 0 and group % 100 >= 20 and ORDINALS[word] < 10)
+        elif (
+            word in ORDINALS
+            and group > 0
+            and (group % 100 == 0 or (group % 10 == 0 and group % 100 >= 20 and ORDINALS[word] < 10))
         ):
             return _ordinal(total + group + ORDINALS[word]), at + 1
         else:

@@ -1,10 +1,10 @@
-"""Offline transcription side by side with faster-whisper: word error rate, time and peak memory, same weights and options.
+"""Offline transcription next to faster-whisper: word error rate, time and peak memory with the same weights and options.
 
     LOQUENT_DATA=… python benchmarks/whisper_offline.py --model tiny.en --limit 20
 
-LOQUENT_DATA holds `speech/*.zip`, each with a `manifest.jsonl` (path, duration, text, language, split, text_source). Every
-engine runs in a process of its own; the processes take turns on the same few recordings, so that whatever else the machine
-does meets all of them alike. No ratio of times is printed when the error rates differ by more than GATE.
+LOQUENT_DATA holds `speech/*.zip`, each with a `manifest.jsonl` (path, duration, text, language, split, text_source).
+Every engine runs in a process of its own; the processes take turns on the same few recordings, so that whatever else the
+machine does meets all of them alike. No ratio of times is printed when the error rates differ by more than GATE.
 """
 
 from __future__ import annotations
@@ -67,14 +67,18 @@ class Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="tiny.en", help="name or folder of CTranslate2 weights (both engines read them)")
+    parser.add_argument(
+        "--model", default="tiny.en", help="name or folder of CTranslate2 weights (both engines read them)"
+    )
     parser.add_argument("--engines", nargs="+", default=["loquent-int8", "faster-whisper-int8"], choices=ENGINES)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--greedy-only", action="store_true", help="no temperature fallback")
     parser.add_argument("--without-timestamps", action="store_true")
     parser.add_argument("--sets", nargs="+", help="names of zip files without the ending; all by default")
     parser.add_argument("--limit", type=int, help="recordings of each set, chosen by the hash of their paths")
-    parser.add_argument("--turn", type=int, default=16, help="recordings that an engine transcribes before the next one's turn")
+    parser.add_argument(
+        "--turn", type=int, default=16, help="recordings that an engine transcribes before the next one's turn"
+    )
     parser.add_argument("--batch", type=int, default=8, help="windows that loquent decodes at once")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="write all texts to this JSON file")
@@ -110,10 +114,14 @@ def main() -> None:
         process.join()
     report(results, peaks, options)
     if options.save:
-        options.save.write_text(json.dumps({n: {s: t.texts for s, t in r.items()} for n, r in results.items()}, indent=1))
+        options.save.write_text(
+            json.dumps({n: {s: t.texts for s, t in r.items()} for n, r in results.items()}, indent=1)
+        )
 
 
-def read_sets(folder: Path, names: list[str] | None, limit: int | None, english_only: bool) -> dict[str, list[Utterance]]:
+def read_sets(
+    folder: Path, names: list[str] | None, limit: int | None, english_only: bool
+) -> dict[str, list[Utterance]]:
     """The evaluation split by set: rows with human text, at most ``limit`` of each set."""
     sets = {}
     for file in sorted(folder.glob("*.zip")):
@@ -131,8 +139,7 @@ def read_sets(folder: Path, names: list[str] | None, limit: int | None, english_
         rows.sort(key=lambda row: hashlib.sha256(row["path"].encode()).digest())
         if rows:
             sets[file.stem] = [
-                Utterance(file.stem, row["path"], row["text"], row["language"], row["duration"])
-                for row in rows[:limit]
+                Utterance(file.stem, row["path"], row["text"], row["language"], row["duration"]) for row in rows[:limit]
             ]
     if not sets:
         raise SystemExit(f"no evaluation data in {folder}; set LOQUENT_DATA")

@@ -1,4 +1,4 @@
-"""Inner loop of dynamic time warping on the CPU. Sequential, so it needs no pool of threads, and exact, so no fast-math."""
+"""Inner loop of dynamic time warping on the CPU: sequential, so no pool of threads; exact, so no fast-math."""
 
 from __future__ import annotations
 
