@@ -24,12 +24,14 @@ class Draft:
     tokens: hypothesis so far after the prefix, to be verified.
     scores: raw score that each of ``tokens`` had when it was last looked at.
     limit:  most tokens of the new hypothesis.
+    past:   text tokens before the hypothesis, to recognise repetitions by.
     """
 
     prefix: list[int]
     tokens: list[int]
     scores: list[float]
     limit: int
+    past: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -49,8 +51,16 @@ class Hypothesis:
         self.attention.append(attention)
 
 
+def repeats(tokens: list[int]) -> bool:
+    """Whether a text ends in a phrase of up to 8 tokens said four times over: a model that has begun to loop."""
+    return any(
+        len(tokens) >= 4 * size and all(tokens[-size:] == tokens[-size * (k + 1) : -size * k] for k in (1, 2, 3))
+        for size in range(1, 9)
+    )
+
+
 class DraftDecoder:
-    """Greedy decoding of many streams at once.
+    """Greedy decoding of many streams at once. A hypothesis that begins to loop is ended where it does.
 
     Args:
         decoder: the text decoder.
@@ -111,7 +121,7 @@ class DraftDecoder:
                     break
                 hypothesis.add(token, old_scores[at + i], log_sums[at + i], weights[i])
             kept = len(hypothesis.tokens)
-            nexts.append(best[at + kept] if kept < draft.limit else self.eot)
+            nexts.append(self._next(draft, hypothesis, best[at + kept]))
             if nexts[-1] != self.eot:
                 hypothesis.add(nexts[-1], best_scores[at + kept], log_sums[at + kept], weights[kept])
             hypotheses.append(hypothesis)
@@ -119,8 +129,7 @@ class DraftDecoder:
             at += len(draft.tokens) + 1
         state.position[rows] = start + torch.tensor(keep, device=device)
 
-        active = [i for i, token in enumerate(nexts) if token != self.eot]
-        while active := [i for i in active if len(hypotheses[i].tokens) < drafts[i].limit]:
+        while active := [i for i, token in enumerate(nexts) if token != self.eot]:
             tokens = torch.tensor([[nexts[i]] for i in active], device=device)
             index = torch.tensor(active, device=device)
             hidden, attention = self.decoder.step(
@@ -131,11 +140,16 @@ class DraftDecoder:
             best_scores, best = (x.tolist() for x in scores.max(-1))
             log_sums = scores.logsumexp(-1).tolist()
             for n, i in enumerate(active):
-                nexts[i] = best[n]
+                nexts[i] = self._next(drafts[i], hypotheses[i], best[n])
                 if nexts[i] != self.eot:
                     hypotheses[i].add(best[n], best_scores[n], log_sums[n], attention[n, 0])
-            active = [i for i in active if nexts[i] != self.eot]
         return hypotheses
+
+    def _next(self, draft: Draft, hypothesis: Hypothesis, best: int) -> int:
+        """The token to add, or the end."""
+        if len(hypothesis.tokens) >= draft.limit or repeats([*draft.past, *hypothesis.tokens, best][-32:]):
+            return self.eot
+        return best
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.decoder.logits(hidden).float() + self.bias

@@ -55,7 +55,9 @@ class StreamingOptions:
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
-    tokens_per_second, tokens_per_chunk: limits that keep a model that loops from running away.
+    tokens_per_second: bound on the text of a window, and with ``tokens_ahead`` on that of a chunk, so that a model that has
+                  lost its way cannot hold up the streams it shares a batch with.
+    tokens_ahead: tokens allowed beyond ``tokens_per_second``.
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
 
@@ -67,7 +69,7 @@ class StreamingOptions:
     preroll_ms: int = 500
     overlap_s: float = 5.0
     tokens_per_second: float = 10.0
-    tokens_per_chunk: int = 28
+    tokens_ahead: int = 8
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
@@ -265,7 +267,7 @@ class WhisperStreamingTask:
         heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, last)
         self._detect_languages(memos, segments, heard)
         hypotheses = self.decode(
-            self._drafts(memos, segments, heard), heard.decoder, heard.rows, heard.memory, heard.memory_rows
+            self._drafts(memos, segments, flush, heard), heard.decoder, heard.rows, heard.memory, heard.memory_rows
         )
         for memo, segment, hypothesis, final, out in zip(memos, segments, hypotheses, flush, events, strict=True):
             full = memo.frames - segment.start + self.chunk + 2 > self.window and not final
@@ -279,22 +281,27 @@ class WhisperStreamingTask:
             else:
                 self._show(memo, segment, out)
 
-    def _drafts(self, memos: list[StreamMemo], segments: list[Segment], heard: Heard) -> list[Draft]:
+    def _drafts(self, memos: list[StreamMemo], segments: list[Segment], flush: list[bool], heard: Heard) -> list[Draft]:
         """What each decoder row already knows, after taking back what it must look at again."""
         drafts, known = [], []
-        for memo, segment in zip(memos, segments, strict=True):
+        for memo, segment, final in zip(memos, segments, flush, strict=True):
             certain = segment.control + segment.committed
             known.append(len(certain) - 1 if self.hearing.keeps_tokens and segment.primed else 0)
             segment.primed = True
-            seconds = (memo.frames - segment.start) / FRAMES_PER_SECOND
             limit = min(
                 self.model.config.n_text_ctx - len(certain) - 1,
-                int(8 + seconds * self.options.tokens_per_second) - len(segment.committed),
-                len(segment.open) + self.options.tokens_per_chunk,
+                self._tokens_in(memo.frames - segment.start) - len(segment.committed),
             )
-            drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0)))
+            if not final:
+                limit = min(limit, len(segment.open) + self._tokens_in(self.chunk))
+            past = segment.committed[-32:]
+            drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0), past))
         heard.decoder.position[heard.rows] = torch.tensor(known, device=heard.rows.device)
         return drafts
+
+    def _tokens_in(self, frames: int) -> int:
+        """Most tokens that somebody may say in so many mel frames."""
+        return self.options.tokens_ahead + int(frames / FRAMES_PER_SECOND * self.options.tokens_per_second)
 
     def _certain(self, memo: StreamMemo, segment: Segment, hypothesis: Hypothesis) -> int:
         """Number of tokens to commit: what the rule allows, cut to whole words."""
