@@ -33,7 +33,8 @@ def normalised(argv: Sequence[str]) -> list[str]:
 
     Values are left alone, and so is everything after ``--``.
     """
-    tokens, words = [], list(argv)
+    tokens: list[str] = []
+    words = list(argv)
     while words:
         word = words.pop(0)
         if word == "--":

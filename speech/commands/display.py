@@ -60,7 +60,6 @@ class TerminalDisplay:
     def close(self) -> None:
         """Drop the tail and leave the cursor on a new line."""
         if self._committed or self._tail:
-            self._draw(self._committed, "")
             self._end_utterance()
 
     def _draw(self, committed: str, tail: str) -> None:
@@ -69,7 +68,7 @@ class TerminalDisplay:
         if (committed, tail) == (self._committed, self._tail):
             return
         width, height = shutil.get_terminal_size()
-        out = self._back_to_committed() if self._tail else ""
+        out = self._back_to_committed()
         for piece, column in _wrapped(committed[len(self._committed) :], self._column, width):
             out, self._column = out + piece, column
         self._tail_rows, drawn = 0, ""
@@ -83,12 +82,13 @@ class TerminalDisplay:
         self._committed, self._tail = committed, tail
 
     def _back_to_committed(self) -> str:
+        """Erase the tail, and a ^C that the terminal has put there."""
         up = f"\x1b[{self._tail_rows}A" if self._tail_rows else ""
         right = f"\x1b[{self._column}C" if self._column else ""
         return f"{up}\r{right}{CLEAR_BELOW}"
 
     def _end_utterance(self) -> None:
-        self.file.write("\n")
+        self.file.write(self._back_to_committed() + "\n")
         self.file.flush()
         self._committed, self._tail, self._column, self._tail_rows = "", "", 0, 0
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ from loquent.speech.sources import AudioSource
 Recognise = Callable[[AudioSource], AsyncIterator[Event]]
 
 
-def follow(source: AudioSource, recognise: Recognise, listeners: list[Callable[[Event], None]]) -> bool:
+def follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callable[[Event], None]]) -> bool:
     """Hand every event of a source to the listeners, to the last word; True if Ctrl-C ended the source early.
 
     A second Ctrl-C kills the process, whatever it is doing.
@@ -68,10 +68,10 @@ def remotely(url: str, **options: Any) -> Recognise:
 
 
 class Captions:
-    """A listener that appends a segment to a list for every utterance, with its words."""
+    """A listener that makes a segment of every utterance, with its words, and hands it on."""
 
-    def __init__(self, segments: list[Segment]) -> None:
-        self.segments = segments
+    def __init__(self, take: Callable[[Segment], None]) -> None:
+        self._take = take
         self._words: list[WordTiming] = []
 
     def show(self, event: Event) -> None:
@@ -79,11 +79,11 @@ class Captions:
         if isinstance(event, Word):
             self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
         elif isinstance(event, Final):
-            self.segments.append(Segment(event.start, event.end, event.text, tuple(self._words)))
+            self._take(Segment(event.start, event.end, event.text, tuple(self._words)))
             self._words = []
 
 
-async def _follow(source: AudioSource, recognise: Recognise, listeners: list[Callable[[Event], None]]) -> bool:
+async def _follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callable[[Event], None]]) -> bool:
     errors: list[Exception] = []
     with _interrupt() as interrupted:
         async for event in recognise(_until(source, interrupted, errors)):

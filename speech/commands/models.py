@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the list."""
     from loquent.speech.hub import HUB_NAMES, PACKAGES, installed
 
-    here = [
+    here: list[dict[str, Any]] = [
         {
             "name": checkpoint.name,
             "source": checkpoint.source,

@@ -23,6 +23,7 @@ class Results:
 
     Args:
         recordings: in the order of the output.
+        failures: reasons by name of what could not be found, to be told at the end with those to come.
         format: one of `captions.FORMATS`, or "all".
         folder: for one file a recording and format; None is standard output.
         streamed: the text is displayed by others while it comes.
@@ -32,6 +33,7 @@ class Results:
     def __init__(
         self,
         recordings: Sequence[Recording],
+        failures: dict[str, str],
         format: str,
         folder: Path | None,
         layout: CaptionOptions,
@@ -40,7 +42,8 @@ class Results:
     ) -> None:
         self.formats = tuple(FORMATS) if format == "all" else (format,)
         self.folder, self.layout, self.verbose = folder, layout, verbose
-        self.failures: dict[str, str] = {}
+        self.failures = dict(failures)
+        self._total = len(recordings) + len(failures)
         prints_text = folder is None and format == "txt"
         self.displayed = streamed and (prints_text or (folder is not None and sys.stdout.isatty()))
         self._prints_text = prints_text and not streamed
@@ -55,7 +58,7 @@ class Results:
     def add(self, recording: Recording, segment: Segment) -> None:
         """Take a segment of a recording."""
         recording.segments.append(segment)
-        if self.verbose:
+        if self.verbose and not self.displayed:
             name = f"{recording.name} " if self._several else ""
             times = f"[{_clock(segment.start)} --> {_clock(segment.end)}]"
             with _beside_progress():
@@ -94,6 +97,9 @@ class Results:
             print(f"loquent: {recording.name} was transcribed only up to {until}", file=sys.stderr)
         self._open = []
         self._print_in_order()
+        if self.failures:
+            print(f"loquent: {len(self.failures)} of {self._total} could not be transcribed:", file=sys.stderr)
+            print(*(f"  {name}: {reason}" for name, reason in self.failures.items()), sep="\n", file=sys.stderr)
 
     def _write(self, recording: Recording) -> None:
         if self.folder is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
 
 # Flags of whole recordings; their values are passed on under these names if they are given.
-OFFLINE = {
+OFFLINE: dict[str, tuple[Callable[[str], Any], str]] = {
     "beam_size": (int, "hypotheses followed at temperature 0; 1 is greedy (default: 5)"),
     "best_of": (int, "samples drawn at higher temperatures (default: 5)"),
     "patience": (float, "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)"),
@@ -89,15 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
         format = arguments.output_format or "txt"
         if arguments.output_dir is None and format != "txt" and (format == "all" or len(recordings) > 1):
             raise UsageError(f"{format} of {len(recordings)} recordings does not fit one stream; pass --output-dir .")
-        with Results(recordings, format, arguments.output_dir, layout, arguments.stream, arguments.verbose) as results:
+        results = Results(
+            recordings, failures, format, arguments.output_dir, layout, arguments.stream, arguments.verbose
+        )
+        with results:
             if recordings:
                 (_stream if arguments.stream else _transcribe)(arguments, recordings, options, results)
-    failures |= results.failures
-    if failures:
-        total = len(recordings) + len(failures) - len(results.failures)
-        print(f"loquent: {len(failures)} of {total} could not be transcribed:", file=sys.stderr)
-        print(*(f"  {name}: {reason}" for name, reason in failures.items()), sep="\n", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if results.failures else 0
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _stream(
     recognise = locally(Engine(load_recognizer(arguments).streaming_task(**streaming_options(arguments))), **options)
     for recording in recordings:
         display = live_display(sys.stdout)
-        listeners = [Captions(recording.segments).show]
+        listeners = [Captions(functools.partial(results.add, recording)).show]
         try:
             source = file_source(recording.path, realtime=arguments.realtime)
             if results.displayed:
