@@ -1,8 +1,9 @@
 """Decode windows of up to 30 s: greedy, sampling or beam search over many windows at once.
 
-A window's result does not depend on the windows it shares a batch with: every hypothesis is a slot of the decoder's pool,
-hypotheses of a window share its slot of audio, sampling draws from a generator of the window's own, and a finished window
-leaves the batch. Semantics are those of openai/whisper `decoding.py` and, where that differs, of faster-whisper.
+A window's result does not depend on the windows it shares a batch with: every hypothesis is a slot of the decoder's
+pool, hypotheses of a window share its slot of audio, sampling draws from a generator of the window's own, and a window
+that is done leaves the batch. Semantics are those of openai/whisper `decoding.py` and, where that differs, of
+faster-whisper.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-# -------------------------------------------------------------------------------------------------- search in one window
+# ----------------------------------------------------------------------------------------------- search in one window
 
 
 @dataclass
@@ -280,10 +281,8 @@ class _Search:
         """Continue every hypothesis, given candidates (hypotheses, N); returns the (from, to) slots to be copied."""
         total = scores + np.array([hypothesis.score for hypothesis in self.hypotheses])[:, None]
         width = total.shape[1]
-        if self.options.temperature == 0:
-            order = np.argsort(-total, axis=None, kind="stable")
-        else:
-            order = np.arange(total.size)
+        sampled = self.options.temperature > 0
+        order = np.arange(total.size) if sampled else np.argsort(-total, axis=None, kind="stable")
         children: list[tuple[_Hypothesis, int, float]] = []
         for rank, flat in enumerate(order.tolist()):
             parent, column = divmod(flat, width)
@@ -296,9 +295,7 @@ class _Search:
             elif rank < self.options.hypotheses:  # an end among the best; a worse one is no more than a candidate
                 self.finished.append((self.hypotheses[parent].tokens, score))
         copies = self._settle(children)
-        wanted = self.options.best_of
-        if self.options.temperature == 0:
-            wanted = max(1, round(self.options.beam_size * self.options.patience))
+        wanted = self.options.best_of if sampled else max(1, round(self.options.beam_size * self.options.patience))
         full = self.hypotheses and (self.length >= most or len(self.prompt) + self.length >= capacity)
         if full:
             best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score)
@@ -331,7 +328,7 @@ class _Search:
         return max(self.finished, key=lambda one: one[1] / max(len(one[0]), 1) ** penalty)
 
 
-# --------------------------------------------------------------------------------------------------------- logit filters
+# ------------------------------------------------------------------------------------------------------ logit filters
 
 
 class _SuppressBlank:

@@ -24,8 +24,8 @@ class Int8Linear(nn.Module):
 def quantize_int8(model: Whisper) -> Whisper:
     """Replace the layers that int8 makes faster, in place, and return the model.
 
-    These are the scores over the vocabulary and the feed-forward layers. The attention projections stay in float32: they
-    are too small to gain, and adapters are put on them.
+    These are the scores over the vocabulary and the feed-forward layers. The attention projections stay in float32:
+    they are too small to gain much, and adapters are put on them.
     """
     for block in [*model.encoder.blocks, *model.decoder.blocks]:
         block.mlp[0], block.mlp[2] = Int8Linear(block.mlp[0]), Int8Linear(block.mlp[2])

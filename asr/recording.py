@@ -1,4 +1,4 @@
-"""A recording as log-mel frames, read as far as needed and forgotten behind: constant memory for files of any length."""
+"""A recording as log-mel frames, read as far as needed and forgotten behind: constant memory for any length."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Recording:
         return frame if self.frames is None else min(frame, self.frames)
 
     def window(self, start: int, end: int) -> Tensor:
-        """Frames start … end - 1, (end - start, F) and normalised. Those before ``start`` can no longer be asked for."""
+        """Frames start … end - 1, (end - start, F) and normalised. Those before ``start`` are gone then."""
         if start < self._first or self.size_until(end) != end:
             raise ValueError(f"frames {start} … {end} are gone or do not exist: the recording has {self.frames}")
         self._held, self._first = self._held[start - self._first :].clone(), start

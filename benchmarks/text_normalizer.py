@@ -1,6 +1,7 @@
 """Bring English text to a form in which only real errors count: case, punctuation, contractions, numbers, spelling.
 
-A smaller relative of the English normaliser that Whisper's error rates are reported with (Radford et al. 2022, appendix C).
+A smaller relative of the English normaliser that Whisper's error rates are reported with (Radford et al. 2022,
+appendix C).
 """
 
 from __future__ import annotations

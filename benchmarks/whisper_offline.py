@@ -1,10 +1,10 @@
-"""Offline transcription next to faster-whisper: word error rate, time and peak memory with the same weights and options.
+"""Offline transcription next to faster-whisper: word error rate, time and memory with the same weights and options.
 
     LOQUENT_DATA=… python benchmarks/whisper_offline.py --model tiny.en --limit 20
 
 LOQUENT_DATA holds `speech/*.zip`, each with a `manifest.jsonl` (path, duration, text, language, split, text_source).
-Every engine runs in a process of its own; the processes take turns on the same few recordings, so that whatever else the
-machine does meets all of them alike. No ratio of times is printed when the error rates differ by more than GATE.
+Every engine runs in a process of its own; the processes take turns on the same few recordings, so that whatever else
+the machine does meets all of them alike. No ratio of times is printed when the error rates differ by more than GATE.
 """
 
 from __future__ import annotations
