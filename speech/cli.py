@@ -38,7 +38,7 @@ def _run(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 (reported, whatever it is)
+    except Exception as error:
         if arguments.debug or os.environ.get("LOQUENT_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
         print(f"loquent: {_explained(error)}", file=sys.stderr)

@@ -16,7 +16,7 @@ POLICIES = ("local-agreement", "alignatt", "incremental")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 SWITCHES = (
     *("--word-timestamps", "--highlight-words", "--condition-on-previous-text"),
-    *("--verbose", "--vad-filter", "--realtime"),
+    *("--verbose", "--vad-filter"),
 )
 
 

@@ -132,7 +132,7 @@ def _until(source: AudioSource, stop: asyncio.Event, errors: list[Exception]) ->
                 if packet is None:
                     return
                 yield packet
-        except Exception as error:  # noqa: BLE001 (raised again by whoever reads `errors`)
+        except Exception as error:
             errors.append(error)
         finally:
             stopped.cancel()

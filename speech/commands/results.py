@@ -153,6 +153,7 @@ def progress_bar(
         def callback(batch: list[Recording]) -> Progress:
             if not bar.n:
                 bar.reset()  # the model's time is not the recordings'
+                bar.set_description_str("transcribing")
 
             def update(number: int, seconds: float, length: float | None) -> None:
                 name = batch[number].name

@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="write recordings down",
         description="Write recordings down. Text goes to standard output, each recording's under its name if there are "
         "several; with --output-dir it goes to one file a recording and format.",
-        epilog="Flags may be spelled with underscores too, as Whisper's are.",
+        epilog="As in Whisper, flags may be spelled with underscores; BOOL is True or False and may be left out for True.",
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, folders, patterns, - for standard input")
@@ -76,9 +76,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         )
     streaming = add_streaming_arguments(parser)
     streaming.add_argument("--stream", action="store_true", help="recognise as if live, and show the text as it comes")
-    streaming.add_argument(
-        "--realtime", type=boolean, default=False, metavar="BOOL", help="play the recording at its own speed"
-    )
+    streaming.add_argument("--realtime", action="store_true", help="play the recording at its own speed")
     return parser
 
 

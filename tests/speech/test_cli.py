@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import loquent.asr
 from loquent.speech.audio import read_audio, write_audio
 from loquent.speech.cli import main
+from loquent.speech.commands.arguments import model_name
 from loquent.speech.events import Final
 
 SAMPLE = Path(str(resources.files("loquent.speech") / "assets" / "sample.flac"))
@@ -130,6 +132,12 @@ class TestUsage:
         monkeypatch.setenv("LOQUENT_DEBUG", "1")
         assert main(["listen", "--file", "nowhere.wav"]) == 1
         assert "Traceback" in capsys.readouterr().err
+
+    def test_the_model_fits_the_language(self):
+        wishes = [(None, None), ("English", "transcribe"), ("de", "transcribe"), (None, "translate")]
+        names = [model_name(Namespace(model=None, language=language, task=task)) for language, task in wishes]
+        assert names == ["tiny.en", "tiny.en", "base", "base"]
+        assert model_name(Namespace(model="small.en", language="de", task=None)) == "small.en"
 
     @staticmethod
     def _one_line(capsys, *complaints):
