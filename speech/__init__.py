@@ -1,4 +1,4 @@
-"""The runtime every task shares: audio, features, streaming modules, state, sessions, batching, protocol, server, client."""
+"""The runtime every task shares: audio, features, state, sessions, batching, protocol, server, client, command line."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

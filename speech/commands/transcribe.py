@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="write recordings down",
         description="Write recordings down. Text goes to standard output, each recording's under its name if there are "
         "several; with --output-dir it goes to one file a recording and format.",
-        epilog="As in Whisper, flags may be spelled with underscores; BOOL is True or False and may be left out for True.",
+        epilog="As in Whisper, flags may have underscores, and BOOL is True or False, or left out for True.",
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings, folders, patterns, - for standard input")
