@@ -1,7 +1,8 @@
 """Greedy decoding that starts from a draft: what the last step wrote is verified in one pass, then written on.
 
 After every chunk of audio most of a streaming hypothesis stays as it was. The draft's tokens are fed together, as in
-speculative decoding; it is kept up to the first token that the model would no longer write, and decoding goes on from there.
+speculative decoding; it is kept up to the first token that the model would no longer write, and decoding goes on from
+there.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class DraftDecoder:
         suppressed: tokens never written.
         watch: (layer, head) pairs whose cross-attention follows the audio.
         lenient: also keep a drafted token whose raw score has risen since it was written, although another one is now
-            ahead of it (the revision rule of arXiv 2508.12301); otherwise the result is that of decoding from the prefix.
+            ahead of it (the revision rule of arXiv 2508.12301); otherwise the result is that of decoding from the
+            prefix.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class DraftDecoder:
     def __call__(
         self, drafts: list[Draft], state: DecoderState, rows: Tensor, memory: AudioMemory, memory_rows: Tensor
     ) -> list[Hypothesis]:
-        """Decode; the state holds what precedes the prefixes, and afterwards the prefixes and all but the last new token.
+        """Decode; the state holds what precedes the prefixes, and afterwards they and all but the last new token.
 
         Args:
             rows: (B,) slots of ``state``, one per draft.

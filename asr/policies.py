@@ -1,7 +1,7 @@
 """When is a word certain? Commit rules for streaming hypotheses.
 
-A rule looks at two consecutive hypotheses over the same committed text and says how many tokens of the newer one to commit.
-What is committed is never taken back.
+A rule looks at two consecutive hypotheses over the same committed text and says how many tokens of the newer one to
+commit. What is committed is never taken back.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Streaming recognition with Whisper: one task, three policies, any number of streams in a batch.
 
-Every chunk of audio goes the same way: features and voice activity for all streams at once, then, for the streams in which
-somebody speaks, encoder, decoder and commit rule. `Hearing` says how the encoder is used: afresh on the whole window for stock
-weights, or incrementally on cached keys and values.
+Every chunk of audio goes the same way: features and voice activity for all streams at once, then, for the streams in
+which somebody speaks, encoder, decoder and commit rule. `Hearing` says how the encoder is used: afresh on the whole
+window for stock weights, or incrementally on cached keys and values.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class StreamingOptions:
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
-    tokens_per_second: bound on the text of a window, and with ``tokens_ahead`` on that of a chunk, so that a model that has
-                  lost its way cannot hold up the streams it shares a batch with.
+    tokens_per_second: bound on the text of a window, and with ``tokens_ahead`` on that of a chunk, so that a model that
+                  has lost its way cannot hold up the streams it shares a batch with.
     tokens_ahead: tokens allowed beyond ``tokens_per_second``.
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
@@ -201,7 +201,7 @@ class WhisperStreamingTask:
                 out.append(EndpointEvent(rule=end.rule, time=end.time_s))
         return events
 
-    # ----------------------------------------------------------------------------------------------- audio and utterances
+    # --------------------------------------------------------------------------------------------- audio and utterances
 
     def _remember(self, mel: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]) -> None:
         """Write new frames into the rings."""
@@ -353,7 +353,7 @@ class WhisperStreamingTask:
             events.append(Final(text=memo.utterance.strip(), start=memo.utterance_start, end=memo.utterance_end))
         memo.utterance, memo.shown = "", ("", "")
 
-    # -------------------------------------------------------------------------------------------------- windows that fill
+    # ------------------------------------------------------------------------------------------------ windows that fill
 
     def _overdue(self, memo: StreamMemo, segment: Segment) -> bool:
         """Whether so little was committed of late that the next window could not hold what is still open."""
@@ -363,8 +363,8 @@ class WhisperStreamingTask:
     def _hand_over(self, memo: StreamMemo, segment: Segment) -> Segment:
         """The window that follows a full one.
 
-        It hears the last seconds again, from the beginning of a committed word. That word and those after it are given to
-        its decoder, which goes on behind them: nothing is said twice, and nothing between two windows is lost.
+        It hears the last seconds again, from the beginning of a committed word. That word and those after it are given
+        to its decoder, which goes on behind them: nothing is said twice, and nothing between two windows is lost.
         """
         now = memo.frames / FRAMES_PER_SECOND
         kept = [word for word in segment.words if word.start >= now - self.options.overlap_s]

@@ -1,8 +1,9 @@
 """Whisper: one network for training, offline and streaming use.
 
-The encoder is a `StreamingModule`: under a block-causal mask it runs chunk by chunk on cached convolution inputs and keys and
-values, and gives what the whole input would. Without a mask it is OpenAI's bidirectional encoder. The decoder keeps its keys
-and values in a pool of slots, one per hypothesis, and reads the audio from another pool, one slot per stream.
+The encoder is a `StreamingModule`: under a block-causal mask it runs chunk by chunk on cached convolution inputs and
+keys and values, and gives what the whole input would. Without a mask it is OpenAI's bidirectional encoder. The decoder
+keeps its keys and values in a pool of slots, one per hypothesis, and reads the audio from another pool, one slot per
+stream.
 
 Parameter names are those of openai/whisper (`encoder.blocks.0.attn.query.weight`, …), whose checkpoints this loads.
 Source: Radford et al. 2022 (arXiv 2212.04356); block-causal streaming as in arXiv 2508.12301.
@@ -193,7 +194,7 @@ class AudioEncoder(StreamingModule):
         """Encode the blocks that new mel frames (B, T, F) complete.
 
         Raises:
-            ValueError: a stream outgrows the 1500 positions (30 s); the caller must have handed it over to a new segment.
+            ValueError: a stream outgrows the 1500 positions (30 s); the caller must have begun a new segment before.
         """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
@@ -307,7 +308,7 @@ class TextDecoder(nn.Module):
             watch: (layer, head) pairs whose cross-attention to return.
 
         Returns:
-            Hidden states (B, T, C), for `logits`; and the watched attention averaged over heads, (B, T, frames), or None.
+            Hidden states (B, T, C), for `logits`; and the watched attention averaged over heads (B, T, frames), if any.
         """
         hidden, weights = self.attend(tokens, state, rows, memory, memory_rows, watch)
         return hidden, None if weights is None else weights.mean(1)

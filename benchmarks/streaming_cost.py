@@ -1,11 +1,11 @@
-"""What live recognition costs: compute per second of audio by policy and chunk size, and how it develops over long streams.
+"""What live recognition costs: compute per second of audio by policy and chunk size, and over long streams.
 
     python benchmarks/streaming_cost.py                        # policies side by side
     python benchmarks/streaming_cost.py --minutes 60           # cost and memory along one long stream
 
-Every cell is CPU time of this process per second of audio, with the best of several turns, policies taking turns. No figure is
-printed for a policy whose events depend on how the audio was cut into packets. The long stream is the sample recording over
-and over; resident memory is that of the whole process.
+Every cell is CPU time of this process per second of audio, with the best of several turns, policies taking turns. No
+figure is printed for a policy whose events depend on how the audio was cut into packets. The long stream is the sample
+recording over and over; resident memory is that of the whole process.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def compare(recognizer: Recognizer, audio: np.ndarray, options: argparse.Namespa
         costs[chunk, policy].append((time.process_time() - began) / (len(audio) / RATE))
         texts[chunk, policy].add(str([(e.emission_time, e.text) for e in events if e.type == "word"]))
 
-    print(f"{recognizer.model.config.n_audio_state}-wide model, {options.threads} threads, {len(audio) / RATE:.0f} s of speech")
+    width, seconds = recognizer.model.config.n_audio_state, len(audio) / RATE
+    print(f"{width}-wide model, {options.threads} threads, {seconds:.0f} s of speech")
     print(f"{'chunk':>7}  {'policy':<16} {'ms CPU per s of audio':>22} {'against incremental':>20}")
     for chunk, policy in cells:
         if len(texts[chunk, policy]) > 1:

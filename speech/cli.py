@@ -22,8 +22,8 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
-    # Read when torch is loaded. OpenMP's threads wait in a busy loop for milliseconds by default: as soon as another process
-    # wants a core they wait for each other, and everything takes ten times as long.
+    # Read when torch is loaded. OpenMP's threads wait in a busy loop for milliseconds by default: as soon as another
+    # process wants a core they wait for each other, and everything takes ten times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _run(sys.argv[1:] if argv is None else argv)

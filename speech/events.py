@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Partial(Event):
-    """The current utterance so far. ``stable`` only ever grows within an utterance; ``unstable`` may change or vanish."""
+    """The utterance so far. ``stable`` only ever grows within an utterance; ``unstable`` may change or vanish."""
 
     type: ClassVar[str] = "partial"
     stable: str

@@ -21,8 +21,9 @@ def initial(value: float) -> Any:
 class State:
     """Base of every streaming state.
 
-    Subclasses are dataclasses whose fields are tensors of shape (S, ...), other states, or tuples of states; S is the number
-    of slots. Because it is only tensors, a stream can be cloned, moved, saved, rolled back and batched by indexing.
+    Subclasses are dataclasses whose fields are tensors of shape (S, ...), other states, or tuples of states; S is the
+    number of slots. Because it is only tensors, a stream can be cloned, moved, saved, rolled back and batched by
+    indexing.
     """
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Tensor, float]]:
@@ -65,7 +66,9 @@ class State:
         """Write ``part`` (as `gather` returned it) into the given slots, in place."""
         for (name, mine, _), (_, theirs, _) in zip(self.leaves(), part.leaves(), strict=True):
             if mine.shape[1:] != theirs.shape[1:]:
-                raise ValueError(f"state '{name}' has rows of shape {tuple(mine.shape[1:])}, got {tuple(theirs.shape[1:])}")
+                raise ValueError(
+                    f"state '{name}' has rows of shape {tuple(mine.shape[1:])}, got {tuple(theirs.shape[1:])}"
+                )
             mine[_index(rows, mine)] = theirs.to(mine.device, mine.dtype)
 
     def reset(self, rows: Tensor | list[int] | None = None) -> None:
@@ -100,7 +103,9 @@ class State:
             raise ValueError(f"not a saved state: {error}") from error
         mine = {name: tensor for name, tensor, _ in self.leaves()}
         if loaded.keys() != mine.keys():
-            raise ValueError(f"saved state has tensors {sorted(loaded)}, expected {sorted(mine)}: was it another model?")
+            raise ValueError(
+                f"saved state has tensors {sorted(loaded)}, expected {sorted(mine)}: was it another model?"
+            )
         for name, tensor in mine.items():
             if loaded[name].shape != tensor.shape or loaded[name].dtype != tensor.dtype:
                 raise ValueError(

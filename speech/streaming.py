@@ -1,8 +1,8 @@
 """Streaming modules: every model is a function of (chunk, state).
 
-A module sees time in ragged batches (`Chunk`): each row brings its own number of new steps and may end its stream, so streams
-in different phases of their lives share one batch of static shape. All windowed operations (convolutions, STFT frames,
-resampling) rest on one piece of arithmetic, `slide`.
+A module sees time in ragged batches (`Chunk`): each row brings its own number of new steps and may end its stream, so
+streams in different phases of their lives share one batch of static shape. All windowed operations (convolutions, STFT
+frames, resampling) rest on one piece of arithmetic, `slide`.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Chunk:
 class StreamingModule(nn.Module):
     """A module that can be run whole (`forward`) or chunk by chunk (`step`), with the same result.
 
-    Time is axis 1. A subclass defines `forward`, `initial_state`, `step` and `inputs_for`; the declared `stride` and `latency`
-    follow from the last one.
+    Time is axis 1. A subclass defines `forward`, `initial_state`, `step` and `inputs_for`; the declared `stride` and
+    `latency` follow from the last one.
     """
 
     def initial_state(self, batch: int) -> State:
@@ -94,7 +94,7 @@ class StreamingModule(nn.Module):
 
     @property
     def latency(self) -> int:
-        """Look-ahead: the largest distance, in input steps, from output j to the last input it waits for (j · stride)."""
+        """Look-ahead: the largest distance in input steps from output j (j · stride) to the last input it waits for."""
         stride = self.stride
         return max(self.inputs_for(j + 1) - 1 - int(j * stride) for j in range(512))
 
@@ -113,8 +113,9 @@ def as_rows(rows: Tensor | None, chunk: Chunk) -> Tensor:
 class Window:
     """A sliding window: output j sees inputs j · stride - left … j · stride - left + kernel - 1.
 
-    ``left`` and ``right`` steps of padding are added before the stream's first and after its last step. ``reflect`` mirrors
-    the signal there instead of adding zeros: "left" as Whisper's STFT does once its tail is padded with silence, "both".
+    ``left`` and ``right`` steps of padding are added before the stream's first and after its last step. ``reflect``
+    mirrors the signal there instead of adding zeros: "left" as Whisper's STFT does once its tail is padded with
+    silence, "both".
     """
 
     kernel: int
@@ -163,8 +164,8 @@ class WindowState(State):
 def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chunk:
     """Hand each row the stretch of signal that its new windows cover.
 
-    Returns a chunk whose ``data`` is (B, (M - 1) · stride + kernel, ...), so that an unpadded window operation over it yields
-    M outputs per row, and whose ``length`` counts the *outputs* of each row (at most M).
+    Returns a chunk whose ``data`` is (B, (M - 1) · stride + kernel, ...), so that an unpadded window operation over it
+    yields M outputs per row, and whose ``length`` counts the *outputs* of each row (at most M).
     """
     data = chunk.data
     batch, steps = data.shape[:2]
@@ -183,7 +184,8 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
     if window.reflect != "none":
         position = position.abs()
     if window.reflect == "both":
-        position = torch.where(chunk.last[:, None] & (position >= after[:, None]), 2 * (after[:, None] - 1) - position, position)
+        beyond = chunk.last[:, None] & (position >= after[:, None])
+        position = torch.where(beyond, 2 * (after[:, None] - 1) - position, position)
     inside = (position >= 0) & (position < after[:, None])
     index = (position - before[:, None] + window.context).clamp(0, joined.shape[1] - 1)
     spread = index.reshape(batch, span, *[1] * (data.ndim - 2)).expand(batch, span, *data.shape[2:])
@@ -255,7 +257,8 @@ class Chain(StreamingModule):
 class Blocks(StreamingModule):
     """Hold steps back until a whole block of ``size`` has come; the last block of a stream may be short.
 
-    Put in front of block-causal attention it makes any packet size legal: a block is computed once, when it is complete.
+    Put in front of block-causal attention it makes any packet size legal: a block is computed once, when it is
+    complete.
     """
 
     def __init__(self, size: int, *shape: int) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# One thread in every process, set before torch is loaded: tests run side by side, and OpenMP's threads wait for each other
-# in busy loops.
+# One thread in every process, set before torch is loaded: tests run side by side, and OpenMP's threads wait for each
+# other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
