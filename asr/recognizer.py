@@ -139,7 +139,7 @@ class Recognizer:
     def detect_language(self, source: Source) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
         recording = Recording(source, self.model.config.n_mels)
-        mel = recording.window(0, recording.size_until(self._decoder.window))
+        mel = recording.window(0, recording.size_until(self._decoder.window)).mel
         recording.close()
         with torch.inference_mode():
             memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
