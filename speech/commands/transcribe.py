@@ -38,8 +38,8 @@ OFFLINE: dict[str, tuple[Callable[[str], Any], str]] = {
     "no_speech_threshold": (optional(float), "likelier silence is skipped if the text failed too (default: 0.6)"),
     "condition_on_previous_text": (boolean, "prompt each window with the text before it (default: True)"),
     "suppress_tokens": (str, "tokens never written, separated by commas; -1: what is not speech (default: -1)"),
-    "vad_filter": (boolean, "leave out stretches without speech before the model sees them (default: False)"),
-    "batch_size": (int, "windows of several files that go through the model at once (default: 8)"),
+    "vad_filter": (boolean, "leave out pauses of two seconds and more (default: False)"),
+    "batch_size": (int, "windows in the model at once, of files or of one file filtered and unprompted (default: 8)"),
 }
 
 
@@ -142,33 +142,20 @@ def _tokens(text: str) -> tuple[int, ...] | None:
 def _transcribe(
     arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
 ) -> None:
-    """Whole recordings, many in a batch; those whose speech is to be found first one after the other."""
+    """Whole recordings, many in a batch."""
     from loquent.speech.audio import AudioError
 
-    vad_filter = options.pop("vad_filter", False)
     with progress_bar(recordings, shown=arguments.verbose is not False) as progress:
         recognizer = load_recognizer(arguments)
         recognizer.batch = options.pop("batch_size", recognizer.batch)
-        for batch in [[one] for one in recordings] if vad_filter else [recordings]:
-            if vad_filter:
-                from loquent.speech.commands.clips import speech_clips
-
-                try:
-                    options["clip_timestamps"] = speech_clips(batch[0].path)
-                except AudioError as error:
-                    results.failed(batch[0], error)
-                    continue
-                if not options["clip_timestamps"]:  # which would mean the whole recording
-                    results.finished(batch[0], arguments.language)
-                    continue
-            sources = [one.path for one in batch]
-            for number, item in recognizer.segments(sources, progress=progress(batch), **options):
-                if isinstance(item, AudioError):
-                    results.failed(batch[number], item)
-                elif isinstance(item, Segment):
-                    results.add(batch[number], item)
-                else:
-                    results.finished(batch[number], item.language)
+        sources = [one.path for one in recordings]
+        for number, item in recognizer.segments(sources, progress=progress(recordings), **options):
+            if isinstance(item, AudioError):
+                results.failed(recordings[number], item)
+            elif isinstance(item, Segment):
+                results.add(recordings[number], item)
+            else:
+                results.finished(recordings[number], item.language)
 
 
 def _stream(
