@@ -132,10 +132,10 @@ class DraftDecoder:
         state.position[rows] = start + torch.tensor(keep, device=device)
 
         while active := [i for i, token in enumerate(nexts) if token != self.eot]:
-            tokens = torch.tensor([[nexts[i]] for i in active], device=device)
-            index = torch.tensor(active, device=device)
+            newest = torch.tensor([[nexts[i]] for i in active], device=device)
+            going = torch.tensor(active, device=device)
             hidden, attention = self.decoder.step(
-                Chunk.of(tokens), state, rows[index], memory, memory_rows[index], self.watch
+                Chunk.of(newest), state, rows[going], memory, memory_rows[going], self.watch
             )
             assert attention is not None
             scores = self._scores(hidden[:, 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Hearing(Protocol):
     def hear(
         self,
         mel: Tensor,
-        state: State,
+        state: Any,
         rows: Tensor,
         segments: Sequence[Segment],
         frames: Sequence[int],
@@ -51,6 +51,7 @@ class Hearing(Protocol):
 
         Args:
             mel: (S, 3000, F) rings of log-mel frames; frame t of a stream is in entry t mod 3000.
+            state: what `initial_state` returned.
             rows: (B,) slots of the streams.
             segments: their windows; ``heard`` is moved on.
             frames: mel frames that each stream has brought in all.

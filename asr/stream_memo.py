@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from loquent.asr.whisper_tokenizer import Task
 from loquent.speech.endpoint import EndpointMemory
 
 
@@ -55,7 +56,7 @@ class StreamMemo:
     """
 
     language: str | None
-    task: str
+    task: Task
     prompt: list[int]
     endpoint: EndpointMemory
     frames: int = 0

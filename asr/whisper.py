@@ -15,6 +15,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +142,16 @@ class ResidualAttentionBlock(nn.Module):
         return x + self.mlp(self.mlp_ln(x))
 
 
+class CrossAttentionBlock(ResidualAttentionBlock):
+    """The decoder's block."""
+
+    cross_attn: MultiHeadAttention
+    cross_attn_ln: nn.LayerNorm
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads, cross_attention=True)
+
+
 class AudioEncoder(StreamingModule):
     """Log-mel frames (B, T, F) at 10 ms to features (B, T / 2, C) at 20 ms.
 
@@ -148,6 +159,8 @@ class AudioEncoder(StreamingModule):
         block: frames (of 20 ms) that see each other; every frame sees all earlier blocks. None: every frame sees all
             others, which is the network OpenAI trained, and which cannot be streamed.
     """
+
+    positional_embedding: Tensor  # (positions, C)
 
     def __init__(self, config: WhisperConfig, block: int | None = None) -> None:
         super().__init__()
@@ -198,25 +211,31 @@ class AudioEncoder(StreamingModule):
         """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
-        for conv, cache in ((self.conv1, state.conv1), (self.conv2, state.conv2)):
-            chunk = conv.step(chunk, cache, rows)
+        for conv, before in ((self.conv1, state.conv1), (self.conv2, state.conv2)):
+            chunk = conv.step(chunk, before, rows)
             chunk = chunk.with_data(F.gelu(chunk.data))
-        chunk = self._blocks_of_frames.step(chunk, state.waiting, rows)
+        reframe = self._blocks_of_frames
+        chunk = reframe.step(chunk, state.waiting, rows)
         position = state.position[rows]
         if chunk.data.device.type == "cpu":
             self._check_room(int((position + chunk.length).max()))
         index = position[:, None] + torch.arange(chunk.data.shape[1], device=position.device)
-        x = chunk.data + self.positional_embedding[index.clamp(max=self.capacity - 1)]
+        frames = chunk.data + self.positional_embedding[index.clamp(max=self.capacity - 1)]
         if chunk.data.shape[1]:
-            for block, cache in zip(self.blocks, state.layers, strict=True):
-                x = x + block.attn.step(chunk.with_data(block.attn_ln(x)), cache, rows, position, self.block)
-                x = x + block.mlp(block.mlp_ln(x))
+            for block, cache in zip(self._typed_blocks, state.layers, strict=True):
+                normal = chunk.with_data(block.attn_ln(frames))
+                frames = frames + block.attn.step(normal, cache, rows, position, reframe.size)
+                frames = frames + block.mlp(block.mlp_ln(frames))
         state.position[rows] = position + chunk.length
-        return chunk.with_data(self.ln_post(x))
+        return chunk.with_data(self.ln_post(frames))
 
     def inputs_for(self, outputs: int) -> int:
         """Whole blocks, and the convolutions' look-ahead of two mel frames."""
         return self.conv1.inputs_for(self.conv2.inputs_for(self._blocks_of_frames.inputs_for(outputs)))
+
+    @property
+    def _typed_blocks(self) -> list[ResidualAttentionBlock]:
+        return cast(list[ResidualAttentionBlock], list(self.blocks))  # ModuleList does not tell
 
     @property
     def _blocks_of_frames(self) -> Blocks:
@@ -238,9 +257,7 @@ class TextDecoder(nn.Module):
         self.capacity, self.heads, self.audio_capacity = config.n_text_ctx, config.n_text_head, config.n_audio_ctx
         self.token_embedding = nn.Embedding(config.n_vocab, width)
         self.positional_embedding = nn.Parameter(torch.empty(config.n_text_ctx, width))
-        self.blocks = nn.ModuleList(
-            ResidualAttentionBlock(width, self.heads, cross_attention=True) for _ in range(config.n_text_layer)
-        )
+        self.blocks = nn.ModuleList(CrossAttentionBlock(width, self.heads) for _ in range(config.n_text_layer))
         self.ln = nn.LayerNorm(width)
         self.int8_vocabulary: Int8Weight | None = None  # the embedding once more, for `logits`
 
@@ -276,7 +293,7 @@ class TextDecoder(nn.Module):
         slot = rows[:, None].expand_as(valid)[valid]
         frame = (start[:, None] + torch.arange(valid.shape[1], device=start.device))[valid]
         new = features.data[valid]
-        for block, cache in zip(self.blocks, memory.layers, strict=True):
+        for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
             cache.k[slot, :, frame] = block.cross_attn.split(block.cross_attn.key(new))
             cache.v[slot, :, frame] = block.cross_attn.split(block.cross_attn.value(new))
         memory.frames[rows] = start + features.length
@@ -284,7 +301,7 @@ class TextDecoder(nn.Module):
     def remember(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
         """What `listen` does for the whole window (T, C) of one new stream, without its indexing."""
         frames = features.shape[0]
-        for block, cache in zip(self.blocks, memory.layers, strict=True):
+        for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
             attention = block.cross_attn
             cache.k[slot, :, :frames] = attention.split(attention.key(features)).transpose(0, 1)
             cache.v[slot, :, :frames] = attention.split(attention.value(features)).transpose(0, 1)
@@ -328,7 +345,7 @@ class TextDecoder(nn.Module):
         x = self.token_embedding(tokens.data) + self.positional_embedding[index.clamp(max=self.capacity - 1)]
         frames = memory.frames[memory_rows]
         watched = []
-        for layer, (block, own, audio) in enumerate(zip(self.blocks, state.layers, memory.layers, strict=True)):
+        for layer, (block, own, audio) in enumerate(zip(self._typed_blocks, state.layers, memory.layers, strict=True)):
             x = x + block.attn.step(tokens.with_data(block.attn_ln(x)), own, rows, position)
             query = block.cross_attn.split(block.cross_attn.query(block.cross_attn_ln(x)))
             heads = [head for watched_layer, head in watch if watched_layer == layer]
@@ -346,6 +363,10 @@ class TextDecoder(nn.Module):
         if self.int8_vocabulary is not None:
             return int8_linear(hidden, self.int8_vocabulary)
         return F.linear(hidden, self.token_embedding.weight)
+
+    @property
+    def _typed_blocks(self) -> list[CrossAttentionBlock]:
+        return cast(list[CrossAttentionBlock], list(self.blocks))
 
 
 class Whisper(nn.Module):

@@ -31,7 +31,8 @@ class Int8Weight:
     @property
     def shape(self) -> tuple[int, int]:
         """(N, K)."""
-        return tuple((self.unpacked()).shape)
+        outputs, inputs = self.unpacked().shape
+        return outputs, inputs
 
     def unpacked(self) -> Tensor:
         """The integers, (N, K) int8."""

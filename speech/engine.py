@@ -16,7 +16,7 @@ import torch
 from loquent.speech.events import Event
 from loquent.speech.inbox import Inbox
 from loquent.speech.resample import Resampler
-from loquent.speech.session import Session, StreamingTask, read_snapshot, restore_session
+from loquent.speech.session import Memo, Session, StreamingTask, read_snapshot, restore_session
 from loquent.speech.streaming import Chunk
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class Engine:
     def _inbox(self, sample_rate: int, channels: int) -> Inbox:
         return Inbox(sample_rate, channels, self.task.sample_rate, self.resampler(sample_rate))
 
-    def _admit(self, stream: str, memo: Any, inbox: Inbox) -> Session:
+    def _admit(self, stream: str, memo: Memo, inbox: Inbox) -> Session:
         if not self._free:
             raise EngineFull(f"all {self.capacity} streams are in use; raise the capacity or try again later")
         slot = self._free.pop()

@@ -33,6 +33,9 @@ class MelSpectrogram(StreamingModule):
     ``n_fft`` samples does not matter to the power spectrum.
     """
 
+    taper: Tensor  # (kernel,)
+    filters: Tensor  # (n_fft / 2 + 1, F)
+
     def __init__(
         self, window: Window, taper: Tensor, n_fft: int, sample_rate: int, n_mels: int, f_max: float | None = None
     ) -> None:
@@ -105,6 +108,8 @@ class RunningMaxNormalize(StreamingModule):
     The rule of the causal Whisper encoder (CarelessWhisper), for which there is no whole window to look at.
     """
 
+    like: Tensor  # device and dtype
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("like", torch.zeros(0), persistent=False)
@@ -140,6 +145,8 @@ def whisper_features(n_mels: int = 80) -> Chain:
 
 class PreEmphasis(StreamingModule):
     """First-order high-pass y[n] = x[n] - ``coefficient`` · x[n - 1]; the first sample is kept."""
+
+    like: Tensor  # device and dtype
 
     def __init__(self, coefficient: float = 0.97) -> None:
         super().__init__()

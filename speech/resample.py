@@ -42,6 +42,8 @@ class Resampler(StreamingModule):
         ValueError: a rate is outside 4000 … 192000 Hz, or their ratio in lowest terms is too large for a table of taps.
     """
 
+    taps: Tensor  # (periods · new, 1, span)
+
     def __init__(self, orig_rate: int, new_rate: int) -> None:
         super().__init__()
         for rate in (orig_rate, new_rate):
@@ -66,7 +68,7 @@ class Resampler(StreamingModule):
         # With few phases a matrix product would be too narrow to be fast: several periods make one.
         self.periods = max(1, CHANNELS // self.new)
         taps = _taps(self.orig, self.new, self.periods, left, right, cutoff)
-        self.register_buffer("taps", taps.float()[:, None], persistent=False)  # (periods · new, 1, span)
+        self.register_buffer("taps", taps.float()[:, None], persistent=False)
 
     def initial_state(self, batch: int) -> WindowState:
         """The last samples of each stream."""

@@ -27,23 +27,26 @@ class Memo(Protocol):
 
 
 class StreamingTask(Protocol):
-    """What an engine drives: a model with a pool of slots."""
+    """What an engine drives: a model with a pool of slots.
+
+    Each task has its own kinds of state, memo and options, and is given back only what it made: hence `Any`.
+    """
 
     sample_rate: int
 
     def initial_state(self, slots: int) -> State:
         """Pool of ``slots`` streams."""
 
-    def start(self, **options: Any) -> Memo:
-        """Check a new stream's options."""
+    def start(self, *_: Any, **options: Any) -> Memo:
+        """Check a new stream's options, which are given by keyword."""
 
     def restore(self, values: dict[str, Any]) -> Memo:
         """Inverse of ``Memo.to_dict``."""
 
-    def samples_wanted(self, memo: Memo) -> int:
+    def samples_wanted(self, memo: Any) -> int:
         """Number of samples (at ``sample_rate``) that the stream's next step takes."""
 
-    def step(self, samples: Chunk, state: State, rows: Tensor, memos: list[Memo]) -> list[list[Event]]:
+    def step(self, samples: Chunk, state: Any, rows: Tensor, memos: list[Any]) -> list[list[Event]]:
         """Advance streams by one step each; returns every stream's new events."""
 
 

@@ -261,12 +261,13 @@ class Blocks(StreamingModule):
     complete.
     """
 
+    like: Tensor  # device and dtype
+
     def __init__(self, size: int, *shape: int) -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"block size must be at least 1 step, got {size}")
         self.size, self.shape = size, shape
-        self.like: Tensor
         self.register_buffer("like", torch.zeros(0), persistent=False)
 
     def initial_state(self, batch: int) -> WindowState:

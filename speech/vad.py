@@ -48,6 +48,8 @@ class SileroVad(StreamingModule):
     frames of all streams at once.
     """
 
+    taper: Tensor  # (SPECTRUM,)
+
     def __init__(self) -> None:
         super().__init__()
         self.window = Window(CONTEXT + FRAME, FRAME, left=CONTEXT, right=FRAME - 1)
