@@ -18,7 +18,7 @@ from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
 from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
 from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
 from loquent.asr.whisper import Whisper
-from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
 from loquent.asr.word_timing import word_spans
 from loquent.speech.endpoint import (
     DEFAULT_RULES,
@@ -62,7 +62,7 @@ class StreamingOptions:
     """
 
     policy: PolicyName = "local-agreement"
-    chunk_ms: int = 0
+    chunk_ms: int | None = None
     vad: bool = True
     speech: SpeechOptions = field(default_factory=SpeechOptions)
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
@@ -73,14 +73,19 @@ class StreamingOptions:
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
-        if self.chunk_ms == 0:
-            object.__setattr__(self, "chunk_ms", 300 if self.policy == "incremental" else 1000)
-        if self.chunk_ms % 20 or not 20 <= self.chunk_ms <= 10_000:
+        if self.step_ms % 20 or not 20 <= self.step_ms <= 10_000:
             raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 10000, got {self.chunk_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
             raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
+
+    @property
+    def step_ms(self) -> int:
+        """``chunk_ms``, or what the policy makes of None."""
+        if self.chunk_ms is not None:
+            return self.chunk_ms
+        return 300 if self.policy == "incremental" else 1000
 
     @property
     def rule(self) -> CommitRule:
@@ -109,10 +114,10 @@ class WhisperStreamingTask:
         self.model, self.tokenizer, self.options = model, tokenizer, options or StreamingOptions()
         device = model.decoder.ln.weight.device
         config = model.config
-        self.chunk = self.options.chunk_ms // 10
+        self.chunk = self.options.step_ms // 10
         self.window = 2 * config.n_audio_ctx
         self.longest_open = self.window * 2 // 3  # audio that a new window may have to hear again
-        self.preroll = -(-self.options.preroll_ms // self.options.chunk_ms) * self.chunk
+        self.preroll = -(-self.options.preroll_ms // self.options.step_ms) * self.chunk
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.options.rule
@@ -140,7 +145,7 @@ class WhisperStreamingTask:
             self.hearing.initial_state(slots),
         )
 
-    def start(self, language: str | None = None, task: str = "transcribe", prompt: str = "") -> StreamMemo:
+    def start(self, language: str | None = None, task: Task = "transcribe", prompt: str = "") -> StreamMemo:
         """Options of one stream.
 
         Args:
