@@ -99,7 +99,10 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         help="when words are committed; incremental needs weights trained for it (default: local-agreement)",
     )
     group.add_argument(
-        "--chunk-ms", type=int, metavar="MS", help="audio per step, a multiple of 20: less is quicker (default: 1000)"
+        "--chunk-ms",
+        type=int,
+        metavar="MS",
+        help="audio per step, a multiple of 20: less is quicker (default: 1000, or 300 with incremental)",
     )
     return group
 
