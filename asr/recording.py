@@ -105,6 +105,7 @@ class Recording:
         self._extract = WhisperLogMel(n_mels)
         self._state = self._extract.initial_state(1)
         self._filter = None if vad is None else SpeechFilter(vad)
+        self.duration_s: float | None = None
         self._blocks = self._open(source)
         self._held = Frames(0, torch.zeros(0, n_mels), torch.zeros(0, dtype=torch.long), torch.zeros(0))  # as extracted
         self._peak = -10.0
@@ -176,7 +177,7 @@ class Recording:
         if isinstance(source, np.ndarray):
             source = Audio(to_mono_float32(source), SAMPLE_RATE)
         if isinstance(source, Audio):
-            self.duration_s: float | None = source.duration_s
+            self.duration_s = source.duration_s
             step = round(BLOCK_S * source.sample_rate)
             parts = (source.samples[at : at + step] for at in range(0, len(source.samples), step))
             return _resampled(parts, source.sample_rate, lambda: None)

@@ -171,7 +171,8 @@ class Passage:
 
     def settle(self, result: DecodingResult) -> None:
         """Cut the window's tokens into segments and find where the next window begins."""
-        self.result, self.pieces = result, []
+        self.result = result
+        self.pieces: list[_Piece] = []
         self.closed = True  # whether the window's text reaches up to its end
         options = self.options
         silent = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
@@ -194,7 +195,8 @@ class Passage:
             return [_Piece(offset, offset + last, tokens)], end, closed
         if closed:
             cuts.append(len(tokens))
-        pieces, done = [], 0
+        pieces: list[_Piece] = []
+        done = 0
         for cut in cuts:
             part = tokens[done:cut]
             start_s, end_s = self.tokenizer.timestamp_s(part[0]), self.tokenizer.timestamp_s(part[-1])
@@ -222,14 +224,14 @@ class Passage:
                 WordTiming(word.text, round(offset + word.start, 2), round(offset + word.end, 2), word.probability)
                 for word in timed
             ]
-        end = self._last_word_end()
-        if not self.closed and end is not None and end > offset:
-            self.seek = round(end * FRAME_RATE)
+        last = self._last_word_end()
+        if not self.closed and last is not None and last > offset:
+            self.seek = round(last * FRAME_RATE)
         if self.options.hallucination_silence_threshold is not None:
             self._skip_hallucinations(self.options.hallucination_silence_threshold)
-        end = self._last_word_end()
-        if end is not None:
-            self.last_speech_end = end
+        last = self._last_word_end()
+        if last is not None:
+            self.last_speech_end = last
 
     def _last_word_end(self) -> float | None:
         return next((piece.words[-1].end for piece in reversed(self.pieces) if piece.words), None)
