@@ -55,9 +55,8 @@ class StreamingOptions:
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
-    tokens_per_second: bound on the text of a window, and with ``tokens_ahead`` on that of a chunk, so that a model that
-                  has lost its way cannot hold up the streams it shares a batch with.
-    tokens_ahead: tokens allowed beyond ``tokens_per_second``.
+    tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either, and so
+                  cannot hold up the streams it shares a batch with.
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
 
@@ -68,8 +67,7 @@ class StreamingOptions:
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
     preroll_ms: int = 500
     overlap_s: float = 5.0
-    tokens_per_second: float = 10.0
-    tokens_ahead: int = 8
+    tokens_per_second: float = 8.0
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
@@ -295,10 +293,10 @@ class WhisperStreamingTask:
             segment.primed = True
             limit = min(
                 self.model.config.n_text_ctx - len(certain) - 1,
-                self._tokens_in(memo.frames - segment.start) - len(segment.committed),
+                self._tokens_in(memo.frames - segment.start) + 8 - len(segment.committed),
             )
-            if not final:
-                limit = min(limit, len(segment.open) + self._tokens_in(self.chunk))
+            if not final:  # who is behind catches up with the next chunks
+                limit = min(limit, len(segment.open) + self._tokens_in(self.chunk) + 1)
             past = segment.committed[-32:]
             drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0), past))
         heard.decoder.position[heard.rows] = torch.tensor(known, device=heard.rows.device)
@@ -306,7 +304,7 @@ class WhisperStreamingTask:
 
     def _tokens_in(self, frames: int) -> int:
         """Most tokens that somebody may say in so many mel frames."""
-        return self.options.tokens_ahead + int(frames / FRAMES_PER_SECOND * self.options.tokens_per_second)
+        return int(frames / FRAMES_PER_SECOND * self.options.tokens_per_second)
 
     def _certain(self, memo: StreamMemo, segment: Segment, hypothesis: Hypothesis) -> int:
         """Number of tokens to commit: what the rule allows, cut to whole words."""

@@ -94,7 +94,7 @@ def running_server(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Proce
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "loquent.speech.cli", *shlex.split(args.serve), "--port", str(port)]
+    command = [sys.executable, "-m", "loquent.speech", *shlex.split(args.serve), "--port", str(port)]
     with subprocess.Popen(command, stdout=sys.stderr) as process:
         try:
             while True:

@@ -7,7 +7,8 @@ import contextlib
 import ipaddress
 import socket
 import sys
-from typing import Any
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from loquent.speech.commands.arguments import (
     CommandError,
@@ -19,6 +20,9 @@ from loquent.speech.commands.arguments import (
     model_name,
     streaming_options,
 )
+
+if TYPE_CHECKING:
+    from loquent.speech.engine import Engine
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -64,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Loading {name} …", file=sys.stderr)
     recognizer = load_recognizer(arguments)
     engine = Engine(recognizer.streaming_task(**streaming_options(arguments)), capacity=arguments.max_sessions)
+    _warm_up(engine)
     app = create_app(
         {name: engine},
         transcribe=recognizer.transcribe,
@@ -72,6 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _serve(app, listener, arguments)
     return 0
+
+
+def _warm_up(engine: Engine) -> None:
+    """Recognise a few words, so that kernels are compiled and memory is touched before the first visitor waits for it."""
+    from loquent.speech.audio import read_audio
+
+    with resources.as_file(resources.files("loquent.speech") / "assets" / "sample.flac") as path:
+        sample = read_audio(path)
+    session = engine.open(sample_rate=sample.sample_rate)
+    session.push(sample.samples[: 3 * sample.sample_rate])
+    session.close()
 
 
 def _bound(host: str, port: int) -> socket.socket:
