@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _warm_up(engine: Engine) -> None:
-    """Recognise a few words, so that kernels are compiled and memory is touched before the first visitor waits for it."""
+    """Recognise a few words, so that kernels are compiled and memory is touched before the first visitor waits."""
     from loquent.speech.audio import read_audio
 
     with resources.as_file(resources.files("loquent.speech") / "assets" / "sample.flac") as path:

@@ -31,9 +31,7 @@ few = settings(max_examples=2, deadline=None, database=None, suppress_health_che
 )
 def task(request: pytest.FixtureRequest, toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> WhisperStreamingTask:
     policy, vad = request.param
-    options = StreamingOptions(
-        policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0
-    )
+    options = StreamingOptions(policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0)
     return WhisperStreamingTask(toy_whisper, tokenizer, options)
 
 
