@@ -55,8 +55,8 @@ class StreamingOptions:
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
-    tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either, and
-                  so cannot hold up the streams it shares a batch with.
+    tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
+                  and so cannot hold up the streams it shares a batch with.
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
 
