@@ -40,7 +40,7 @@ def transcribe(
 
     Args:
         sources: files, or mono samples; taken one by one as there is room.
-        batch: windows in the model at once; it bounds memory, and changes no result.
+        batch: windows in the model at once; it bounds memory, and changes no result beyond float rounding.
         progress: called after every window.
 
     Yields:
