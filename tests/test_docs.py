@@ -1,0 +1,189 @@
+"""What the documentation says can be done: its programs run, its links lead somewhere, its tables are complete."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loquent.asr import Recognizer, StreamingOptions, TranscribeOptions
+from loquent.speech.audio import read_audio, write_audio
+from loquent.speech.cli import _parser
+from loquent.speech.connection import Limits
+from loquent.speech.engine import Engine
+from loquent.speech.events import Event
+from loquent.speech.metrics import Metrics
+from loquent.speech.protocol import CLOSE_CODES
+from loquent.speech.server import Server, create_app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROGRAM = re.compile(r"^(<!-- with a server -->\n)?```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
+SERVED = "ws://127.0.0.1:8000"  # in the programs; replaced by where the test's server is
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def with_programs() -> list[Path]:
+    return [path for path in PAGES if path.name != "CONTRIBUTING.md" and PROGRAM.search(path.read_text("utf-8"))]
+
+
+@pytest.fixture
+def excerpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where programs run: the sample is there under its name, its first four seconds."""
+    sample = read_audio(ROOT / "speech" / "assets" / "sample.flac")
+    (tmp_path / "speech" / "assets").mkdir(parents=True)
+    short = sample.samples[: 4 * sample.sample_rate]
+    write_audio(tmp_path / "speech" / "assets" / "sample.flac", short, sample.sample_rate)
+    (tmp_path / "speech" / "assets" / "sample.txt").write_text("no audio")
+    monkeypatch.chdir(tmp_path)
+
+
+load = functools.cache(Recognizer.from_pretrained)  # programs that name the same model share it
+
+
+def load_or_open(name: str) -> Recognizer:
+    """A model by name is loaded once; a folder that a program made is opened."""
+    return load(name) if name == "tiny.en" else load.__wrapped__(name)
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[str]:
+    """A server of the model, in a thread; gives its URL."""
+    app = create_app(Engine(load("tiny.en").streaming_task()))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = Server(app, log_level="error")
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.mark.parametrize("path", with_programs(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_programs_run(path: Path, excerpt: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("tiny.en")
+    monkeypatch.setattr(Recognizer, "from_pretrained", load_or_open)
+    names: dict[str, object] = {}
+    for needs_server, program in PROGRAM.findall(path.read_text(encoding="utf-8")):
+        with running_server() if needs_server else contextlib.nullcontext(SERVED) as url:
+            exec(compile(program.replace(SERVED, url), path.name, "exec", dont_inherit=True), names)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.is_file(), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as code forges make them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_on_the_map() -> None:
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", page("index.md"))}
+    assert linked == set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs" / "index.md"}
+
+
+def flags(parser: argparse.ArgumentParser) -> set[str]:
+    return {flag for action in parser._actions if action.help != argparse.SUPPRESS for flag in action.option_strings}
+
+
+def test_flags_of_the_command_line() -> None:
+    sections = re.split(r"^## ", page("reference/cli.md"), flags=re.MULTILINE)[1:]
+    told = {section.splitlines()[0]: set() for section in sections}
+    shared: dict[str, set[str]] = {}
+    for section in sections:
+        title = section.splitlines()[0]
+        for row in re.findall(r"^\| (`-.+?) \|", section, re.MULTILINE):
+            told[title] |= set(re.findall(r"`(--?[\w-]+)", row))
+        if title == "Flags that commands share":
+            for name, group in re.findall(r"^\*\*(\w+)\*\*(.+?)(?=^\*\*|\Z)", section, re.MULTILINE | re.DOTALL):
+                shared[name.lower()] = set(re.findall(r"^\| `(--[\w-]+)", group, re.MULTILINE))
+    parser = _parser()
+    assert told["`loquent`"] == flags(parser)
+    groups = {
+        "transcribe": "model streaming language",
+        "listen": "model streaming language",
+        "serve": "model streaming",
+    }
+    for name, command in commands_of(parser).items():
+        (title,) = (title for title in told if title.startswith(f"`loquent {name}"))
+        expected = told[title].union(*(shared[group] for group in groups.get(name, "").split()))
+        assert flags(command) - {"-h", "--help"} == expected, name
+
+
+def test_flags_in_examples_exist() -> None:
+    known = {flag for command in commands_of(_parser()).values() for flag in flags(command)} | flags(_parser())
+    for path in PAGES:
+        for line in re.findall(r"^(?:\w+=\S+ )?(?:.*\| )?loquent .+$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            used = set(re.findall(r"(?<!\S)--[\w-]+", line.split(" #")[0]))
+            assert used <= known, line
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(action.choices for action in parser._actions if isinstance(action.choices, dict))
+
+
+def fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "expected"),
+    [
+        ("reference/python.md", "### `TranscribeOptions`", fields(TranscribeOptions)),
+        ("reference/python.md", "### `StreamingOptions`", fields(StreamingOptions)),
+        ("how-to/serve.md", "## Limits", fields(Limits)),
+        ("reference/protocol.md", "## Close codes", set(CLOSE_CODES)),
+    ],
+)
+def test_tables_are_complete(name: str, heading: str, expected: set[str]) -> None:
+    table = page(name).split(heading + "\n")[1].split("\n#")[0].split("|---", 1)[1]
+    cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, re.MULTILINE)
+    assert {entry for cell in cells for entry in re.findall(r"\w+", cell)} == expected
+
+
+def test_close_codes() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{4}) \|", page("reference/protocol.md"), re.MULTILINE)
+    assert {name: int(code) for name, code in rows} == CLOSE_CODES
+
+
+def test_defaults_of_limits() -> None:
+    for name, default in re.findall(r"^\| `(\w+)` \| (\d+|none)", page("how-to/serve.md"), re.MULTILINE):
+        assert getattr(Limits(), name) == (None if default == "none" else int(default)), name
+
+
+def test_events() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("reference/events.md"), re.MULTILINE))
+    assert told == {kind.__name__: kind.type for kind in Event.__subclasses__()}
+
+
+def test_metrics() -> None:
+    told = set(re.findall(r"`(loquent_\w+?)(?:_total)?(?:\{\w+\})?`", page("how-to/serve.md")))
+    assert told == {family.name for family in Metrics().registry.collect()}
