@@ -107,6 +107,8 @@ def _wrapped(text: str, column: int, width: int) -> Iterator[tuple[str, int]]:
         fits = _cells(word.strip()) < width
         if column and (column + _cells(word) >= width) and fits:
             word, column = "\n" + word.lstrip(), 0
+        elif not column:
+            word = word.lstrip()
         for part in [word] if fits else word:
             if column and column + _cells(part) >= width:
                 part, column = "\n" + part, 0

@@ -12,7 +12,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loquent.speech.audio import read_audio, write_audio
@@ -99,6 +99,7 @@ LETTERS = st.text(st.sampled_from("aé,字ひ "), max_size=30)
 
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.tuples(LETTERS, LETTERS), max_size=12), width=st.integers(4, 30))
+@example(words=[("aaaaaa", ""), ("", "aaa ")], width=4)
 def test_only_committed_text_stays(words, width):
     stable, events = "", []
     for word, tail in words:
