@@ -56,25 +56,47 @@ def compare(recognizer: Recognizer, audio: np.ndarray, options: argparse.Namespa
     """Print one row per policy and chunk size."""
     cells = list(itertools.product(options.chunks, options.policies))
     costs: dict[tuple[int, str], list[float]] = {cell: [] for cell in cells}
+    encoder_costs: dict[tuple[int, str], list[float]] = {cell: [] for cell in cells}
     texts: dict[tuple[int, str], set[str]] = {cell: set() for cell in cells}
     for turn, (chunk, policy) in tqdm(list(itertools.product(range(options.turns), cells)), disable=None):
         session = recognizer.session(policy=policy, chunk_ms=chunk, vad=False)
+        spent = time_calls(session.engine.task.hearing, "hear")
         events, began = [], time.process_time()
         for packet in packets(audio, (1600, 7001)[turn % 2]):
             events += session.push(packet)
         events += session.finish()
         costs[chunk, policy].append((time.process_time() - began) / (len(audio) / RATE))
+        encoder_costs[chunk, policy].append(sum(spent) / (len(audio) / RATE))
         texts[chunk, policy].add(str([(e.emission_time, e.text) for e in events if e.type == "word"]))
 
     width, seconds = recognizer.model.config.n_audio_state, len(audio) / RATE
     print(f"{width}-wide model, {options.threads} threads, {seconds:.0f} s of speech")
-    print(f"{'chunk':>7}  {'policy':<16} {'ms CPU per s of audio':>22} {'against incremental':>20}")
+    print(f"{'':>26} {'ms CPU per s of audio':^28} {'against incremental':^21}")
+    print(f"{'chunk':>7}  {'policy':<17} {'encoder':>13} {'in all':>14} {'encoder':>10} {'in all':>10}")
     for chunk, policy in cells:
         if len(texts[chunk, policy]) > 1:
-            print(f"{chunk:>4} ms  {policy:<16} {'refused: the text depends on the packets':>22}")
+            print(f"{chunk:>4} ms  {policy:<17} refused: the text depends on the packets")
             continue
-        ratio = min(costs[chunk, policy]) / min(costs.get((chunk, "incremental"), [float("nan")]))
-        print(f"{chunk:>4} ms  {policy:<16} {1000 * min(costs[chunk, policy]):>22.0f} {ratio:>19.1f}x")
+        row = f"{chunk:>4} ms  {policy:<17}"
+        for width, of in ((13, encoder_costs), (14, costs)):
+            row += f" {1000 * min(of[chunk, policy]):>{width}.0f}"
+        for of in (encoder_costs, costs):
+            row += f" {min(of[chunk, policy]) / min(of.get((chunk, 'incremental'), [float('nan')])):>9.1f}x"
+        print(row)
+
+
+def time_calls(owner: object, name: str) -> list[float]:
+    """Have the CPU seconds of every call of a method appended to the list returned."""
+    method, spent = getattr(owner, name), []
+
+    def timed(*args: object) -> object:
+        began = time.process_time()
+        result = method(*args)
+        spent.append(time.process_time() - began)
+        return result
+
+    setattr(owner, name, timed)
+    return spent
 
 
 def follow(recognizer: Recognizer, audio: np.ndarray, policy: str, chunk: int, minutes: float) -> None:
