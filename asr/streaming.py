@@ -7,6 +7,7 @@ window for stock weights, or incrementally on cached keys and values.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,6 +113,7 @@ class WhisperStreamingTask:
         self.model, self.tokenizer, self.options = model, tokenizer, options or StreamingOptions()
         device = model.decoder.ln.weight.device
         config = model.config
+        self.fingerprint = _fingerprint(model, self.options)
         self.chunk = self.options.step_ms // 10
         self.window = 2 * config.n_audio_ctx
         self.longest_open = self.window * 2 // 3  # audio that a new window may have to hear again
@@ -407,3 +409,11 @@ class WhisperStreamingTask:
                 memo.language = codes[best]
             else:
                 segment.primed = False
+
+
+def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
+    """Differs between models and options whose streams do not continue each other."""
+    digest = hashlib.sha256(repr((model.config, model.decoder.int8_vocabulary is None, options)).encode())
+    for weight in (model.encoder.ln_post.weight, model.decoder.ln.weight):
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -107,6 +107,10 @@ class Engine:
             ValueError: not a snapshot, or one of another model.
         """
         header, tensors = read_snapshot(snapshot)
+        if header.get("task") != self.task.fingerprint:
+            raise ValueError(
+                "the snapshot is of a stream of another model, or of one with other options (policy, chunk)"
+            )
         inbox = self._inbox(header["inbox"]["sample_rate"], header["inbox"]["channels"])
         session = self._admit(stream or header["stream"], self.task.restore(header["memo"]), inbox)
         try:

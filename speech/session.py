@@ -33,6 +33,7 @@ class StreamingTask(Protocol):
     """
 
     sample_rate: int
+    fingerprint: str  # of weights and options: two tasks that have the same one continue each other's streams
 
     def initial_state(self, slots: int) -> State:
         """Pool of ``slots`` streams."""
@@ -157,6 +158,7 @@ class Session:
         tensors |= {"raw": torch.from_numpy(self.inbox.raw.copy()), "tail": torch.from_numpy(self.inbox.tail.copy())}
         inbox = {k: getattr(self.inbox, k) for k in _INBOX_FIELDS}
         header = {"stream": self.stream, "sequence": self.sequence, "markers": self.markers, "inbox": inbox}
+        header["task"] = self.engine.task.fingerprint
         return safetensors.torch.save(tensors, {"session": json.dumps(header | {"memo": self.memo.to_dict()})})
 
     def _check_open(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import signal
 import socket
 import sys
 from importlib import resources
@@ -23,6 +24,9 @@ from loquent.speech.commands.arguments import (
 
 if TYPE_CHECKING:
     from loquent.speech.engine import Engine
+
+
+GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -67,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
     recognizer = load_recognizer(arguments)
-    engine = Engine(recognizer.streaming_task(**streaming_options(arguments)), capacity=arguments.max_sessions)
+    task = recognizer.streaming_task(**streaming_options(arguments))
+    engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     _warm_up(engine)
     app = create_app(
         {name: engine},
@@ -114,6 +119,7 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
                 _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
 
     server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what uvicorn passes on after an orderly end is not to kill us
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 

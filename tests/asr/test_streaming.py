@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,9 @@ def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk:
     session.close()
     with pytest.raises(ValueError, match="snapshot"):
         engine.restore(snapshot[:-10])
+    other = WhisperStreamingTask(task.model, task.tokenizer, replace(task.options, chunk_ms=520))
+    with pytest.raises(ValueError, match="other options"):
+        Engine(other).restore(snapshot)
     assert engine.active == 0
 
 

@@ -41,6 +41,7 @@ class BandEnergy:
     """All arithmetic on integers, so that results can be compared exactly."""
 
     sample_rate = RATE
+    fingerprint = "band energy"
 
     def __init__(self) -> None:
         self.gate = threading.Event()  # clear it to hold the model in its step
