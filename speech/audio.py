@@ -326,7 +326,9 @@ class _PyAV:
 
         self._errors = (av.FFmpegError, ValueError)
         try:
-            self._container = av.open(source, mode="r")
+            # A playlist that is passed off as audio must not open anything else: other files, or addresses.
+            allowed = "file" if isinstance(source, str) else "pipe"
+            self._container = av.open(source, mode="r", options={"protocol_whitelist": allowed})
         except self._errors as error:
             raise _Damaged(getattr(error, "strerror", None) or str(error)) from error
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import struct
 import threading
 from fractions import Fraction
@@ -125,9 +126,9 @@ def test_content_counts_not_the_name(tmp_path):
 
 
 def test_file_objects_and_pipes(tmp_path):
-    for name, codec in (("a.flac", None), ("a.m4a", "aac")):
+    for name, codec in (("a.flac", None), ("a.m4a", "aac"), ("a.webm", "libopus")):
         path = tmp_path / name
-        encode(path, tone(0.5, 44100), 44100, codec) if codec else write_audio(path, tone(0.5, 44100), 44100)
+        encode(path, tone(0.5, 48000), 48000, codec) if codec else write_audio(path, tone(0.5, 48000), 48000)
         expected = read_audio(path).samples
         np.testing.assert_array_equal(read_audio(io.BytesIO(path.read_bytes())).samples, expected)
         receiving, sending = os.pipe()
@@ -174,6 +175,32 @@ def test_not_audio(tmp_path, name):
     (tmp_path / name).write_bytes(b"these are not the samples you are looking for\n" * 200)
     with pytest.raises(AudioError, match=f"{name}' cannot be read as audio"):
         read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile 'secret.wav'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["concat", "hls"],
+)
+def test_an_upload_opens_no_other_file(tmp_path, monkeypatch, playlist):
+    write_audio(tmp_path / "secret.wav", tone(0.2, 16000), 16000)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AudioError, match="cannot be read as audio"):
+        read_audio(io.BytesIO(playlist.encode()))
+
+
+def test_a_file_opens_no_address(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.wav"
+        (tmp_path / "a.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(AudioError, match="cannot be read as audio"):
+            read_audio(tmp_path / "a.m3u8")
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_video_without_sound(tmp_path):
