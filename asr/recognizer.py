@@ -50,7 +50,8 @@ class Recognizer:
 
         Args:
             device: "auto" takes a GPU if there is one.
-            compute_type: "float32", or "int8" weights, which the CPU computes faster; "auto" is int8 on the CPU.
+            compute_type: "float32", or "int8" weights, which a CPU with torch's "fbgemm" engine (x86) computes faster;
+                "auto" is int8 there and float32 elsewhere.
             threads: CPU threads of the whole process; None leaves torch's setting.
 
         Raises:
@@ -68,7 +69,10 @@ class Recognizer:
         on_cpu = torch.device(device).type == "cpu"
         if compute_type == "int8" and not on_cpu:
             raise ValueError(f"compute_type 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
-        if compute_type != "float32" and on_cpu:
+        if compute_type == "auto":  # without the engine int8 is emulated, exactly but slowly
+            fast = on_cpu and "fbgemm" in torch.backends.quantized.supported_engines
+            compute_type = "int8" if fast else "float32"
+        if compute_type == "int8":
             quantize_int8(model)
         return cls(model.to(device), tokenizer)
 
