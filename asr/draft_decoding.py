@@ -16,6 +16,9 @@ from torch import Tensor
 from loquent.asr.whisper import AudioMemory, DecoderState, TextDecoder
 from loquent.speech.streaming import Chunk
 
+SHORTEST_LOOP = 24  # tokens
+LOOP = 32  # tokens that tell whether a text loops
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -37,12 +40,16 @@ class Draft:
 
 @dataclass
 class Hypothesis:
-    """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,)."""
+    """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,).
+
+    complete: whether the model had no more to say, rather than being cut by a limit.
+    """
 
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
+    complete: bool = False
 
     def add(self, token: int, score: float, log_sum: float, attention: Tensor) -> None:
         """Append a token with its raw score, the log-sum-exp of all scores, and its attention."""
@@ -53,11 +60,15 @@ class Hypothesis:
 
 
 def repeats(tokens: list[int]) -> bool:
-    """Whether a text ends in a phrase of up to 8 tokens said four times over: a model that has begun to loop."""
-    return any(
-        len(tokens) >= 4 * size and all(tokens[-size:] == tokens[-size * (k + 1) : -size * k] for k in (1, 2, 3))
-        for size in range(1, 9)
-    )
+    """Whether a text ends in one phrase said over and over: a model that has begun to loop.
+
+    A phrase of n tokens counts from its fourth round on, and not before 24 tokens: people do say "no, no, no, no".
+    """
+    for size in range(1, LOOP // 4 + 1):
+        span = size * max(4, -(-SHORTEST_LOOP // size))
+        if len(tokens) >= span and tokens[-span:-size] == tokens[-span + size :]:
+            return True
+    return False
 
 
 class DraftDecoder:
@@ -149,9 +160,9 @@ class DraftDecoder:
 
     def _next(self, draft: Draft, hypothesis: Hypothesis, best: int) -> int:
         """The token to add, or the end."""
-        if len(hypothesis.tokens) >= draft.limit or repeats([*draft.past, *hypothesis.tokens, best][-32:]):
-            return self.eot
-        return best
+        hypothesis.complete = best == self.eot
+        cut = len(hypothesis.tokens) >= draft.limit or repeats([*draft.past, *hypothesis.tokens, best][-LOOP:])
+        return self.eot if cut else best
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.decoder.logits(hidden).float() + self.bias

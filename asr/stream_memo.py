@@ -24,6 +24,7 @@ class Segment:
     """A stretch of audio that the model looks at as one window of at most 30 s.
 
     start:     first mel frame (10 ms), counted from the start of the stream.
+    opened:    mel frame at which speech was noticed.
     heard:     mel frames that the encoder has been given, counted likewise.
     control:   tokens that precede the text: the prompt and the start-of-transcript sequence.
     committed: text tokens that will not change any more.
@@ -33,6 +34,7 @@ class Segment:
     """
 
     start: int
+    opened: int
     heard: int
     control: list[int]
     committed: list[int] = field(default_factory=list)
@@ -52,6 +54,7 @@ class StreamMemo:
     segment:   None while nobody speaks.
     utterance: committed text since the last `Final`, and when it began and ended in seconds.
     shown:     the last `Partial`, not to be repeated.
+    held:      an endpoint, (time, rule), that waits for a sound to turn out to be no speech.
     context:   committed text tokens of earlier segments, newest last, bounded.
     """
 
@@ -67,6 +70,7 @@ class StreamMemo:
     utterance_start: float = 0.0
     utterance_end: float = 0.0
     shown: tuple[str, str] = ("", "")
+    held: tuple[float, str] | None = None
     context: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class StreamMemo:
             values = dict(values)
             values["endpoint"] = EndpointMemory(**values["endpoint"])
             values["shown"] = tuple(values["shown"])
+            values["held"] = values["held"] and tuple(values["held"])
             if values["segment"] is not None:
                 segment = dict(values["segment"])
                 segment["words"] = [TimedWord(**word) for word in segment["words"]]

@@ -19,6 +19,7 @@ from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
 from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
 from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
 from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_languages import language_code
 from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
 from loquent.asr.word_timing import word_spans
 from loquent.speech.endpoint import (
@@ -39,7 +40,7 @@ from loquent.speech.vad import SileroVad, VadState
 
 FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
-LANGUAGE_FRAMES = 200  # mel frames of a segment that make the choice of language final
+LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
 
 PolicyName = Literal["local-agreement", "alignatt", "incremental"]
 
@@ -57,7 +58,8 @@ class StreamingOptions:
     preroll_ms:   audio before the detected start of speech that belongs to it.
     overlap_s:    audio that the next window hears again when a window of 30 s is full.
     tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
-                  and so cannot hold up the streams it shares a batch with.
+                  and so cannot hold up the streams it shares a batch with. By default 8 for English and 25 for other
+                  languages, some of which take several tokens a letter.
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
 
@@ -68,12 +70,14 @@ class StreamingOptions:
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
     preroll_ms: int = 500
     overlap_s: float = 5.0
-    tokens_per_second: float = 8.0
+    tokens_per_second: float | None = None
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
-        if self.step_ms % 20 or not 20 <= self.step_ms <= 10_000:
-            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 10000, got {self.chunk_ms}")
+        if self.step_ms % 20 or not 20 <= self.step_ms <= 5000:
+            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 5000, got {self.chunk_ms}")
+        if not 0 <= self.preroll_ms <= 5000:
+            raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
             raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
         if not 1.0 <= self.overlap_s <= 15.0:
@@ -118,6 +122,12 @@ class WhisperStreamingTask:
         self.window = 2 * config.n_audio_ctx
         self.longest_open = self.window * 2 // 3  # audio that a new window may have to hear again
         self.preroll = -(-self.options.preroll_ms // self.options.step_ms) * self.chunk
+        longest = max(self.longest_open, self.preroll + self.chunk, int(self.options.overlap_s * FRAMES_PER_SECOND))
+        if longest + self.chunk + 2 > self.window:
+            raise ValueError(
+                "chunk_ms, preroll_ms or overlap_s is too long for this model's windows of "
+                f"{self.window / FRAMES_PER_SECOND} s"
+            )
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.options.rule
@@ -156,11 +166,14 @@ class WhisperStreamingTask:
         Raises:
             ValueError: the model does not know the language or the task.
         """
-        if not self.tokenizer.is_multilingual:
-            language = language or "en"
+        for name, value in (("language", language or ""), ("task", task), ("prompt", prompt)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be text, got {value!r}")
+        if language or not self.tokenizer.is_multilingual:
+            language = language_code(language or "en")
         self.tokenizer.sot_sequence(language or "en", task)
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
-        return StreamMemo(language, task, context, EndpointMemory())
+        return StreamMemo(language or None, task, context, EndpointMemory())
 
     def restore(self, values: dict[str, Any]) -> StreamMemo:
         """Inverse of ``StreamMemo.to_dict``."""
@@ -201,7 +214,9 @@ class WhisperStreamingTask:
         for memo, end, last, out in zip(memos, ends, samples.last.tolist(), events, strict=True):
             if end is not None or last:
                 self._finalise(memo, out)
-                memo.segment, memo.barrier, memo.context = None, memo.frames, []
+                memo.segment, memo.context = None, []
+                spoken_s = max(memo.endpoint.last_end_s, memo.utterance_end)
+                memo.barrier = min(memo.frames, round(spoken_s * FRAMES_PER_SECOND))
             if end is not None:
                 out.append(EndpointEvent(rule=end.rule, time=end.time_s))
         return events
@@ -223,33 +238,38 @@ class WhisperStreamingTask:
         if not self.options.vad:
             heard, ended = memo.frames > begin, None
         else:
-            heard, ended = self._endpointing(memo.endpoint, probabilities, last)
+            heard, ended = self._endpointing(memo, probabilities, last)
         if memo.segment is None and heard:
-            start = max(memo.barrier - memo.barrier % self.chunk, begin - self.preroll, 0)
-            memo.segment = self._segment(memo, start, [])
+            finished = -(-memo.barrier // self.chunk) * self.chunk
+            memo.segment = self._segment(memo, max(min(finished, begin), begin - self.preroll), [])
         return ended if memo.segment else None
 
-    def _endpointing(
-        self, memory: EndpointMemory, probabilities: list[float], last: bool
-    ) -> tuple[bool, Endpoint | None]:
-        """Whether there was speech in a chunk, and whether the utterance ended in it."""
-        endpointer = Endpointer(self.options.speech, self.options.rules, memory)
-        heard, ended = endpointer.speaking, None
+    def _endpointing(self, memo: StreamMemo, probabilities: list[float], last: bool) -> tuple[bool, Endpoint | None]:
+        """Whether there was speech in a chunk, and whether the utterance ended in it.
+
+        Who speaks again in the same chunk has not finished. While it is not clear whether a sound is speech, the
+        endpoint is held back.
+        """
+        endpointer = Endpointer(self.options.speech, self.options.rules, memo.endpoint)
+        heard, ended = endpointer.speaking, memo.held and Endpoint(*memo.held)
         for probability in probabilities:
             for event in endpointer.feed(probability):
-                heard |= isinstance(event, SpeechStart)
-                ended = event if isinstance(event, Endpoint) else ended
-        begun = memory.onset is not None
+                if isinstance(event, SpeechStart):
+                    heard, ended = True, None
+                elif isinstance(event, Endpoint):
+                    ended = event
+        begun = memo.endpoint.onset is not None
         if last:  # a sound too short to tell is given the benefit of the doubt
             heard |= begun
-        return heard, None if begun else ended  # who goes on in the same chunk has not finished
+        memo.held = (ended.time_s, ended.rule) if begun and ended else None
+        return heard, None if begun else ended
 
     def _segment(self, memo: StreamMemo, start: int, committed: list[int]) -> Segment:
         """A new window that begins with words known already, prompted with what was said before it."""
         context = (memo.prompt + memo.context)[-self._context :]
         before = [self.tokenizer.sot_prev, *context] if context else []
         sot = self.tokenizer.sot_sequence(memo.language or "en", memo.task, timestamps=False)
-        return Segment(start, start, [*before, *sot], committed)
+        return Segment(start, memo.steps * self.chunk, start, [*before, *sot], committed)
 
     @property
     def _context(self) -> int:
@@ -277,8 +297,9 @@ class WhisperStreamingTask:
         for memo, segment, hypothesis, final, out in zip(memos, segments, hypotheses, flush, events, strict=True):
             full = memo.frames - segment.start + self.chunk + 2 > self.window and not final
             count = len(hypothesis.tokens)
-            if not (final or (full and self._overdue(memo, segment))):
-                count = self._certain(memo, segment, hypothesis)
+            if not final:
+                certain = count if full and self._overdue(memo, segment) else self._certain(memo, segment, hypothesis)
+                count = self._whole_words(memo, hypothesis, certain)
             self._commit(memo, segment, hypothesis, count, out)
             if full:
                 self._finalise(memo, out)
@@ -295,24 +316,30 @@ class WhisperStreamingTask:
             segment.primed = True
             limit = min(
                 self.model.config.n_text_ctx - len(certain) - 1,
-                self._tokens_in(memo.frames - segment.start) + 8 - len(segment.committed),
+                self._tokens_in(memo, memo.frames - segment.start) + 8 - len(segment.committed),
             )
             if not final:  # who is behind catches up with the next chunks
-                limit = min(limit, len(segment.open) + self._tokens_in(self.chunk) + 1)
+                limit = min(limit, len(segment.open) + self._tokens_in(memo, self.chunk) + 1)
             past = segment.committed[-32:]
             drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0), past))
         heard.decoder.position[heard.rows] = torch.tensor(known, device=heard.rows.device)
         return drafts
 
-    def _tokens_in(self, frames: int) -> int:
+    def _tokens_in(self, memo: StreamMemo, frames: int) -> int:
         """Most tokens that somebody may say in so many mel frames."""
-        return int(frames / FRAMES_PER_SECOND * self.options.tokens_per_second)
+        rate = self.options.tokens_per_second or (8.0 if memo.language == "en" else 25.0)
+        return int(frames / FRAMES_PER_SECOND * rate)
 
     def _certain(self, memo: StreamMemo, segment: Segment, hypothesis: Hypothesis) -> int:
-        """Number of tokens to commit: what the rule allows, cut to whole words."""
-        count = self.rule(segment.open, hypothesis, (memo.frames - segment.start) // 2)
+        """Number of tokens that the rule allows to commit."""
+        return self.rule(segment.open, hypothesis, (memo.frames - segment.start) // 2)
+
+    def _whole_words(self, memo: StreamMemo, hypothesis: Hypothesis, count: int) -> int:
+        """``count``, cut to where a word of the hypothesis ends."""
         tokens, language = hypothesis.tokens, memo.language or "en"
-        while 0 < count < len(tokens) and not self.tokenizer.is_word_start(tokens[count], language):
+        if count == len(tokens) and hypothesis.complete:
+            return count
+        while count and (count == len(tokens) or not self.tokenizer.is_word_start(tokens[count], language)):
             count -= 1
         return count
 
@@ -371,19 +398,20 @@ class WhisperStreamingTask:
         It hears the last seconds again, from the beginning of a committed word. That word and those after it are given
         to its decoder, which goes on behind them: nothing is said twice, and nothing between two windows is lost.
         """
-        now = memo.frames / FRAMES_PER_SECOND
-        kept = [word for word in segment.words if word.start >= now - self.options.overlap_s]
-        if kept:
-            begin = kept[0].start
-        elif segment.words:
-            begin = segment.words[-1].end
-        else:
-            begin = now - self.options.overlap_s
-        start = max(int(begin * FRAMES_PER_SECOND), segment.start + 1, memo.frames - self.longest_open)
-        count = sum(word.tokens for word in kept)
-        split = len(segment.committed) - count
+        recent = memo.frames / FRAMES_PER_SECOND - self.options.overlap_s
+        begin = next((word.start for word in segment.words if word.start >= recent), None)
+        if begin is None:
+            begin = segment.words[-1].end if segment.words else recent
+        start = int(begin * FRAMES_PER_SECOND)
+        start -= start % self.chunk
+        earliest = max(segment.start + 1, memo.frames - self.longest_open)
+        if start < earliest:
+            start = -(-earliest // self.chunk) * self.chunk
+            begin = start / FRAMES_PER_SECOND
+        kept = [word for word in segment.words if word.start >= begin]
+        split = len(segment.committed) - sum(word.tokens for word in kept)
         memo.context = (memo.context + segment.committed[:split])[-self._context :]
-        following = self._segment(memo, start - start % self.chunk, segment.committed[split:])
+        following = self._segment(memo, start, segment.committed[split:])
         following.words = kept
         return following
 
@@ -405,10 +433,9 @@ class WhisperStreamingTask:
             memo, segment = memos[i], segments[i]
             sequence = self.tokenizer.sot_sequence(codes[best], memo.task, timestamps=False)
             segment.control = [*segment.control[: -len(sequence)], *sequence]
-            if memo.frames - segment.start >= LANGUAGE_FRAMES:
+            segment.primed = False  # what the decoder knows was written under another language
+            if memo.frames - segment.opened >= LANGUAGE_FRAMES:
                 memo.language = codes[best]
-            else:
-                segment.primed = False
 
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:

