@@ -14,7 +14,7 @@ from torch import Tensor
 from loquent.asr.speech_filter import PADDING, SPOKEN, SpeechFilter
 from loquent.speech.audio import Audio, AudioReader, to_mono_float32
 from loquent.speech.features import WhisperLogMel
-from loquent.speech.resample import Resampler
+from loquent.speech.resample import resample_blocks
 from loquent.speech.vad import SileroVad
 
 SAMPLE_RATE = 16_000
@@ -180,20 +180,19 @@ class Recording:
             self.duration_s = source.duration_s
             step = round(BLOCK_S * source.sample_rate)
             parts = (source.samples[at : at + step] for at in range(0, len(source.samples), step))
-            return _resampled(parts, source.sample_rate, lambda: None)
+            return _resampled(parts, source.sample_rate, "the recording", lambda: None)
         reader = AudioReader(source)
         self.duration_s = reader.duration_s
         parts = (to_mono_float32(block, reader.channels) for block in reader.blocks(BLOCK_S))
-        return _resampled(parts, reader.sample_rate, reader.close)
+        return _resampled(parts, reader.sample_rate, reader.name, reader.close)
 
 
-def _resampled(parts: Iterator[np.ndarray], rate: int, close: Callable[[], None]) -> Generator[Tensor, None, None]:
+def _resampled(
+    parts: Iterator[np.ndarray], rate: int, name: str, close: Callable[[], None]
+) -> Generator[Tensor, None, None]:
     """The parts at 16 kHz; closes their source at the end, or when it is closed itself."""
     try:
-        resampler = Resampler(rate, SAMPLE_RATE)
-        state = resampler.initial_state(1)
-        for part in parts:
-            yield resampler.step(torch.from_numpy(part)[None], state).data
-        yield resampler.step(torch.zeros(1, 0), state, last=True).data
+        for samples in resample_blocks(parts, rate, SAMPLE_RATE, name):
+            yield torch.from_numpy(samples)[None]
     finally:
         close()

@@ -47,8 +47,9 @@ def read_audio(source: Source, sample_rate: int | None = None) -> Audio:
     """Read a whole file, mixed down to mono by the mean of its channels.
 
     `source` is a path or a binary file object (a pipe too); `sample_rate` in Hz resamples, None keeps the file's own.
-    Raises `AudioError` when the file is missing, empty, not audio, without samples, damaged or cut short. Formats whose
-    headers promise no length (Ogg, a WebM recorded live) cannot be told cut from finished, and give what is there.
+    Raises `AudioError` when the file is missing, empty, not audio, without samples, damaged, cut short, or of a rate
+    that cannot be resampled. Formats whose headers promise no length (Ogg, a WebM recorded live) cannot be told cut
+    from finished, and give what is there.
     """
     if sample_rate is not None and sample_rate <= 0:
         raise AudioError(f"expected a positive sample_rate in Hz, got {sample_rate}")
@@ -59,7 +60,10 @@ def read_audio(source: Source, sample_rate: int | None = None) -> Audio:
         return Audio(samples, native)
     from loquent.speech.resample import resample
 
-    return Audio(resample(samples, native, sample_rate), sample_rate)
+    try:
+        return Audio(resample(samples, native, sample_rate), sample_rate)
+    except ValueError as error:
+        raise AudioError(f"{reader.name} cannot be resampled: {error}") from error
 
 
 def blocks(source: Source, seconds: float) -> Iterator[Audio]:
@@ -188,8 +192,8 @@ class AudioReader:
     """
 
     def __init__(self, source: Source) -> None:
-        named = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "audio stream")
-        self.name = repr(named)
+        named = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+        self.name = repr(named) if isinstance(named, str) else "the audio stream"
         self._decoder = self._open(self._checked(source))
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from loquent.speech.audio import AudioError
 from loquent.speech.streaming import (
     Chunk,
     StreamingModule,
@@ -131,6 +133,35 @@ def resample(samples: np.ndarray, orig_rate: int, new_rate: int) -> np.ndarray:
             part = torch.tensor(samples[start : start + block]).reshape(-1, state.slots).T
             parts.append(module.step(part, state, last=start + block >= len(samples)).data)
     return torch.cat(parts, dim=1).T.reshape(-1, *samples.shape[1:]).numpy() if parts else samples
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], orig_rate: int, new_rate: int, name: str) -> Iterator[np.ndarray]:
+    """Resample a recording that is read block by block.
+
+    Args:
+        blocks: mono float32 (N,), of any lengths; none is asked for if the rates do not fit.
+        orig_rate, new_rate: in Hz, 4000 … 192000.
+        name: of the recording, for the error.
+
+    Yields:
+        float32 (N,), ceil(N · new_rate / orig_rate) samples in all.
+
+    Raises:
+        AudioError: the rates are outside that range, or their ratio is too odd for a table of taps.
+    """
+    try:
+        module = Resampler(orig_rate, new_rate)
+    except ValueError as error:
+        raise AudioError(f"{name} cannot be resampled: {error}") from error
+    state = module.initial_state(1)
+    for block in blocks:
+        yield _stepped(module, state, block, last=False)
+    yield _stepped(module, state, np.zeros(0, np.float32), last=True)
+
+
+def _stepped(module: Resampler, state: WindowState, block: np.ndarray, last: bool) -> np.ndarray:
+    with torch.inference_mode():
+        return module.step(torch.tensor(block)[None], state, last=last).data[0].numpy()
 
 
 def _taps(orig: int, new: int, periods: int, left: int, right: int, cutoff: float) -> Tensor:

@@ -95,13 +95,16 @@ def test_a_clip_is_transcribed_alone(real: Recognizer, sample: np.ndarray) -> No
 def test_files_of_any_rate_and_a_bad_one_among_them(real: Recognizer, sample: np.ndarray, tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", sample[: 5 * 16_000], 16_000)
     (tmp_path / "b.wav").write_bytes(b"not audio at all")
-    first, bad, missing = real.transcribe_files(
-        [tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "c.wav"], beam_size=1
+    write_audio(tmp_path / "odd.wav", sample[:3999], 3999)
+    first, bad, missing, odd = real.transcribe_files(
+        [tmp_path / name for name in ("a.wav", "b.wav", "c.wav", "odd.wav")], beam_size=1
     )
     assert isinstance(first, Transcript)
     assert first.text.startswith("Streaming recognition")
     assert isinstance(bad, AudioError)
     assert isinstance(missing, AudioError)
+    assert isinstance(odd, AudioError)
+    assert "odd.wav' cannot be resampled: sample rate 3999 Hz" in str(odd)
     with pytest.raises(AudioError, match="no such audio file"):
         real.transcribe(tmp_path / "c.wav")
 

@@ -280,6 +280,8 @@ def test_bad_requests(tmp_path):
     wav(tmp_path / "a.wav")
     with pytest.raises(AudioError, match="positive sample_rate in Hz, got 0"):
         read_audio(tmp_path / "a.wav", 0)
+    with pytest.raises(AudioError, match=r"a.wav' cannot be resampled: sample rate 300 Hz"):
+        read_audio(tmp_path / "a.wav", 300)
     with pytest.raises(AudioError, match="at least one sample"):
         list(audio.blocks(tmp_path / "a.wav", 0))
     with pytest.raises(AudioError, match=r"ending in .wav"):

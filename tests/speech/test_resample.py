@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.speech.resample import Resampler, resample
+from loquent.speech.audio import AudioError
+from loquent.speech.resample import Resampler, resample, resample_blocks
 
 RATES = [(48000, 16000), (44100, 16000), (8000, 16000), (11025, 16000), (22050, 24000), (16000, 44100), (96000, 16000)]
 rates = st.sampled_from([4000, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 192000])
@@ -97,6 +98,13 @@ def test_whole_recordings_in_blocks():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [8000, 12000, 44100])
+def test_block_by_block_is_the_whole(rate):
+    x = np.random.default_rng(0).standard_normal(30_000).astype(np.float32)
+    got = list(resample_blocks(np.split(x, [1, 500, 500, 20_000]), rate, 12000, "noise"))
+    np.testing.assert_allclose(np.concatenate(got), resample(x, rate, 12000), atol=1e-5)
+
+
 def test_equal_rates_change_nothing():
     x = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     assert resample(x, 22050, 22050) is x
@@ -109,3 +117,5 @@ def test_odd_ratios():
         Resampler(44101, 16000)
     with pytest.raises(ValueError, match="3999 Hz is outside"):
         Resampler(3999, 16000)
+    with pytest.raises(AudioError, match=r"'a.wav' cannot be resampled: sample rate 3999 Hz is outside"):
+        next(resample_blocks(iter([]), 3999, 16000, "'a.wav'"))
