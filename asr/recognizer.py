@@ -76,16 +76,17 @@ class Recognizer:
             quantize_int8(model)
         return cls(model.to(device), tokenizer)
 
-    def transcribe(self, source: Source, **options: Any) -> Transcript:
+    def transcribe(self, source: Source, *, progress: Progress | None = None, **options: Any) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
 
         Args:
+            progress: called after every window; what it raises ends the work.
             options: fields of `TranscribeOptions`.
 
         Raises:
             AudioError: the recording cannot be read.
         """
-        (result,) = self.transcribe_files([source], **options)
+        (result,) = self.transcribe_files([source], progress=progress, **options)
         if isinstance(result, AudioError):
             raise result
         return result

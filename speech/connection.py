@@ -35,14 +35,14 @@ class Limits:
                           client back.
     stall_timeout_s:      how long a full buffer may go without progress before the stream fails as "overloaded".
     handshake_timeout_s:  from the connection to "start".
-    idle_timeout_s:       without any message.
+    idle_timeout_s:       without any message, or any bytes of an upload.
     max_duration_s:       of audio in a stream; None: no end.
     max_markers:          that may wait in a stream.
     max_queue_bytes:      of events that wait for a slow reader.
     send_timeout_s:       that a client may take to read on before it is disconnected.
     max_upload_bytes:     of a file sent to be transcribed.
-    max_upload_s:         of audio in such a file.
-    max_uploads:          being received, waiting or transcribed at a time.
+    max_upload_s:         of audio in such a file, and of sending it.
+    max_uploads:          being received, waiting, transcribed or answered at a time.
     """
 
     max_text_bytes: int = 65_536
@@ -56,7 +56,7 @@ class Limits:
     max_queue_bytes: int = 1_048_576
     send_timeout_s: float = 20.0
     max_upload_bytes: int = 256 * 2**20
-    max_upload_s: float = 4 * 3600.0
+    max_upload_s: float = 2 * 3600.0
     max_uploads: int = 8
 
     def __post_init__(self) -> None:

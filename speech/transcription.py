@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
+import threading
+from array import array
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,70 +16,124 @@ from typing import Any, BinaryIO
 import numpy as np
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from loquent.speech import captions
-from loquent.speech.audio import AudioError, blocks
+from loquent.speech.audio import AudioError, AudioReader, to_mono_float32
 from loquent.speech.connection import Limits
 from loquent.speech.engine import EngineFull
 from loquent.speech.events import Event, Failure, Word
-from loquent.speech.resample import resample
+from loquent.speech.resample import resample_blocks
 from loquent.speech.session import Session
 from loquent.speech.stepper import Stepper
+
+log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 
 
 class Transcriptions:
-    """The endpoint. Whole results come from the offline recogniser, streams from a session of an engine."""
+    """The endpoint, as an ASGI application.
+
+    Whole results come from the offline recogniser, streams from a session of an engine. A file counts as one of
+    ``max_uploads`` until the last byte of its answer is sent; it waits on disk, and is decoded when its turn comes.
+    """
 
     def __init__(self, steppers: Mapping[str, Stepper], transcribe: Callable[..., Any] | None, limits: Limits) -> None:
         self.steppers, self.transcribe, self.limits = steppers, transcribe, limits
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-transcribe")
+        self._stopping = threading.Event()
         self._running = 0
 
-    async def endpoint(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive the file and answer."""
+        send = _impatient(send, self.limits.send_timeout_s)
         if self._running >= self.limits.max_uploads:
             busy = f"{self._running} files are being transcribed; try again later"
-            return _error(429, busy, "rate_limit_error")
+            return await _error(429, busy, "rate_limit_error")(scope, receive, send)
         self._running += 1
+        try:
+            response = await self._respond(Request(scope, _bounded(receive, self.limits)))
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            log.info("a client left before it had its transcription")
+        except _NotRead:
+            log.warning("a client did not read its transcription for %g s", self.limits.send_timeout_s)
+        finally:
+            self._running -= 1
+
+    def shut_down(self) -> None:
+        """Let the worker thread end, after the window under way."""
+        self._stopping.set()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _respond(self, request: Request) -> Response:
         try:
             return await self._answer(request)
         except _Refused as refusal:
             return _error(refusal.status, str(refusal))
         except HTTPException as error:  # a form that cannot be read
             return _error(error.status_code, error.detail)
-        finally:
-            self._running -= 1
-
-    def shut_down(self) -> None:
-        """Let the worker thread end, after its file under way."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
 
     async def _answer(self, request: Request) -> Response:
-        bounded = Request(request.scope, _bounded(request.receive, self.limits.max_upload_bytes))
-        async with bounded.form(max_files=1, max_fields=32, max_part_size=65_536) as form:
+        form = await self._received(request)
+        try:
             wish = self._wish(form)
-            if not wish.stream and self.transcribe is None:
+            if wish.stream:
+                samples = await self._in_worker(self._read, wish.file)
+            elif self.transcribe is None:
                 raise _Refused(404, "this server has no offline recogniser; ask for stream=true, or use /v1/stream")
-            samples = await self._in_worker(_read, wish.file, self.limits.max_upload_s)
-        if wish.stream:
-            return self._stream(wish, samples)
+            else:
+                result, duration_s = await self._in_worker(self._transcribed, wish)
+        finally:
+            await form.close()
+        return self._stream(wish, samples) if wish.stream else _rendered(result, wish, duration_s)
+
+    async def _received(self, request: Request) -> FormData:
+        limits = self.limits
+        try:
+            async with asyncio.timeout(limits.max_upload_s):  # enough for whoever sends while he speaks
+                return await request.form(max_files=1, max_fields=32, max_part_size=65_536)
+        except TimeoutError:
+            allowed = f"{limits.idle_timeout_s:g} s without any bytes, {limits.max_upload_s:g} s in all"
+            raise _Refused(408, f"the upload is too slow; it may take {allowed}") from None
+
+    async def _in_worker(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
+
+    def _transcribed(self, wish: _Wish) -> tuple[Any, float]:
+        """The result, and the length of the recording in seconds."""
+        assert self.transcribe is not None
+        samples = self._read(wish.file)
         options: dict[str, Any] = {"language": wish.language} if wish.language else {}
         if wish.words:
             options["word_timestamps"] = True
         try:
-            result = await self._in_worker(self.transcribe, samples, **options)
+            return self.transcribe(samples, progress=self._go_on, **options), len(samples) / SAMPLE_RATE
         except ValueError as error:
             raise _Refused(400, str(error)) from error
-        return _rendered(result, wish, len(samples) / SAMPLE_RATE)
 
-    async def _in_worker(self, function: Any, *args: Any, **options: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: function(*args, **options))
+    def _read(self, file: BinaryIO) -> np.ndarray:
+        """The samples at 16 kHz. At the file's own rate no more than a second is held."""
+        samples, longest_s = array("f"), self.limits.max_upload_s
+        try:
+            with AudioReader(file) as reader:
+                blocks = (to_mono_float32(block, reader.channels) for block in reader.blocks(1.0))
+                for part in resample_blocks(blocks, reader.sample_rate, SAMPLE_RATE, reader.name):
+                    self._go_on()
+                    samples.frombytes(part.tobytes())
+                    if len(samples) > longest_s * SAMPLE_RATE:
+                        raise _Refused(413, f"the file is longer than the {longest_s:g} s this server takes")
+        except AudioError as error:
+            raise _Refused(400, str(error)) from error
+        return np.frombuffer(samples, np.float32)
+
+    def _go_on(self, *progress: object) -> None:
+        if self._stopping.is_set():
+            raise _Refused(503, "the server is shutting down")
 
     def _wish(self, form: FormData) -> _Wish:
         file = form.get("file")
@@ -104,7 +161,7 @@ class Transcriptions:
             raise _Refused(503, str(full)) from full
         except (ValueError, TypeError) as error:
             raise _Refused(400, str(error)) from error
-        return _SessionResponse(stepper, session, samples)
+        return _SessionResponse(stepper, session, samples, self.limits.buffer_s)
 
 
 @dataclass(frozen=True)
@@ -123,31 +180,35 @@ class _Refused(Exception):
         self.status = status
 
 
-def _bounded(receive: Callable[[], Any], most: int) -> Callable[[], Any]:
-    left = most
+class _NotRead(Exception):
+    """The client does not read its answer."""
+
+
+def _bounded(receive: Receive, limits: Limits) -> Receive:
+    """Refuses a body that is too long; a TimeoutError if it stops coming."""
+    left = limits.max_upload_bytes
 
     async def bounded() -> Message:
         nonlocal left
-        message: Message = await receive()
+        async with asyncio.timeout(limits.idle_timeout_s):
+            message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise _Refused(413, f"the upload is longer than the {most} bytes this server takes")
+            raise _Refused(413, f"the upload is longer than the {limits.max_upload_bytes} bytes this server takes")
         return message
 
     return bounded
 
 
-def _read(file: BinaryIO, longest_s: float) -> np.ndarray:
-    parts, duration_s = [], 0.0
-    try:
-        for block in blocks(file, 10.0):
-            duration_s += block.duration_s
-            if duration_s > longest_s:
-                raise _Refused(413, f"the file is longer than the {longest_s:g} s this server takes")
-            parts.append(block.samples)
-    except AudioError as error:
-        raise _Refused(400, str(error)) from error
-    return resample(np.concatenate(parts), block.sample_rate, SAMPLE_RATE)
+def _impatient(send: Send, timeout_s: float) -> Send:
+    async def impatient(message: Message) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise _NotRead from None
+
+    return impatient
 
 
 def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
@@ -176,9 +237,10 @@ def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
 class _SessionResponse(StreamingResponse):
     """Server-sent events: words as they are committed, then the whole text. However it ends, the slot is freed."""
 
-    def __init__(self, stepper: Stepper, session: Session, samples: np.ndarray) -> None:
-        self.stepper, self.session = stepper, session
-        super().__init__(self._lines(samples), media_type="text/event-stream")
+    def __init__(self, stepper: Stepper, session: Session, samples: np.ndarray, buffer_s: float) -> None:
+        self.stepper, self.session, self.buffer_s = stepper, session, buffer_s
+        self._left = samples
+        super().__init__(self._lines(), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -186,14 +248,13 @@ class _SessionResponse(StreamingResponse):
         finally:
             self.stepper.detach(self.session)
 
-    async def _lines(self, samples: np.ndarray) -> AsyncIterator[str]:
+    async def _lines(self) -> AsyncIterator[str]:
+        # Never long: a client that does not read on is given no further steps.
         steps: asyncio.Queue[list[Event]] = asyncio.Queue()
         self.stepper.attach(self.session, steps.put_nowait)
-        self.session.feed(samples)
-        self.session.end()
-        self.stepper.wake()
         text = ""
         while not (self.session.done and steps.empty()):
+            self._feed()
             for event in await steps.get():
                 if isinstance(event, Failure):
                     yield _sent({"type": "error", "code": event.code, "message": event.message})
@@ -203,10 +264,24 @@ class _SessionResponse(StreamingResponse):
                     yield _sent({"type": "transcript.text.delta", "delta": event.text})
         yield _sent({"type": "transcript.text.done", "text": text.strip()})
 
+    def _feed(self) -> None:
+        """Fill the session's buffer, at least as far as its next step needs."""
+        session = self.session
+        while not (session.done or session.inbox.ended):
+            if session.inbox.pending_seconds >= self.buffer_s and (session.ready or session.busy):
+                break
+            if not len(self._left):
+                session.end()
+                break
+            session.feed(self._left[:SAMPLE_RATE])
+            self._left = self._left[SAMPLE_RATE:]
+        self.stepper.wake()
+
 
 def _sent(message: dict[str, Any]) -> str:
     return f"data: {json.dumps(message)}\n\n"
 
 
 def _error(status: int, message: str, kind: str = "invalid_request_error") -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+    headers = {"Connection": "close"} if status == 408 else None  # or what is still to come would be waited for
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)

@@ -75,7 +75,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)")
     group.add_argument(
-        "--compute-type", default="auto", metavar="TYPE", help="auto, float32 or int8 (default: auto, int8 on an x86 CPU)"
+        "--compute-type", default="auto", metavar="TYPE", help="auto, float32 or int8 (default: auto, int8 on x86)"
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import re
@@ -14,17 +13,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
-import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from loquent.speech.audio import write_audio
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.connection import Limits
 from loquent.speech.engine import Engine
 from loquent.speech.events import Partial, Word
@@ -417,73 +412,6 @@ def test_streams_that_have_been_finished_end_well_during_shutdown(band_energy, s
         (_, *events, done), code = rest(websocket)
     assert (done["type"], code) == ("done", 1000)
     assert unnamed(events) == alone(band_energy, noise(40_000))
-
-
-def transcribe(audio, language="en", word_timestamps=False):
-    """An offline recogniser of lengths: one word per second."""
-    if language not in ("en", "de"):
-        raise ValueError(f"unknown language {language!r}")
-    words = tuple(WordTiming(f" w{n}", float(n), n + 1.0) for n in range(len(audio) // 16_000))
-    text = "".join(word.text for word in words)
-    segments = [Segment(0.0, float(len(words)), text, words if word_timestamps else ())]
-    return SimpleNamespace(text=text, language=language, segments=segments)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    path = tmp_path_factory.mktemp("audio") / "two.wav"
-    write_audio(path, noise(96_000), 48_000)
-    return path.read_bytes()
-
-
-def post(server, content, **fields):
-    return httpx.post(http(server, "/v1/audio/transcriptions"), files={"file": ("a.wav", content)}, data=fields)
-
-
-def test_openai_transcription(start_server, recording):
-    server = start_server(transcribe=transcribe)
-    assert post(server, recording, model="whisper-1").json() == {"text": "w0 w1"}
-    assert post(server, recording, response_format="text").text == "w0 w1\n"
-    assert "00:00:00,000 --> 00:00:02,000" in post(server, recording, response_format="srt").text
-    assert post(server, recording, response_format="vtt").text.startswith("WEBVTT")
-    fields = {"response_format": "verbose_json", "language": "de", "timestamp_granularities[]": "word"}
-    full = post(server, recording, **fields).json()
-    assert (full["language"], full["duration"], full["segments"][0]["end"]) == ("de", 2.0, 2.0)
-    assert full["words"][1] == {"word": "w1", "start": 1.0, "end": 2.0}
-
-
-def test_openai_transcription_as_a_stream(band_energy, start_server, recording):
-    server = start_server()
-    answer = post(server, recording, stream="true")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
-    *deltas, done = events
-    assert "".join(event["delta"] for event in deltas).strip() == done["text"]
-    assert {event["type"] for event in deltas} == {"transcript.text.delta"}
-    assert len(deltas) == 21
-    wait_until(lambda: active(server) == 0)
-
-
-def test_what_is_wrong_with_an_upload_is_said(start_server, recording):
-    server = start_server(transcribe=transcribe, limits=Limits(max_upload_bytes=200_000, max_upload_s=3.0))
-    cases = [
-        (post(server, b"no audio at all"), 400, "file"),
-        (post(server, recording, response_format="pdf"), 400, "unknown response_format 'pdf'"),
-        (post(server, recording, language="xx"), 400, "unknown language 'xx'"),
-        (post(server, recording, model="huge"), 404, "this server has band"),
-        (post(server, recording + bytes(200_000)), 413, "200000 bytes"),
-        (httpx.post(http(server, "/v1/audio/transcriptions"), data={"x": "y"}), 400, "'file'"),
-        (httpx.post(http(server, "/v1/audio/transcriptions"), content=b"junk"), 400, "'file'"),
-    ]
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.zeros(8000 * 4, np.int16), 8000, format="FLAC")
-    cases.append((post(server, buffer.getvalue()), 413, "longer than the 3 s"))
-    for answer, status, words in cases:
-        assert answer.status_code == status, answer.text
-        assert words in answer.json()["error"]["message"]
-    offline = start_server()
-    assert post(offline, recording).status_code == 404
-    assert "no offline recogniser" in post(offline, recording).json()["error"]["message"]
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
