@@ -220,7 +220,7 @@ class TestTranscribe:
         assert captured.out == ""
         assert re.fullmatch(r"\[00:00\.\d{3} --> 00:0\d\.\d{3}\] " + re.escape(FIRST) + "\n", captured.err)
 
-    def test_ctrl_c_keeps_what_is_done(self, capsys, monkeypatch, corpus, tmp_path):
+    def test_ctrl_c_keeps_what_is_done(self, request, capsys, monkeypatch, corpus, tmp_path):
         from loquent.speech.commands.results import Results
 
         finished = Results.finished
@@ -230,6 +230,8 @@ class TestTranscribe:
             signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(Results, "finished", interrupt_after)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in background
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
         out = tmp_path / "out"
         names = [str(corpus / "talk.wav"), str(corpus)]
         assert main(["transcribe", *names, "--batch_size=1", "-o", str(out), *FAST]) == 130
