@@ -19,10 +19,12 @@ import resource
 import sys
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from text_normalizer import normalize_english, normalize_other
@@ -44,14 +46,13 @@ class Utterance:
 
 @dataclass
 class Tally:
-    """What one engine did on one set."""
+    """What one engine did on some recordings."""
 
     edits: int = 0
     words: int = 0
     audio_s: float = 0.0
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    texts: dict[str, str] = field(default_factory=dict)
 
     def __iadd__(self, other: Tally) -> Tally:
         self.edits, self.words = self.edits + other.edits, self.words + other.words
@@ -81,7 +82,9 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=8, help="windows that loquent decodes at once")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save", type=Path, help="write all texts to this JSON file")
+    parser.add_argument(
+        "--journal", type=Path, help="keep every turn in this JSONL file, and start from what an earlier run left there"
+    )
     options = parser.parse_args()
 
     data = Path(os.environ.get("LOQUENT_DATA", "../shared/data"))
@@ -95,28 +98,68 @@ def main() -> None:
         mine.recv()  # loaded and warm
         workers[name] = process, mine
 
-    results: dict[str, dict[str, Tally]] = {name: {} for name in workers}
-    for set_name, utterances in sets.items():
-        for at in range(0, len(utterances), options.turn):
-            part = utterances[at : at + options.turn]
-            for name, (_, pipe) in workers.items():
-                pipe.send(part)
-                texts, wall, cpu = pipe.recv()
-                tally = score(part, texts)
-                tally.wall_s, tally.cpu_s = wall, cpu
-                mine_so_far = results[name].setdefault(set_name, Tally())
-                mine_so_far += tally
-                mine_so_far.texts.update({one.path: text for one, text in zip(part, texts, strict=True)})
-    peaks = {}
+    journal = Journal(options)
+    turns = in_turns(sets, options.turn)
+    for turn in tqdm(turns, unit="turn", file=sys.stderr):
+        for name, (_, pipe) in workers.items():
+            if (name, turn[0].path) not in journal:
+                pipe.send(turn)
+                journal.add(name, turn, *pipe.recv())
     for name, (process, pipe) in workers.items():
         pipe.send(None)
-        peaks[name] = pipe.recv()
+        journal.add_peak(name, pipe.recv())
         process.join()
-    report(results, peaks, options)
-    if options.save:
-        options.save.write_text(
-            json.dumps({n: {s: t.texts for s, t in r.items()} for n, r in results.items()}, indent=1)
-        )
+    report(turns, journal, options)
+
+
+def in_turns(sets: dict[str, list[Utterance]], size: int) -> list[list[Utterance]]:
+    """Turns of recordings of one set each, in an order in which every beginning is a fair sample of all sets."""
+    turns = [
+        ((at + size / 2) / len(utterances), utterances[at : at + size])
+        for utterances in sets.values()
+        for at in range(0, len(utterances), size)
+    ]
+    return [turn for _, turn in sorted(turns, key=lambda pair: pair[0])]
+
+
+class Journal:
+    """Results by engine and turn, and their file. A run that was stopped goes on where it was, if its options agree."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.file: Path | None = options.journal
+        self.turns: dict[tuple[str, str], dict[str, Any]] = {}
+        self.peaks: dict[str, float] = {}
+        asked = {name: value for name, value in vars(options).items() if name not in ("journal", "limit", "engines")}
+        if self.file and self.file.exists():
+            header, *lines = (json.loads(line) for line in self.file.read_text().splitlines())
+            if header != asked:
+                raise SystemExit(f"{self.file} is of other options, {header}; name another file")
+            for line in lines:
+                self._take(line)
+        elif self.file:
+            self.file.write_text(json.dumps(asked) + "\n")
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self.turns
+
+    def add(self, engine: str, turn: list[Utterance], texts: list[str], wall_s: float, cpu_s: float) -> None:
+        self._keep({"engine": engine, "first": turn[0].path, "texts": texts, "wall_s": wall_s, "cpu_s": cpu_s})
+
+    def add_peak(self, engine: str, mebibytes: float) -> None:
+        self._keep({"engine": engine, "peak": mebibytes})
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self._take(line)
+        if self.file:
+            with self.file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _take(self, line: dict[str, Any]) -> None:
+        engine = line["engine"]
+        if "peak" in line:
+            self.peaks[engine] = max(line["peak"], self.peaks.get(engine, 0.0))
+        else:
+            self.turns[engine, line["first"]] = line
 
 
 def read_sets(
@@ -250,18 +293,23 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def report(results: dict[str, dict[str, Tally]], peaks: dict[str, float], options: argparse.Namespace) -> None:
-    names = list(results)
+def report(turns: list[list[Utterance]], journal: Journal, options: argparse.Namespace) -> None:
+    names, peaks = options.engines, journal.peaks
+    results: dict[str, dict[str, Tally]] = {name: {} for name in names}
+    totals = {name: Tally() for name in names}
+    for turn in turns:
+        for name in names:
+            found = journal.turns[name, turn[0].path]
+            tally = score(turn, found["texts"])
+            tally.wall_s, tally.cpu_s = found["wall_s"], found["cpu_s"]
+            of_set = results[name].setdefault(turn[0].set, Tally())
+            of_set += tally
+            totals[name] += tally
     print(f"{options.model}, beam {options.beam}, {options.threads} threads; word error rate in per cent")
     print(f"{'set':26}{'hours':>7}" + "".join(f"{name:>24}" for name in names))
-    for set_name in results[names[0]]:
+    for set_name in sorted(results[names[0]]):
         rows = [results[name][set_name] for name in names]
         print(f"{set_name:26}{rows[0].audio_s / 3600:7.3f}" + "".join(f"{row.wer:24.2f}" for row in rows))
-    totals = {}
-    for name in names:
-        totals[name] = Tally()
-        for row in results[name].values():
-            totals[name] += row
     print(f"{'all':26}{totals[names[0]].audio_s / 3600:7.3f}" + "".join(f"{totals[name].wer:24.2f}" for name in names))
     print(f"\n{'engine':26}{'wall s':>10}{'CPU s':>10}{'real-time factor':>18}{'peak MiB':>10}")
     for name in names:
