@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.kernels.cached_attention import attention_mask, cached_attention, remember, ring_contents
-from loquent.speech.positions import Rotary, sinusoids
+from loquent.kernels.cached_attention import attention_mask, cached_attention
+from loquent.speech.positions import Rotary
 from loquent.speech.state import State
 from loquent.speech.streaming import Chunk, StreamingModule, as_chunk, as_rows
 
@@ -122,69 +122,3 @@ class RingAttention(StreamingModule):
         return cached_attention(
             q, k, v, state.k, state.v, rows, position, length, block=self.block, left=self.left, sinks=self.sinks
         )
-
-
-class RelativeAttention(RingAttention):
-    """Self-attention with Transformer-XL's relative positions (arXiv 1901.02860, section 3.3), as in FastConformer.
-
-    The score of step i for step j is ((q_i + u) · k_j + (q_i + v) · W sinusoids(i - j)) / √D.
-
-    Args:
-        distance: projects sinusoids (N, C) to (N, heads · D): the W above, without bias.
-        dim: C, channels of the sinusoids.
-    """
-
-    def __init__(
-        self,
-        heads: int,
-        dim: int,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        out: nn.Module,
-        distance: nn.Module,
-        *,
-        block: int = 1,
-        left: int | None = None,
-        capacity: int | None = None,
-    ) -> None:
-        super().__init__(heads, query, key, value, out, block=block, left=left, capacity=capacity)
-        self.dim, self.distance = dim, distance
-        head_dim = next(key.parameters()).shape[0] // heads
-        self.content_bias = nn.Parameter(torch.zeros(heads, head_dim))  # u
-        self.distance_bias = nn.Parameter(torch.zeros(heads, head_dim))  # v
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within the whole input, (B, T, C), under the mask that `step` sees."""
-        position = torch.arange(x.shape[1], device=x.device)[None]
-        q, k, v = self._project(x, position)
-        y = self._weigh(q, k.transpose(1, 2), v.transpose(1, 2), position, position)
-        return self.out(y.flatten(2))
-
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, state: RingState, rows: Tensor, position: Tensor, length: Tensor
-    ) -> Tensor:
-        offset = torch.arange(q.shape[1], device=q.device)
-        valid = offset < length[:, None]
-        steps = position[:, None] + offset
-        key = torch.cat([ring_contents(position, self.capacity, 0), torch.where(valid, steps, -1)], dim=1)
-        q, k, v = (torch.where(valid[:, :, None, None], y, 0) for y in (q, k, v))
-        keys = torch.cat([state.k[rows], k.transpose(1, 2)], dim=2)
-        values = torch.cat([state.v[rows], v.transpose(1, 2)], dim=2)
-        y = self._weigh(q, keys, values, steps, key)
-        remember(state.k, k, rows, position, length)
-        remember(state.v, v, rows, position, length)
-        return torch.where(valid[:, :, None, None], y, 0)
-
-    def _weigh(self, q: Tensor, k: Tensor, v: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """q (B, T, H, D) at ``query`` (B, T) over k and v (B, H, N, D) at ``key`` (B, N) to (B, T, H, D)."""
-        future = self.block - 1
-        past = (k.shape[2] - 1 if self.left is None else self.left) + future
-        distance = torch.arange(-future, past + 1, device=q.device)
-        table = self.distance(sinusoids(distance, self.dim).to(q.dtype)).unflatten(-1, (self.heads, -1))
-        scores = torch.einsum("bthd,nhd->bhtn", q + self.distance_bias, table)
-        index = (query[:, :, None] - key[:, None, :] + future).clamp(0, past + future)[:, None]
-        bias = scores.gather(3, index.expand(q.shape[0], self.heads, -1, -1)) * q.shape[-1] ** -0.5
-        mask = attention_mask(query, key, self.block, self.left, 0)[:, None]
-        bias = bias.masked_fill(~mask, -torch.inf)
-        return F.scaled_dot_product_attention((q + self.content_bias).transpose(1, 2), k, v, bias).transpose(1, 2)

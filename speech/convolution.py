@@ -85,6 +85,66 @@ class Conv1d(StreamingModule):
         return F.conv1d(x, self.weight, self.bias, self.window.stride, 0, self.dilation, self.groups).transpose(1, 2)
 
 
+class Conv2d(StreamingModule):
+    """`torch.nn.Conv2d` with a square kernel over (B, T, F, C): streaming in time, padded in time and frequency.
+
+    Args:
+        left, right: zeros before and after the stream, and below and above the bins; kernel - 1 and 0 by default. Each
+            on the right in time is a step of look-ahead.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        left: int | None = None,
+        right: int = 0,
+        groups: int = 1,
+        bins: int,
+    ) -> None:
+        super().__init__()
+        self.window = Window(kernel, stride, kernel - 1 if left is None else left, right)
+        self.groups, self.bins = groups, bins
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        _initialise(self.weight, self.bias, in_channels // groups * kernel**2)
+
+    @property
+    def out_bins(self) -> int:
+        """Bins of the output."""
+        return (self.bins + self.window.left + self.window.right - self.window.kernel) // self.window.stride + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, F, in) to (B, T', F', out)."""
+        return self._convolve(F.pad(x, (0, 0, 0, 0, self.window.left, self.window.right)))
+
+    def initial_state(self, batch: int) -> WindowState:
+        """The last kernel - 1 inputs of each stream."""
+        channels = self.weight.shape[1] * self.groups
+        return WindowState.zeros(self.window, batch, self.bins, channels, like=self.weight)
+
+    def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
+        """Outputs whose inputs have all come."""
+        chunk = as_chunk(x, last)
+        windows = slide(self.window, chunk, state, as_rows(rows, chunk))
+        if windows.data.shape[1] == 0:
+            shape = windows.data.shape[0], 0, self.out_bins, self.weight.shape[0]
+            return windows.with_data(windows.data.new_zeros(shape))
+        return windows.with_data(self._convolve(windows.data))
+
+    def inputs_for(self, outputs: int) -> int:
+        """Up to the last input of the last window."""
+        return self.window.inputs_for(outputs)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        # (B, T, F, C) is torch's channels-last layout: nothing is copied.
+        x = F.pad(x, (0, 0, self.window.left, self.window.right)).permute(0, 3, 1, 2)
+        return F.conv2d(x, self.weight, self.bias, self.window.stride, 0, 1, self.groups).permute(0, 2, 3, 1)
+
+
 @dataclass
 class OverlapState(State):
     """What the inputs so far add to the outputs that are not final yet."""

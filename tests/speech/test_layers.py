@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from loquent.kernels.backend import use_backend
-from loquent.speech.attention import RelativeAttention, RingAttention
-from loquent.speech.convolution import Conv1d, ConvTranspose1d
+from loquent.speech.attention import RingAttention
+from loquent.speech.convolution import Conv1d, Conv2d, ConvTranspose1d
 from loquent.speech.positions import Rotary, sinusoids
+from loquent.speech.relative_attention import RelativeAttention, Sight
 from loquent.speech.streaming import Blocks, Chain, Chunk, StreamingModule
 
 CONVOLUTIONS = {
@@ -29,15 +30,38 @@ CONVOLUTIONS = {
 }
 
 
-def attention(kind: type[RingAttention] = RingAttention, dim: int = 16, heads: int = 2, **options) -> RingAttention:
+def attention(dim: int = 16, heads: int = 2, **options) -> RingAttention:
     """Attention with random projections; the key has no bias, as in Whisper."""
     parts = [nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim), nn.Linear(dim, dim)]
-    if kind is RelativeAttention:
-        module = RelativeAttention(heads, dim, *parts, nn.Linear(dim, dim, bias=False), **options)
-        nn.init.normal_(module.content_bias)
-        nn.init.normal_(module.distance_bias)
-        return module.eval()
     return RingAttention(heads, *parts, **options).eval()
+
+
+class Limited(StreamingModule):
+    """Relative attention in which a step sees itself and ``left`` steps before it."""
+
+    def __init__(self, left: int, dim: int = 16, heads: int = 2) -> None:
+        super().__init__()
+        self.left = left
+        self.attention = RelativeAttention(dim, heads, past=left, future=0, memory=left)
+        nn.init.normal_(self.attention.content_bias)
+        nn.init.normal_(self.attention.distance_bias)
+
+    def forward(self, x):
+        step = torch.arange(x.shape[1]).expand(x.shape[0], -1)
+        return self.attention(x, Sight(step, step - self.left, step + 1))
+
+    def initial_state(self, batch):
+        return self.attention.initial_state(batch)
+
+    def step(self, x, state, rows=None, last=False):
+        chunk = x if isinstance(x, Chunk) else Chunk.of(x, last)
+        rows = torch.arange(len(chunk.data)) if rows is None else rows
+        step = state.position[rows][:, None] + torch.arange(chunk.data.shape[1])
+        sight = Sight(step, (step - self.left).clamp(min=0), torch.where(chunk.mask, step + 1, 0))
+        return chunk.with_data(self.attention.step(chunk, state, rows, sight))
+
+    def inputs_for(self, outputs):
+        return outputs
 
 
 def blocks(size: int, module: StreamingModule) -> Chain:
@@ -55,9 +79,8 @@ ATTENTIONS = {
     "blocks, bounded": lambda: blocks(3, attention(block=3, capacity=64)),
     "blocks, limited": lambda: blocks(4, attention(block=4, left=6)),
     "blocks, sinks": lambda: blocks(3, attention(block=3, left=3, sinks=4)),
-    "relative": lambda: attention(RelativeAttention, left=5),
-    "relative, bounded": lambda: attention(RelativeAttention, capacity=64),
-    "relative, blocks": lambda: blocks(3, attention(RelativeAttention, block=3, left=6)),
+    "relative": lambda: Limited(left=5).eval(),
+    "relative, own step only": lambda: Limited(left=0).eval(),
 }
 
 
@@ -74,6 +97,17 @@ def test_convolutions_obey_the_laws(name, check_streaming):
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(4, 2, 1), (3, 3, 1), (16, 8, 1), (7, 2, 2), (5, 1, 4)])
 def test_transposed_convolutions_obey_the_laws(kernel, stride, groups, check_streaming):
     check_streaming(ConvTranspose1d(4, 4, kernel, stride, groups=groups).eval(), torch.randn(3, 20, 4), examples=5)
+
+
+@pytest.mark.parametrize(("groups", "left", "right"), [(1, 2, 1), (4, 2, 1), (2, 1, 1), (1, None, 0)])
+def test_convolutions_over_time_and_frequency_obey_the_laws(groups, left, right, check_streaming):
+    module = Conv2d(4, 8, 3, 2, left=left, right=right, groups=groups, bins=9).eval()
+    x = torch.randn(3, 24, 9, 4)
+    pad = module.window.left, right, module.window.left, right
+    whole = F.conv2d(F.pad(x.permute(0, 3, 1, 2), pad), module.weight, module.bias, 2, groups=groups)
+    torch.testing.assert_close(module(x), whole.permute(0, 2, 3, 1))
+    assert module(x).shape[2] == module.out_bins
+    check_streaming(module, x, examples=5)
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
@@ -149,7 +183,7 @@ def test_steps_beyond_a_rows_length_may_be_anything():
     chunk = Chunk(x.clone(), torch.tensor([5, 3]), torch.tensor([False, False]))
     chunk.data[1, 3:] = math.nan
     convolutions = Conv1d(16, 16, 3, groups=16), Conv1d(16, 16, 3)
-    for module in (attention(left=4), attention(RelativeAttention, left=4), *convolutions):
+    for module in (attention(left=4), Limited(left=4), *convolutions):
         state = module.eval().initial_state(2)
         with torch.no_grad():
             module.step(chunk, state)
@@ -160,7 +194,8 @@ def test_steps_beyond_a_rows_length_may_be_anything():
 
 def test_relative_attention_is_that_of_transformer_xl():
     heads, dim, steps = 2, 16, 7
-    module = attention(RelativeAttention, capacity=steps)
+    outer = Limited(left=steps).eval()
+    module = outer.attention
     x = torch.randn(1, steps, dim)
     q, k, v = (p(x).view(steps, heads, dim // heads) for p in (module.query, module.key, module.value))
     out = torch.zeros(steps, heads, dim // heads)
@@ -177,7 +212,7 @@ def test_relative_attention_is_that_of_transformer_xl():
                 score = content + (q[i, head] + module.distance_bias[head]) @ distance
                 scores.append(score / math.sqrt(dim // heads))
             out[i, head] = torch.stack(scores).softmax(0) @ v[: i + 1, head]
-    torch.testing.assert_close(module(x), module.out(out.view(1, steps, dim)))
+    torch.testing.assert_close(outer(x), module.out(out.view(1, steps, dim)))
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
