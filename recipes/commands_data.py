@@ -1,0 +1,182 @@
+"""The data of the commands model: orders to a coffee machine and digits, recorded and synthetic.
+
+`prepare` writes 16 kHz FLAC and one manifest into a folder, once; training and evaluation read only that.
+
+| kind | what | splits |
+|---|---|---|
+| coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
+| digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
+| strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
+| accents | strings of digits among the sentences of speechocean762, many speakers | train |
+| synthetic_coffee, synthetic_digits | hibari-tts, its one voice made many by resampling | train |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from loquent.recipes.augment import change_speed, concatenate
+from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
+from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
+from loquent.speech.audio import write_audio
+from loquent.speech.resample import resample
+
+VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
+
+
+@dataclass(frozen=True)
+class CommandsDataOptions:
+    """What goes into the data."""
+
+    data: str = "${LOQUENT_DATA}/speech"  # folder with picovoice_coffee.zip, fsdd.zip, speechocean762.zip
+    folder: str = ""  # where the prepared data goes; by default in the user's cache folder
+    strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
+    synthetic_coffee: int = 3000
+    synthetic_digits: int = 1500
+    seed: int = 1
+
+
+def prepare(options: CommandsDataOptions) -> list[Utterance]:
+    """All rows, with ``kind`` in ``extra``; makes them unless the folder holds those of the same options.
+
+    Raises:
+        ManifestError: the recordings are not where ``data`` says.
+        ModuleNotFoundError: hibari-tts is missing.
+    """
+    folder = Path(options.folder or _default_folder()).absolute()
+    made = folder / "options.json"
+    wanted = asdict(replace(options, folder="", data=""))
+    if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != wanted:
+        made.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = list(_made(options, folder))
+        write_manifest(folder / "manifest.jsonl", rows)
+        made.write_text(json.dumps(wanted), encoding="utf-8")
+    return read_manifest(folder)
+
+
+def _default_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("loquent") / "commands"
+
+
+def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
+    data, rng = Path(options.data), random.Random(options.seed)
+    yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
+    digits = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]
+    yield from _recorded(((row, row.samples()) for row in digits), folder / "digits")
+    counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
+    yield from _recorded(_strings(digits, counts, rng), folder / "strings")
+    accents = [
+        replace(_kind(row, "accents", "train"), text=spoken(row.text))
+        for row in read_manifest(data / "speechocean762.zip", split="train")
+        if set(spoken(row.text).split()) <= set(DIGITS)
+    ]
+    yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
+    orders = [random_order(rng) for _ in range(options.synthetic_coffee)]
+    yield from _recorded(_synthetic(orders, "synthetic_coffee", rng), folder / "synthetic_coffee")
+    numbers = [random_digits(rng) for _ in range(options.synthetic_digits)]
+    yield from _recorded(_synthetic(numbers, "synthetic_digits", rng), folder / "synthetic_digits")
+
+
+def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:
+    """Write the recordings of one kind, and say where they are."""
+    folder.mkdir(exist_ok=True)
+    for number, (row, samples) in enumerate(tqdm(rows, desc=folder.name, unit="file", leave=False)):
+        path = folder / f"{number:05d}.flac"
+        write_audio(path, samples, SAMPLE_RATE)
+        yield replace(row, path=str(path), archive=None, duration=round(len(samples) / SAMPLE_RATE, 4))
+
+
+def _kind(row: Utterance, kind: str, split: str) -> Utterance:
+    kept = {key: row.extra[key] for key in ("source", "licence") if key in row.extra}
+    return replace(row, split=split, extra={"kind": kind, "original": row.id, **kept})
+
+
+def _split(row: Utterance) -> str:
+    """The row's own split, with a share of the training rows set aside for the choice of the best model."""
+    if row.split != "train":
+        return "eval"
+    digest = hashlib.sha256(row.id.encode()).digest()
+    return "valid" if int.from_bytes(digest[:4], "big") < VALIDATION_SHARE * 2**32 else "train"
+
+
+def _coffee(rows: Iterable[Utterance], seed: int) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Orders. Evaluation keeps whole recordings, of rows whose transcript agrees with the labels; training cuts most of
+    the seconds of silence around the words."""
+    rng = np.random.default_rng(seed)
+    for row in rows:
+        if row.split == "eval" and row.extra["slot_match"] != 1:
+            continue
+        certain = row.extra["slot_match"] == 1 and agrees(row.text)
+        text = spoken(row.text) if certain else meant(row.text, row.extra["label"]["slots"])
+        samples, split = row.samples(), _split(row)
+        if split == "train":
+            samples = trim(samples, *rng.uniform(0.1, 0.6, 2))
+        yield replace(_kind(row, "coffee", split), text=text), samples
+
+
+def trim(samples: np.ndarray, before_s: float, after_s: float) -> np.ndarray:
+    """Cut silence, but keep so much of it before and after the sound.
+
+    Sound is what is within 35 dB of the loudest 20 ms and 8 dB above the quietest tenth of the recording.
+    """
+    frames = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float64)
+    if len(frames) == 0:
+        return samples
+    levels = 10 * np.log10((frames**2).mean(axis=1) + 1e-10)
+    loud = np.flatnonzero(levels > max(levels.max() - 35, min(np.quantile(levels, 0.1) + 8, levels.max() - 10)))
+    first = int(loud[0]) * 320 - round(before_s * SAMPLE_RATE)
+    last = (int(loud[-1]) + 1) * 320 + round(after_s * SAMPLE_RATE)
+    return samples[max(first, 0) : last]
+
+
+def _strings(
+    digits: list[Utterance], counts: dict[str, int], rng: random.Random
+) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Two to six digits of one speaker in a row, out of the recordings of the split."""
+    clips: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
+    for row in digits:
+        clips[str(row.split)][str(row.speaker)].append(row)
+    samples = {row.id: trim(row.samples(), 0.03, 0.05) for row in digits}
+    for split, count in counts.items():
+        for number in range(count):
+            speaker = rng.choice(sorted(clips[split]))
+            chosen = [rng.choice(clips[split][speaker]) for _ in range(rng.randint(2, 6))]
+            gaps = [rng.uniform(0.0, 0.3) for _ in chosen[1:]]
+            row = Utterance(
+                path="",
+                text=" ".join(one.text for one in chosen),
+                duration=0,
+                id=f"strings/{split}/{number}",
+                speaker=speaker,
+                split=split,
+                extra={"kind": "strings"},
+            )
+            yield row, concatenate([samples[one.id] for one in chosen], gaps)
+
+
+def _synthetic(texts: list[str], kind: str, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Speak sentences. The voice is a woman's: played slower it becomes a man's, faster a child's, and the synthesiser
+    makes up for the tempo."""
+    from hibari import SAMPLE_RATE as SPOKEN_RATE
+    from hibari import Hibari
+
+    voice = Hibari()
+    for text in texts:
+        shift, tempo = rng.uniform(0.72, 1.18), rng.uniform(0.85, 1.3)
+        separator = rng.choice((" ", ", ")) if kind == "synthetic_digits" else " "
+        wave = voice(text.replace(" ", separator), speed=tempo / shift, seed=rng.randrange(2**31))
+        samples = trim(change_speed(resample(wave, SPOKEN_RATE, SAMPLE_RATE), shift), 0.1, 0.15)
+        extra = {"kind": kind, "source": "hibari-tts", "licence": "Apache-2.0"}
+        yield Utterance("", text, 0, id="", speaker="hibari", split="train", extra=extra), samples
