@@ -51,8 +51,11 @@ class RelativeAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(heads, dim // heads))  # v
         self._table: tuple[object, Tensor] | None = None
 
-    def forward(self, x: Tensor, sight: Sight) -> Tensor:
-        """Attend within the whole input (B, T, C); queries that see nothing, as padding does, give arbitrary values."""
+    def forward(self, x: Tensor, sight: Sight, log_weight: Tensor | None = None) -> Tensor:
+        """Attend within the whole input (B, T, C); queries that see nothing, as padding does, give arbitrary values.
+
+        ``log_weight`` (B, T, T), added to the scores, weakens what a query sees: training of `sight` by gradients.
+        """
         steps = x.shape[1]
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
         # Row i of the shifted matrix has the distances i, i - 1, …, i - T + 1.
@@ -63,6 +66,8 @@ class RelativeAttention(nn.Module):
         key = torch.arange(steps, device=x.device)
         seen = (key >= sight.first[:, :, None]) & (key < sight.end[:, :, None])
         seen = seen | torch.eye(steps, dtype=torch.bool, device=x.device)  # padding must not become NaN
+        if log_weight is not None:
+            scores = scores + log_weight[:, None]
         scores = scores.masked_fill(~seen[:, None], -torch.inf)
         q, k, v = (q + self.content_bias).transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, scores, dropout_p=self.dropout if self.training else 0.0)

@@ -1,0 +1,166 @@
+"""Look-ahead decided per frame: exact streaming, honest latency, and training that learns where it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
+from loquent.asr.conformer import ConformerConfig, ConformerEncoder
+
+CONFIG = ConformerConfig(
+    n_mels=8, dim=16, layers=3, heads=2, conv_kernel=3, subsampling_channels=4, left_context=5, lookaheads=(2, 0)
+)
+MOST = 3
+
+
+def make(seed: int = 0, spread: float = 4.0) -> AdaptiveConformerEncoder:
+    """Encoder with random weights whose schedulers decide differently from frame to frame."""
+    torch.manual_seed(seed)
+    encoder = AdaptiveConformerEncoder(CONFIG, MOST).eval()
+    for layer in encoder.layers:
+        torch.nn.init.normal_(layer.scheduler[-1].weight, std=spread)
+        torch.nn.init.constant_(layer.scheduler[-1].bias, 0.5)
+    return encoder
+
+
+def mel(batch: int, steps: int, seed: int = 1) -> Tensor:
+    return torch.randn(batch, steps, CONFIG.n_mels, generator=torch.Generator().manual_seed(seed))
+
+
+def test_decisions_differ_between_frames() -> None:
+    """Else the other tests would prove little."""
+    encoding = make().encode(mel(3, 300))
+    assert 0.3 < float(encoding.mean_ahead) < MOST - 0.3
+    assert len(encoding.wait.unique()) > MOST
+
+
+def test_laws(check_streaming: Callable[..., None]) -> None:
+    check_streaming(make(), mel(3, 260), punctual=False, tight=False)
+
+
+@pytest.mark.parametrize("bias", [-50.0, 50.0])
+def test_laws_when_all_look_alike(bias: float, check_streaming: Callable[..., None]) -> None:
+    """Nobody looks ahead, or everybody as far as possible: then `inputs_for` is exact."""
+    encoder = make(spread=0)
+    for layer in encoder.layers:
+        torch.nn.init.constant_(layer.scheduler[-1].bias, bias)
+    check_streaming(encoder, mel(2, 240), punctual=bias > 0, tight=bias > 0, examples=5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 100), steps=st.integers(1, 200))
+def test_the_reported_wait_is_when_frames_come(seed: int, steps: int) -> None:
+    """Fed one encoder frame's worth at a time, frame i comes after exactly wait[i] further frames."""
+    encoder, x = make(seed), mel(1, steps, seed)
+    with torch.no_grad():
+        encoding = encoder.encode(x)
+        state, come, waits = encoder.initial_state(1), 0, []
+        for frame in range(steps):
+            chunk = x[:, frame : frame + 1]
+            out = encoder.step(chunk, state, last=frame == steps - 1)
+            come = int(encoder.output_length(torch.tensor([steps]))) if frame == steps - 1 else frame // 8 + 1
+            waits += [come - 1 - index for index in range(len(waits), len(waits) + int(out.length))]
+    assert waits == encoding.wait[0].tolist()
+
+
+def test_a_frame_depends_on_nothing_after_its_wait() -> None:
+    encoder, x = make(), mel(1, 200)
+    with torch.no_grad():
+        encoding = encoder.encode(x)
+        for frame in range(0, 20, 3):
+            seen = 8 * (frame + int(encoding.wait[0, frame]))  # the last mel frame that has come
+            changed = x.clone()
+            changed[:, seen + 1 :] += 3
+            other = encoder(changed)
+            torch.testing.assert_close(other[:, : frame + 1], encoding.encoded[:, : frame + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_queue_is_bounded_and_rows_are_independent_of_padding() -> None:
+    encoder, x = make(), mel(2, 160)
+    length = torch.tensor([160, 91])
+    with torch.no_grad():
+        encoding = encoder.encode(x, length)
+        alone = encoder.encode(x[1:, :91])
+    frames = int(encoding.length[1])
+    torch.testing.assert_close(encoding.encoded[1, :frames], alone.encoded[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(encoding.wait[1, :frames], alone.wait[0])
+    state = encoder.initial_state(1)
+    assert all(layer.waiting.shape[1] == MOST for layer in state.layers)
+
+
+def test_soft_decisions_harden_to_those_of_inference() -> None:
+    torch.manual_seed(0)
+    encoder = AdaptiveConformerEncoder(ConformerConfig(**{**vars(CONFIG), "dropout": 0.0}), MOST)
+    for layer in encoder.layers:
+        torch.nn.init.normal_(layer.scheduler[-1].weight, std=4)
+        torch.nn.init.constant_(layer.scheduler[-1].bias, 0.5)
+    x, length = mel(2, 120), torch.tensor([120, 90])
+    hard = encoder.eval().encode(x, length)
+    encoder.train()
+    gaps = []
+    for encoder.temperature in (1.0, 0.1, 1e-5):
+        soft = encoder.encode(x, length)
+        gaps.append(float((soft.encoded - hard.encoded)[0].detach().abs().mean()))
+    assert gaps[0] > gaps[1] > gaps[2]
+    torch.testing.assert_close(soft.encoded[0], hard.encoded[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(soft.mean_wait, hard.mean_wait, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(soft.mean_ahead, hard.mean_ahead, rtol=1e-3, atol=1e-3)
+
+
+def test_it_starts_from_a_fixed_encoder() -> None:
+    torch.manual_seed(0)
+    fixed = ConformerEncoder(CONFIG).eval()
+    adaptive = AdaptiveConformerEncoder.from_fixed(fixed, MOST).eval()
+    for name, weight in fixed.state_dict().items():
+        assert torch.equal(adaptive.state_dict()[name], weight), name
+    x = mel(1, 100)
+    for layer in adaptive.layers:
+        torch.nn.init.constant_(layer.scheduler[-1].bias, -50.0)
+    torch.testing.assert_close(adaptive(x), fixed(x, lookahead=0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="nothing to decide"):
+        AdaptiveConformerEncoder(CONFIG, 0)
+
+
+def test_training_learns_to_look_ahead_only_where_it_pays() -> None:
+    """Frames marked in the input are to give the mark of the next frame; the others nothing that lies ahead."""
+    torch.manual_seed(0)
+    config = ConformerConfig(
+        n_mels=8, dim=32, layers=1, heads=2, conv_kernel=1, subsampling_channels=8, left_context=4, lookaheads=(1,), dropout=0.0
+    )
+    encoder = AdaptiveConformerEncoder(config, 2)
+    readout = torch.nn.Linear(32, 1)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *readout.parameters()], lr=3e-3, weight_decay=0)
+    generator = torch.Generator().manual_seed(0)
+
+    def batch() -> tuple[Tensor, Tensor, Tensor]:
+        asks = torch.rand(8, 32, generator=generator) < 0.4
+        value = torch.randint(0, 2, (8, 32), generator=generator).float() * 2 - 1
+        x = torch.zeros(8, 32, 8, 8)
+        x[..., :4], x[..., 4:] = asks[..., None, None].float() * 3, value[..., None, None]
+        x = F.pad(x.flatten(1, 2), (0, 0, 7, 0))[:, : 32 * 8]  # encoder frame j reads up to mel frame 8 j
+        return x, asks[:, :31], torch.where(asks[:, :31], value[:, 1:], 0)
+
+    for step in range(220):
+        encoder.temperature = 1.0 * 0.1 ** (step / 220)
+        x, _, target = batch()
+        encoding = encoder.encode(x)
+        loss = F.mse_loss(readout(encoding.encoded)[:, :31, 0], target) + 0.03 * encoding.mean_ahead + 0.03 * encoding.mean_wait
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    encoder.eval()
+    with torch.no_grad():
+        x, asks, target = batch()
+        encoding = encoder.encode(x)
+        ahead = encoding.ahead[:, :31]
+        error = F.mse_loss(readout(encoding.encoded)[:, :31, 0], target)
+    assert error < 0.1, error
+    assert ahead[asks].mean() > 0.9, ahead[asks].mean()
+    assert ahead[~asks].mean() < 0.2, ahead[~asks].mean()
