@@ -1,7 +1,8 @@
-"""Speech recognition: Whisper on the streaming runtime."""
+"""Speech recognition: Whisper and the Conformer on the streaming runtime."""
 
 from loquent.asr.recognizer import Recognizer
 from loquent.asr.streaming import StreamingOptions
-from loquent.asr.transcribe import TranscribeOptions, Transcript
+from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Transcript
 
 __all__ = ["Recognizer", "StreamingOptions", "TranscribeOptions", "Transcript"]

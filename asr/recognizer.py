@@ -2,89 +2,84 @@
 
 from __future__ import annotations
 
+import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from loquent.asr.decoding import WindowDecoder
-from loquent.asr.quantization import quantize_int8
-from loquent.asr.recording import Recording, Source
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
-from loquent.asr.transcribe import Progress, TranscribeOptions, Transcript, transcribe
-from loquent.asr.whisper import Whisper
-from loquent.asr.whisper_checkpoint import load_whisper
-from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
+from loquent.asr.recording import Source
+from loquent.asr.transcript import Progress, Transcript
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
 from loquent.speech.engine import Engine
 from loquent.speech.hub import resolve
-from loquent.speech.session import Session
+from loquent.speech.session import Session, StreamingTask
 
 ComputeType = Literal["auto", "float32", "int8"]
 
 
-class Recognizer:
+class Recognizer(ABC):
     """Transcribes recordings and live audio with one model.
 
     Attributes:
-        model, tokenizer: what it was built from.
-        batch: windows of up to 30 s that go through the model at once.
+        batch: recordings, or windows of up to 30 s of them, that go through the model at once.
     """
 
-    def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, *, batch: int = 8) -> None:
-        self.model, self.tokenizer, self.batch = model, tokenizer, batch
-        self._decoder = WindowDecoder(model, tokenizer)
+    stream_options: tuple[str, ...]  # what `session` passes to the task's ``start``
 
-    @classmethod
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    @staticmethod
     def from_pretrained(
-        cls,
         name_or_path: str | os.PathLike[str] = "tiny.en",
         *,
         device: str | torch.device = "auto",
         compute_type: ComputeType = "auto",
         threads: int | None = None,
     ) -> Recognizer:
-        """Load a model by name, from a folder or a file; see `speech.hub.resolve`.
+        """Load a model by name, from a folder or a file; see `speech.hub.resolve`. What it is decides the class.
 
         Args:
             device: "auto" takes a GPU if there is one.
-            compute_type: "float32", or "int8" weights, which a CPU with torch's "fbgemm" engine (x86) computes faster;
-                "auto" is int8 there and float32 elsewhere.
+            compute_type: "float32", or for Whisper "int8" weights, which a CPU with torch's "fbgemm" engine (x86)
+                computes faster; "auto" is int8 there and float32 elsewhere.
             threads: CPU threads of the whole process; None leaves torch's setting.
 
         Raises:
             CheckpointError: there is no such model.
-            ValueError: the checkpoint is damaged, or int8 is asked for on a GPU.
+            ValueError: the checkpoint is damaged or cannot be streamed, or int8 is asked for where it cannot be had.
         """
-        checkpoint = resolve(name_or_path)
-        loaded = load_whisper(checkpoint.path)
-        model = Whisper.from_weights(loaded.config, loaded.weights)
-        tokenizer = WhisperTokenizer.load(checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent)
+        path = resolve(name_or_path).path
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(device)
         if threads is not None:
             torch.set_num_threads(threads)
-        on_cpu = torch.device(device).type == "cpu"
-        if compute_type == "int8" and not on_cpu:
+        if compute_type == "int8" and device.type != "cpu":
             raise ValueError(f"compute_type 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
-        if compute_type == "auto":  # without the engine int8 is emulated, exactly but slowly
-            fast = on_cpu and "fbgemm" in torch.backends.quantized.supported_engines
-            compute_type = "int8" if fast else "float32"
-        if compute_type == "int8":
-            quantize_int8(model)
-        return cls(model.to(device), tokenizer)
+        if _is_conformer(path):
+            from loquent.asr.conformer_recognizer import ConformerRecognizer
+
+            return ConformerRecognizer.load(path, device, compute_type)
+        from loquent.asr.whisper_recognizer import WhisperRecognizer
+
+        return WhisperRecognizer.load(path, device, compute_type)
 
     def transcribe(self, source: Source, *, progress: Progress | None = None, **options: Any) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
 
         Args:
-            progress: called after every window; what it raises ends the work.
-            options: fields of `TranscribeOptions`.
+            progress: called now and then; what it raises ends the work.
+            options: those of `segments`.
 
         Raises:
             AudioError: the recording cannot be read.
+            ValueError: the model has no such option, or cannot do what is asked.
         """
         (result,) = self.transcribe_files([source], progress=progress, **options)
         if isinstance(result, AudioError):
@@ -102,22 +97,20 @@ class Recognizer:
         }
         return [results[number] for number in sorted(results)]
 
+    @abstractmethod
     def segments(
         self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
-        """Transcribe recordings, yielding each segment as it becomes final; see `transcribe`."""
-        return transcribe(self._decoder, sources, TranscribeOptions(**options), batch=self.batch, progress=progress)
+        """Transcribe recordings, yielding each segment as it becomes final and each transcript at its end.
 
-    def session(
-        self,
-        *,
-        sample_rate: int = 16_000,
-        channels: int = 1,
-        language: str | None = None,
-        task: Task = "transcribe",
-        prompt: str = "",
-        **options: Any,
-    ) -> Session:
+        Options are the fields of the model's own class: `TranscribeOptions` or `ConformerTranscribeOptions`.
+        """
+
+    @abstractmethod
+    def streaming_task(self, **options: Any) -> StreamingTask:
+        """What an `Engine` runs; options are the fields of `StreamingOptions` or `ConformerOptions`."""
+
+    def session(self, *, sample_rate: int = 16_000, channels: int = 1, **options: Any) -> Session:
         """Open a stream of live audio: ``push`` packets of any size, then ``finish``.
 
         Each such session has a model state of its own. To run many streams in one batch, open them on one
@@ -126,26 +119,22 @@ class Recognizer:
         Args:
             sample_rate: of the packets, in Hz.
             channels: of the packets.
-            language: code or English name; detected by default.
-            task: "transcribe", or "translate" into English.
-            prompt: text that precedes the speech: names and spellings to expect.
-            options: fields of `StreamingOptions`, such as ``policy`` and ``chunk_ms``.
+            options: of the stream (``language``, …; the arguments of the task's ``start``) and of the task.
 
         Raises:
             ValueError: an option is wrong, or the model does not know the language.
         """
-        engine = Engine(self.streaming_task(**options))
-        return engine.open(sample_rate=sample_rate, channels=channels, language=language, task=task, prompt=prompt)
+        names = self.stream_options
+        engine = Engine(self.streaming_task(**{name: value for name, value in options.items() if name not in names}))
+        chosen = {name: value for name, value in options.items() if name in names}
+        return engine.open(sample_rate=sample_rate, channels=channels, **chosen)
 
-    def streaming_task(self, **options: Any) -> WhisperStreamingTask:
-        """What an `Engine` runs; options are the fields of `StreamingOptions`."""
-        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options))
 
-    def detect_language(self, source: Source) -> dict[str, float]:
-        """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
-        recording = Recording(source, self.model.config.n_mels)
-        mel = recording.window(0, recording.size_until(self._decoder.window)).mel
-        recording.close()
-        with torch.inference_mode():
-            memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
-            return self._decoder.detect_language(memory, [0])[0]
+def _is_conformer(path: Path) -> bool:
+    if path.suffix == ".nemo" or (path.is_dir() and next(path.glob("*.nemo"), None)):
+        return True
+    try:
+        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("model_type") == "loquent-conformer"

@@ -105,8 +105,7 @@ class Recording:
         self._extract = WhisperLogMel(n_mels)
         self._state = self._extract.initial_state(1)
         self._filter = None if vad is None else SpeechFilter(vad)
-        self.duration_s: float | None = None
-        self._blocks = self._open(source)
+        self.duration_s, self._blocks = open_blocks(source)
         self._held = Frames(0, torch.zeros(0, n_mels), torch.zeros(0, dtype=torch.long), torch.zeros(0))  # as extracted
         self._peak = -10.0
         self._received = 0
@@ -172,19 +171,22 @@ class Recording:
             self.frames = self._held.frames
             self.duration_s = self._received / SAMPLE_RATE
 
-    def _open(self, source: Source) -> Generator[Tensor, None, None]:
-        """Blocks of 16 kHz samples, (1, N)."""
-        if isinstance(source, np.ndarray):
-            source = Audio(to_mono_float32(source), SAMPLE_RATE)
-        if isinstance(source, Audio):
-            self.duration_s = source.duration_s
-            step = round(BLOCK_S * source.sample_rate)
-            parts = (source.samples[at : at + step] for at in range(0, len(source.samples), step))
-            return _resampled(parts, source.sample_rate, "the recording", lambda: None)
-        reader = AudioReader(source)
-        self.duration_s = reader.duration_s
-        parts = (to_mono_float32(block, reader.channels) for block in reader.blocks(BLOCK_S))
-        return _resampled(parts, reader.sample_rate, reader.name, reader.close)
+
+def open_blocks(source: Source) -> tuple[float | None, Generator[Tensor, None, None]]:
+    """The length of a recording in seconds, None if its header does not tell, and blocks (1, N) of it at 16 kHz.
+
+    Raises:
+        AudioError: it cannot be read; now, or at a later block.
+    """
+    if isinstance(source, np.ndarray):
+        source = Audio(to_mono_float32(source), SAMPLE_RATE)
+    if isinstance(source, Audio):
+        step = round(BLOCK_S * source.sample_rate)
+        parts = (source.samples[at : at + step] for at in range(0, len(source.samples), step))
+        return source.duration_s, _resampled(parts, source.sample_rate, "the recording", lambda: None)
+    reader = AudioReader(source)
+    parts = (to_mono_float32(block, reader.channels) for block in reader.blocks(BLOCK_S))
+    return reader.duration_s, _resampled(parts, reader.sample_rate, reader.name, reader.close)
 
 
 def _resampled(

@@ -8,7 +8,7 @@ faster-whisper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,15 +17,12 @@ from loquent.asr.alignment import align
 from loquent.asr.decoding import DecodingResult, WindowDecoder
 from loquent.asr.recording import Source
 from loquent.asr.transcribe_options import TranscribeOptions
-from loquent.asr.transcription import Passage, Transcript, Transcription
+from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.transcription import Passage, Transcription
 from loquent.asr.whisper import AudioMemory
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
 from loquent.speech.vad import SileroVad
-
-__all__ = ["Progress", "TranscribeOptions", "Transcript", "transcribe"]
-
-Progress = Callable[[int, float, float | None], None]  # recording, seconds done, seconds in all if known
 
 
 def transcribe(

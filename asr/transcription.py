@@ -13,6 +13,7 @@ from loquent.asr.alignment import AlignedWord, words_of_segments
 from loquent.asr.decoding import DecodingOptions, DecodingResult, WindowDecoder
 from loquent.asr.recording import FRAME_RATE, NOTHING, Frames, Recording, Source
 from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Transcript
 from loquent.asr.whisper_languages import language_code
 from loquent.asr.whisper_tokenizer import TIMESTAMP_STEP_S
 from loquent.speech.audio import AudioError
@@ -20,17 +21,6 @@ from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.vad import SileroVad
 
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_STEP_S * FRAME_RATE)
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The text of a recording."""
-
-    text: str
-    segments: tuple[Segment, ...]
-    language: str  # code
-    language_probability: float  # 1.0 if it was given
-    duration_s: float
 
 
 class Transcription:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from loquent.asr.alignment import AlignedWord, merge_punctuation, words_of_segments
-from loquent.asr.recognizer import Recognizer
-from loquent.asr.transcribe import TranscribeOptions, Transcript
+from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Transcript
 from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_recognizer import WhisperRecognizer
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 
 BEFORE, AFTER = TranscribeOptions().prepend_punctuations, TranscribeOptions().append_punctuations
@@ -20,7 +21,7 @@ def words(*spans: tuple[str, float, float]) -> list[AlignedWord]:
 
 @pytest.fixture(scope="module")
 def transcript(tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray) -> Transcript:
-    return Recognizer(tiny_en, tokenizer).transcribe(sample, word_timestamps=True, beam_size=1)
+    return WhisperRecognizer(tiny_en, tokenizer).transcribe(sample, word_timestamps=True, beam_size=1)
 
 
 def test_the_samples_words_are_timed(transcript: Transcript) -> None:

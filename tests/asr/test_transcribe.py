@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from loquent.asr.decoding import WindowDecoder
-from loquent.asr.recognizer import Recognizer
 from loquent.asr.recording import Recording
-from loquent.asr.transcribe import TranscribeOptions, Transcript, transcribe
+from loquent.asr.transcribe import transcribe
+from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Transcript
 from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_recognizer import WhisperRecognizer
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.audio import Audio, AudioError, write_audio
 from loquent.speech.captions import Segment
@@ -20,8 +22,8 @@ from loquent.speech.features import WhisperLogMel, normalize_window
 
 
 @pytest.fixture(scope="module")
-def real(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> Recognizer:
-    return Recognizer(tiny_en, tokenizer)
+def real(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> WhisperRecognizer:
+    return WhisperRecognizer(tiny_en, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_a_recording_gives_the_same_in_every_batch(
     assert any(one.segments for one in together)
 
 
-def test_windows_of_a_long_recording_join_without_a_seam(real: Recognizer, sample: np.ndarray) -> None:
+def test_windows_of_a_long_recording_join_without_a_seam(real: WhisperRecognizer, sample: np.ndarray) -> None:
     """Three times the sample is 45 s: two windows, the second beginning where the timestamps of the first say."""
     sentence = "without losing the last word"
     found = real.transcribe(np.concatenate([sample] * 3), beam_size=1, temperatures=(0.0,))
@@ -79,12 +81,12 @@ def test_windows_of_a_long_recording_join_without_a_seam(real: Recognizer, sampl
     assert found.segments[-1].end == pytest.approx(found.duration_s, abs=1.5)
 
 
-def test_silence_is_silent(real: Recognizer) -> None:
+def test_silence_is_silent(real: WhisperRecognizer) -> None:
     found = real.transcribe(np.zeros(5 * 16_000, np.float32))
     assert found.text in ("", "you", "You")  # what the model is known to hear in digital silence
 
 
-def test_a_clip_is_transcribed_alone(real: Recognizer, sample: np.ndarray) -> None:
+def test_a_clip_is_transcribed_alone(real: WhisperRecognizer, sample: np.ndarray) -> None:
     found = real.transcribe(sample, clip_timestamps=(4.6, 8.6), beam_size=1)
     assert "Lovelace dreamed" in found.text
     assert "Streaming" not in found.text
@@ -92,7 +94,9 @@ def test_a_clip_is_transcribed_alone(real: Recognizer, sample: np.ndarray) -> No
     assert all(4.6 <= segment.start <= segment.end <= 8.6 for segment in found.segments)
 
 
-def test_files_of_any_rate_and_a_bad_one_among_them(real: Recognizer, sample: np.ndarray, tmp_path: Path) -> None:
+def test_files_of_any_rate_and_a_bad_one_among_them(
+    real: WhisperRecognizer, sample: np.ndarray, tmp_path: Path
+) -> None:
     write_audio(tmp_path / "a.wav", sample[: 5 * 16_000], 16_000)
     (tmp_path / "b.wav").write_bytes(b"not audio at all")
     write_audio(tmp_path / "odd.wav", sample[:3999], 3999)

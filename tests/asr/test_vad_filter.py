@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.decoding import WindowDecoder
-from loquent.asr.recognizer import Recognizer
 from loquent.asr.recording import Frames, Recording
 from loquent.asr.speech_filter import OPTIONS, SpeechFilter
-from loquent.asr.transcribe import TranscribeOptions, Transcript, transcribe
+from loquent.asr.transcribe import transcribe
+from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Transcript
 from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_recognizer import WhisperRecognizer
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
@@ -28,12 +30,12 @@ QUICK = {"beam_size": 1, "temperatures": (0.0,)}
 
 
 @pytest.fixture(scope="module")
-def real(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> Recognizer:
-    return Recognizer(tiny_en, tokenizer)
+def real(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> WhisperRecognizer:
+    return WhisperRecognizer(tiny_en, tokenizer)
 
 
 @pytest.fixture(scope="module")
-def plain(real: Recognizer, sample: np.ndarray) -> Transcript:
+def plain(real: WhisperRecognizer, sample: np.ndarray) -> Transcript:
     return real.transcribe(sample, word_timestamps=True, **QUICK)
 
 
@@ -66,7 +68,7 @@ def later(second: float) -> float:
 
 @pytest.mark.parametrize("prompted", [True, False])
 def test_same_words_at_their_own_times(
-    real: Recognizer, plain: Transcript, interrupted: np.ndarray, prompted: bool
+    real: WhisperRecognizer, plain: Transcript, interrupted: np.ndarray, prompted: bool
 ) -> None:
     found = real.transcribe(
         interrupted, vad_filter=True, condition_on_previous_text=prompted, word_timestamps=True, **QUICK
@@ -82,14 +84,16 @@ def test_same_words_at_their_own_times(
         assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
 
 
-def test_segments_without_word_times_keep_out_of_pauses(real: Recognizer, interrupted: np.ndarray) -> None:
+def test_segments_without_word_times_keep_out_of_pauses(real: WhisperRecognizer, interrupted: np.ndarray) -> None:
     found = real.transcribe(interrupted, vad_filter=True, **QUICK)
     starts = [segment.start for segment in found.segments]
     np.testing.assert_allclose(starts, [later(second) for second in (0.0, 4.98, 9.0)], atol=0.3)
     assert all(segment.end - segment.start < 6 for segment in found.segments)
 
 
-def test_nothing_is_lost_between_windows_of_one_batch(real: Recognizer, plain: Transcript, sample: np.ndarray) -> None:
+def test_nothing_is_lost_between_windows_of_one_batch(
+    real: WhisperRecognizer, plain: Transcript, sample: np.ndarray
+) -> None:
     """45 s without a pause of two seconds: cut where it hurts least."""
     found = real.transcribe(np.tile(sample, 3), vad_filter=True, condition_on_previous_text=False, **QUICK)
     assert found.text.lower().split() == plain.text.lower().split() * 3
@@ -98,7 +102,7 @@ def test_nothing_is_lost_between_windows_of_one_batch(real: Recognizer, plain: T
 
 
 @pytest.mark.parametrize("prompted", [True, False])
-def test_silence_gives_nothing(real: Recognizer, prompted: bool) -> None:
+def test_silence_gives_nothing(real: WhisperRecognizer, prompted: bool) -> None:
     for silence in (hush(35), np.zeros(16_000, np.float32), np.zeros(0, np.float32)):
         found = real.transcribe(silence, vad_filter=True, condition_on_previous_text=prompted)
         assert (found.text, found.segments) == ("", ())

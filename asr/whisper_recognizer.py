@@ -1,0 +1,70 @@
+"""The recogniser whose model is a Whisper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loquent.asr.decoding import WindowDecoder
+from loquent.asr.quantization import quantize_int8
+from loquent.asr.recognizer import ComputeType, Recognizer
+from loquent.asr.recording import Recording, Source
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.transcribe import transcribe
+from loquent.asr.transcribe_options import TranscribeOptions
+from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_checkpoint import load_whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.speech.audio import AudioError
+from loquent.speech.captions import Segment
+
+
+class WhisperRecognizer(Recognizer):
+    """Transcribes and translates with a Whisper.
+
+    Attributes:
+        model, tokenizer: what it was built from.
+    """
+
+    stream_options = ("language", "task", "prompt")
+
+    def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, *, batch: int = 8) -> None:
+        super().__init__(batch)
+        self.model, self.tokenizer = model, tokenizer
+        self._decoder = WindowDecoder(model, tokenizer)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device, compute_type: ComputeType) -> WhisperRecognizer:
+        """Read a checkpoint; see `Recognizer.from_pretrained`."""
+        loaded = load_whisper(path)
+        model = Whisper.from_weights(loaded.config, loaded.weights)
+        tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
+        if compute_type == "auto":  # without the engine int8 is emulated, exactly but slowly
+            fast = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+            compute_type = "int8" if fast else "float32"
+        if compute_type == "int8":
+            quantize_int8(model)
+        return cls(model.to(device), tokenizer)
+
+    def segments(
+        self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
+    ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
+        """Transcribe recordings, yielding each segment as it becomes final; options: `TranscribeOptions`."""
+        return transcribe(self._decoder, sources, TranscribeOptions(**options), batch=self.batch, progress=progress)
+
+    def streaming_task(self, **options: Any) -> WhisperStreamingTask:
+        """What an `Engine` runs; options are the fields of `StreamingOptions`."""
+        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options))
+
+    def detect_language(self, source: Source) -> dict[str, float]:
+        """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
+        recording = Recording(source, self.model.config.n_mels)
+        mel = recording.window(0, recording.size_until(self._decoder.window)).mel
+        recording.close()
+        with torch.inference_mode():
+            memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
+            return self._decoder.detect_language(memory, [0])[0]
