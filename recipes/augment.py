@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loquent.recipes.manifest import SAMPLE_RATE, Utterance
+from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.speech.resample import resample
 
 SPEED_OF_SOUND = 343.0  # m/s
@@ -27,7 +27,7 @@ class AugmentOptions:
     gain_db: tuple[float, float] = (-10.0, 6.0)
     noise: float = 0.0  # probability
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
-    noise_manifest: str | None = None  # recordings of noise; white, pink and brown noise without
+    noises: str | None = None  # folder or zip of recordings; coloured noise alone without
     room: float = 0.0  # probability of a simulated room
     room_rt60_s: tuple[float, float] = (0.15, 0.6)
     telephone: float = 0.0  # probability of a telephone line
@@ -54,11 +54,6 @@ class Augmenter:
         if rng.random() < options.telephone:
             samples = telephone(samples)
         return change_level(samples, rng.uniform(*options.gain_db))
-
-
-def read_noises(rows: Sequence[Utterance]) -> list[np.ndarray]:
-    """Recordings of noise, those that are not silent."""
-    return [noise for noise in (row.samples() for row in rows) if _power(noise) > 1e-10]
 
 
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""Training material: utterances of several sources, mixed, augmented and made into batches."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from loquent.recipes.augment import AugmentOptions, Augmenter
+from loquent.recipes.batching import BatchOptions, DurationBatches
+from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, Utterance, read_manifest, select
+from loquent.speech.audio import read_audio
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Some rows of a manifest."""
+
+    manifest: str | None = None  # file or folder; the recipe's own prepared data by default
+    split: str | None = None  # what the row says; by default that of the section: train, valid or eval
+    kind: str | None = None  # likewise
+    language: str | None = None
+    human_text: bool = False  # leave out what a machine wrote and nobody checked
+    longest_s: float | None = None  # leave out longer ones
+    weight: float = 1.0  # how often a row comes in an epoch, on average
+
+
+def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str) -> list[Utterance]:
+    """The rows of a source.
+
+    Raises:
+        ManifestError: there are none.
+    """
+    kind = source.kind
+    wanted = {
+        "split": source.split or split,
+        "language": source.language,
+        "human_text": source.human_text,
+        "longest_s": source.longest_s,
+        "where": None if kind is None else lambda row: row.extra.get("kind") == kind,
+    }
+    if source.manifest is not None:
+        rows = read_manifest(source.manifest, **wanted)
+    else:
+        rows = select(prepared, **wanted)
+    if not rows:
+        raise ManifestError(f"no rows for {source}, split {source.split or split!r}")
+    return rows
+
+
+class TrainingData:
+    """Batches of augmented recordings; the same for every run with the same seed, whoever makes them.
+
+    Args:
+        sources: rows and how often each comes in an epoch.
+        batch, augment: sizes, and changes to recordings.
+        noises: recordings of noise for the augmentation.
+        seed: of the order and the changes.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Sequence[Utterance], float]],
+        batch: BatchOptions,
+        augment: AugmentOptions,
+        noises: Sequence[np.ndarray],
+        seed: int,
+    ) -> None:
+        self.rows = [row for rows, _ in sources for row in rows]
+        weights = [weight for rows, weight in sources for _ in rows]
+        longest = 1 / augment.speed[0]
+        padding = 2 * augment.padding_s[1]
+        self.batches = DurationBatches([row.duration * longest + padding for row in self.rows], batch, seed, weights)
+        self.augment, self.seed = Augmenter(augment, noises), seed
+
+    def samples(self, index: int, epoch: int, copy: int = 0) -> np.ndarray:
+        """A recording as this epoch hears it."""
+        rng = np.random.default_rng((self.seed, epoch, index, copy))
+        return self.augment(self.rows[index].samples(), rng)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
+        """Recordings (B, N) with silence after them, and how many samples each has (B,)."""
+        seen: dict[int, int] = {}
+        recordings = []
+        for index in indices:
+            seen[index] = seen.get(index, -1) + 1  # an utterance that comes twice sounds different
+            recordings.append(torch.from_numpy(self.samples(index, epoch, seen[index])))
+        return pad_sequence(recordings, batch_first=True), torch.tensor([len(one) for one in recordings])
+
+
+def whole_batches(rows: Sequence[Utterance], duration_s: float) -> list[list[Utterance]]:
+    """Rows by length, in batches of at most so many seconds with their padding: for evaluation."""
+    batches: list[list[Utterance]] = []
+    for row in sorted(rows, key=lambda row: (row.duration, row.id)):
+        if batches and row.duration * (len(batches[-1]) + 1) <= duration_s:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def padded(rows: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+    """Recordings (B, N) as they are, and how many samples each has (B,)."""
+    recordings = [torch.from_numpy(row.samples()) for row in rows]
+    return pad_sequence(recordings, batch_first=True), torch.tensor([len(one) for one in recordings])
+
+
+AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+def read_noises(source: str) -> list[np.ndarray]:
+    """All recordings in a folder or a zip archive, at 16 kHz, without those that are silent.
+
+    Raises:
+        ManifestError: there are none.
+    """
+    noises = []
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            names = sorted(name for name in archive.namelist() if name.lower().endswith(AUDIO_ENDINGS))
+            noises = [read_audio(BytesIO(archive.read(name)), SAMPLE_RATE).samples for name in names]
+    elif os.path.isdir(source):
+        paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+        noises = [read_audio(path, SAMPLE_RATE).samples for path in paths]
+    noises = [noise for noise in noises if float(np.square(noise, dtype=np.float64).mean()) > 1e-10]
+    if not noises:
+        raise ManifestError(f"no noise in {source!r}; expected a folder or a zip archive of recordings")
+    return noises
+
