@@ -14,7 +14,7 @@ _WORD_START = "▁"
 
 
 class SubwordTokenizer:
-    """Converts between text and token ids 0 … `vocab_size` - 1. Immutable: one serves any number of streams and threads.
+    """Converts between text and token ids 0 … `vocab_size` - 1. Immutable: one serves any number of streams.
 
     Source: Kudo and Richardson 2018 (arXiv 1808.06226); NeMo's `SentencePieceTokenizer` gives the same ids and texts.
     """
