@@ -110,7 +110,7 @@ def save_nemo(file: str | os.PathLike[str], model: ConformerModel, tokenizer: Su
     partial = path.with_name(f"{path.name}.partial")
     with (
         tempfile.TemporaryFile(dir=path.parent) as stored,
-        tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar,
+        tarfile.open(partial, "w") as archive,
     ):
         torch.save(weights, stored)
         stored.flush()
@@ -124,7 +124,7 @@ def save_nemo(file: str | os.PathLike[str], model: ConformerModel, tokenizer: Su
             entry = tarfile.TarInfo(name)
             entry.size = content.seek(0, os.SEEK_END)
             content.seek(0)
-            tar.addfile(entry, content)
+            archive.addfile(entry, content)
     os.replace(partial, path)
 
 

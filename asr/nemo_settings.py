@@ -158,37 +158,32 @@ def transducer_config(
     if durations or _get(settings, "joint.num_extra_outputs", 0):
         raise ValueError(f"the transducer also predicts durations (TDT, {durations}); expected a plain RNN-T")
     if "decoder.prediction.embed.weight" not in weights:
-        raise ValueError(
-            f"the prediction network is {_get(settings, 'decoder._target_', None)!r}, expected RNNTDecoder"
-        )
+        kind = _get(settings, "decoder._target_", None)
+        raise ValueError(f"the prediction network is {kind!r}, expected RNNTDecoder")
     layers = [name for name in weights if name.startswith("decoder.prediction.dec_rnn.lstm.weight_ih_l")]
     if not layers:
         mode = _get(settings, "decoder.normalization_mode", None)
+        raise ValueError(f"the prediction network's LSTM has normalization_mode: {mode}; expected none")
+    dropout = float(_get(settings, "joint.jointnet.dropout", 0.0) or 0.0)
+    out = f"joint.joint_net.{2 if dropout else 1}.weight"
+    rows, outputs = _size(weights, "decoder.prediction.embed.weight", 0), _size(weights, out, 0)
+    if rows != outputs:
         raise ValueError(
-            f"the prediction network's LSTM is normalised (normalization_mode: {mode}); expected a plain one"
+            f"the embedding of the prediction network has {rows} rows and the joint network {outputs} outputs; "
+            "expected one for each token and the blank in both (blank_as_pad: true)"
         )
-    rows, predictor_dim = weights["decoder.prediction.embed.weight"].shape
-    out = next(
-        (weights[f"joint.joint_net.{i}.weight"] for i in (2, 1) if f"joint.joint_net.{i}.weight" in weights), None
-    )
-    if out is None or len(out) != rows:
-        raise ValueError(
-            f"the joint network has {None if out is None else len(out)} outputs and the embedding {rows} rows; expected "
-            "one for each token and the blank in both (blank_as_pad: true)"
-        )
-    greedy = _get(settings, "decoding.greedy", None) or {}
-    max_symbols = (
-        (greedy.get("max_symbols") or greedy.get("max_symbols_per_step")) if isinstance(greedy, dict) else None
-    )
+    greedy = _get(settings, "decoding.greedy", None)
+    given = greedy if isinstance(greedy, Mapping) else {}
+    max_symbols = given.get("max_symbols") or given.get("max_symbols_per_step") or 10
     return TransducerConfig(
         vocabulary=rows - 1,
         encoder_dim=encoder_dim,
-        predictor_dim=predictor_dim,
+        predictor_dim=_size(weights, "decoder.prediction.embed.weight", 1),
         predictor_layers=len(layers),
-        joint_dim=out.shape[1],
+        joint_dim=_size(weights, out, 1),
         activation=_get(settings, "joint.jointnet.activation", "relu"),
-        max_symbols=_checked_size("decoding.greedy.max_symbols", max_symbols or 10),
-        dropout=float(_get(settings, "joint.jointnet.dropout", 0.0) or 0.0),
+        max_symbols=_checked_size("decoding.greedy.max_symbols", max_symbols),
+        dropout=dropout,
     )
 
 
