@@ -175,6 +175,14 @@ class WhisperStreamingTask:
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
         return StreamMemo(language or None, task, context, EndpointMemory())
 
+    def configure(self, memo: StreamMemo, **options: Any) -> None:
+        """Refuse: a Whisper stream keeps the options it began with.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"the options of a Whisper stream are fixed at its start, {', '.join(options)} included")
+
     def restore(self, values: dict[str, Any]) -> StreamMemo:
         """Inverse of ``StreamMemo.to_dict``."""
         return StreamMemo.from_dict(values)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from loquent.speech.commands import listen, models, serve, transcribe
+from loquent.speech.commands import listen, models, serve, train, transcribe
 from loquent.speech.commands.arguments import CommandError, UsageError, normalised
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error happened (also LOQUENT_DEBUG=1)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (transcribe, listen, serve, models):
+    for command in (transcribe, listen, serve, models, train):
         added = command.add_parser(commands)
         added.set_defaults(run=command.run)
         added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -156,6 +156,13 @@ class Stream:
         finally:
             del self._markers[id]
 
+    async def configure(self, **options: Any) -> None:
+        """Change options of the stream, such as ``chunk_ms``, from its next chunk on.
+
+        A server that cannot do so ends the stream with "bad_options", after what it has heard so far.
+        """
+        await self._send(json.dumps({"type": "configure", "options": options}))
+
     async def finish(self) -> list[Event]:
         """End the stream; returns the events that were not iterated over, to the last."""
         await self.end()

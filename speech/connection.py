@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -18,7 +19,7 @@ from loquent.speech.engine import EngineFull
 from loquent.speech.events import Event, Failure
 from loquent.speech.metrics import Metrics
 from loquent.speech.outgoing import Close, Outgoing
-from loquent.speech.protocol import Action, Audio, Fail, Finish, Mark, Phase, ServerProtocol, Start
+from loquent.speech.protocol import Action, Audio, Configure, Fail, Finish, Mark, Phase, ServerProtocol, Start
 from loquent.speech.session import Session
 from loquent.speech.stepper import Stepper
 
@@ -162,6 +163,8 @@ class Connection:
                     await self._hear(samples)
                 case Mark(id):
                     self._mark(id)
+                case Configure(options):
+                    self._configure(options)
                 case Finish():
                     self._live.end()
                     self._stepper.wake()
@@ -241,6 +244,14 @@ class Connection:
             waiting = f"{len(session.markers)} markers wait already"
             return self._refuse("bad_message", f"{waiting}; send audio between them")
         self._send(session.marker(id))
+
+    def _configure(self, options: Mapping[str, Any]) -> None:
+        if self._live.done:
+            return
+        try:
+            self._live.configure(**options)
+        except (ValueError, TypeError) as error:  # TypeError: an option the task does not have
+            self.conclude("bad_options", str(error))
 
     @property
     def _live(self) -> Session:

@@ -7,6 +7,7 @@ are handed out; the result is remembered, so that a start does not hash them aga
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -46,8 +47,9 @@ class Checkpoint:
 def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """Find the model `name`, fetching it from the hub (with a progress bar on stderr) if no nearer source has it.
 
-    In order: a local folder with weights (or a `.pt` or `.nemo` file); an installed weight package (`tiny.en`, `base`);
-    the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
+    In order: a local folder with weights (or a `.pt` or `.nemo` file); a model that comes with loquent
+    (`loquent/commands`); an installed weight package (`tiny.en`, `base`); the hub's cache; the hub. A hub id is
+    `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
     `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed
     and how to install the rest.
     """
@@ -59,6 +61,8 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(folder, "folder", name, folder.stat().st_size, _licence(folder.parent))
     if folder.is_file():
         raise CheckpointError(f"expected a folder with weights, got the file {name!r}; pass {str(folder.parent)!r}")
+    if name in SHIPPED:
+        return _shipped(name)
     if name in PACKAGES and (files := PACKAGES[name].locate()) is not None:
         return PACKAGES[name].checkpoint(files)
     repository = HUB_NAMES.get(name, name)
@@ -69,7 +73,7 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def installed() -> list[Checkpoint]:
-    """The models that are on this machine: weight packages, then Whisper models in the hub's cache.
+    """The models that are on this machine: weight packages, loquent's own, then Whisper models in the hub's cache.
 
     A package in parts that was not used yet is listed with the folder that the first use will make.
     """
@@ -80,7 +84,7 @@ def installed() -> list[Checkpoint]:
             found.append(
                 Checkpoint(package.folder(files), "package", package.name, size, package.licence, package.sha256)
             )
-    return found + list(_cached())
+    return [*found, *map(_shipped, SHIPPED), *_cached()]
 
 
 def cache_dir() -> Path:
@@ -191,6 +195,9 @@ PACKAGES: dict[str, WeightPackage] = {
     )
 }
 
+# Models that come with loquent: folders of its own packages.
+SHIPPED: dict[str, tuple[str, str]] = {"loquent/commands": ("loquent.asr", "assets/commands")}
+
 HUB_NAMES: dict[str, str] = {
     **{
         size: f"openai/whisper-{size}"
@@ -234,6 +241,15 @@ def _from_hub(name: str, repository: str) -> Checkpoint:
                 f"{', '.join(_WEIGHTS)}, found {', '.join(sorted(file.name for file in folder.iterdir())) or 'nothing'}"
             )
     return Checkpoint(folder, "hub", name, _size(folder), _licence(folder))
+
+
+def _shipped(name: str) -> Checkpoint:
+    package, folder = SHIPPED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"{name!r} comes with {package}, which is not installed")
+    path = Path(spec.submodule_search_locations[0]) / folder
+    return Checkpoint(path, "package", name, _size(path), _licence(path))
 
 
 def _cached() -> Iterator[Checkpoint]:

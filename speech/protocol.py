@@ -6,6 +6,7 @@ Client -> server::
      "model": "…", "token": "…", "options": {…}}
     <binary: interleaved little-endian samples, whole frames, any number of them>
     {"type": "marker", "id": "…"}     echoed as an event once all audio before it has been processed
+    {"type": "configure", "options": {…}}     from the next chunk on, where the model allows it
     {"type": "finish"}                nothing follows; the rest of the events comes, then "done"
 
 Server -> client::
@@ -88,6 +89,13 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Configure:
+    """Change options of the stream under way."""
+
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Finish:
     """End the stream."""
 
@@ -109,7 +117,7 @@ class Fail:
         return {"type": "failure", "code": self.code, "message": self.message}
 
 
-Action: TypeAlias = Start | Audio | Mark | Finish | Fail
+Action: TypeAlias = Start | Audio | Mark | Configure | Finish | Fail
 
 
 class Phase(enum.Enum):
@@ -187,12 +195,16 @@ class ServerProtocol:
             self._expect(Phase.STREAMING, "a marker")
             _only(message, "marker", {"type", "id"})
             return Mark(_name(message.get("id"), "the marker's 'id'"))
+        if kind == "configure":
+            self._expect(Phase.STREAMING, "'configure'")
+            _only(message, "configure", {"type", "options"})
+            return Configure(_options(message.get("options")))
         if kind == "finish":
             self._expect(Phase.STREAMING, "'finish'")
             _only(message, "finish", {"type"})
             self.phase = Phase.FINISHING
             return Finish()
-        _refuse(f"unknown message type {_shown(kind)}; expected 'start', 'marker' or 'finish'")
+        _refuse(f"unknown message type {_shown(kind)}; expected 'start', 'marker', 'configure' or 'finish'")
 
     def _open(self, message: dict[str, Any]) -> Action:
         self._expect(Phase.WAITING, "'start'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +52,12 @@ class RelativeAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(heads, dim // heads))  # v
         self._table: tuple[object, Tensor] | None = None
 
-    def forward(self, x: Tensor, sight: Sight, log_weight: Tensor | None = None) -> Tensor:
-        """Attend within the whole input (B, T, C); queries that see nothing, as padding does, give arbitrary values.
+    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+        """Attend within the whole input (B, T, C); queries that see nothing, as padding does, give arbitrary values."""
+        return self.compare(x, [sight])[0]
 
-        ``log_weight`` (B, T, T), added to the scores, weakens what a query sees: training of `sight` by gradients.
-        """
+    def compare(self, x: Tensor, sights: Sequence[Sight]) -> list[Tensor]:
+        """`forward` under each of several sights, which share all but the weighing."""
         steps = x.shape[1]
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
         # Row i of the shifted matrix has the distances i, i - 1, …, i - T + 1.
@@ -64,14 +66,16 @@ class RelativeAttention(nn.Module):
         by_distance = torch.einsum("bthd,nhd->bhtn", q + self.distance_bias, table)
         scores = _shift(by_distance) * q.shape[-1] ** -0.5
         key = torch.arange(steps, device=x.device)
-        seen = (key >= sight.first[:, :, None]) & (key < sight.end[:, :, None])
-        seen = seen | torch.eye(steps, dtype=torch.bool, device=x.device)  # padding must not become NaN
-        if log_weight is not None:
-            scores = scores + log_weight[:, None]
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        own = torch.eye(steps, dtype=torch.bool, device=x.device)  # padding must not become NaN
         q, k, v = (q + self.content_bias).transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, scores, dropout_p=self.dropout if self.training else 0.0)
-        return self.out(y.transpose(1, 2).flatten(2))
+        dropout = self.dropout if self.training else 0.0
+        results = []
+        for sight in sights:
+            seen = (key >= sight.first[:, :, None]) & (key < sight.end[:, :, None]) | own
+            masked = scores.masked_fill(~seen[:, None], -torch.inf)
+            y = F.scaled_dot_product_attention(q, k, v, masked, dropout_p=dropout)
+            results.append(self.out(y.transpose(1, 2).flatten(2)))
+        return results
 
     def initial_state(self, batch: int) -> RingState:
         """Empty rings."""

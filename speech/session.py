@@ -41,6 +41,9 @@ class StreamingTask(Protocol):
     def start(self, *_: Any, **options: Any) -> Memo:
         """Check a new stream's options, which are given by keyword."""
 
+    def configure(self, memo: Any, **options: Any) -> None:
+        """Change options of a stream under way, from the step after its next one at the latest."""
+
     def restore(self, values: dict[str, Any]) -> Memo:
         """Inverse of ``Memo.to_dict``."""
 
@@ -97,6 +100,15 @@ class Session:
         self.markers.append((self.inbox.received, id))
         self.flush_markers()
         return self.drain()
+
+    def configure(self, **options: Any) -> None:
+        """Change options while the stream goes on; which ones can be changed is the task's to say.
+
+        Raises:
+            ValueError: an option is wrong or cannot be changed; nothing is.
+        """
+        self._check_open()
+        self.engine.task.configure(self.memo, **options)
 
     def feed(self, packet: np.ndarray | bytes) -> None:
         """Buffer a packet without stepping."""

@@ -52,6 +52,7 @@ class TaskEntry:
 
 TASKS: dict[str, TaskEntry] = {
     "recognizer": TaskEntry("loquent.asr:Recognizer"),
+    "training": TaskEntry("loquent.recipes.train:train", extra="train"),
 }
 
 

@@ -77,6 +77,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compute-type", default="auto", metavar="TYPE", help="auto, float32 or int8 (default: auto, int8 on x86)"
     )
+    group.add_argument(
+        "--head", choices=("ctc", "transducer"), help="of a Conformer that has both (default: transducer)"
+    )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 
@@ -88,6 +91,13 @@ def add_language_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", choices=("transcribe", "translate"), default="transcribe", help="translate writes English"
     )
     group.add_argument("--initial-prompt", metavar="TEXT", help="text that might precede: names, spellings, style")
+    group.add_argument(
+        "--phrase",
+        action="append",
+        dest="phrases",
+        metavar="TEXT",
+        help="a name or term to prefer, for models that take such (Conformer); may be given many times",
+    )
 
 
 def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -102,7 +112,8 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         "--chunk-ms",
         type=int,
         metavar="MS",
-        help="audio per step, a multiple of 20: less is quicker (default: 1000, or 300 with incremental)",
+        help="audio per step: less is quicker. A multiple of 20 (default: 1000, or 300 with incremental), or one of "
+        "the latencies that a Conformer was made for",
     )
     return group
 
@@ -119,12 +130,13 @@ def add_key_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The streaming flags that were given, as options of ``streaming_task``."""
-    return {name: getattr(arguments, name) for name in ("policy", "chunk_ms") if getattr(arguments, name) is not None}
+    names = ("policy", "chunk_ms", "head")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
-def stream_start_options(arguments: argparse.Namespace) -> dict[str, str]:
+def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The language flags that were given, as options of a stream."""
-    options = {"language": arguments.language, "prompt": arguments.initial_prompt}
+    options = {"language": arguments.language, "prompt": arguments.initial_prompt, "phrases": arguments.phrases}
     if arguments.task != "transcribe":
         options["task"] = arguments.task
     return {name: value for name, value in options.items() if value is not None}

@@ -102,20 +102,24 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored."""
     offline = {name: getattr(arguments, name) for name in OFFLINE if hasattr(arguments, name)}
     streaming = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
+    head = {"head": streaming.pop("head")} if "head" in streaming else {}
     wrong, why = (offline, "has no effect with --stream") if arguments.stream else (streaming, "needs --stream")
     if wrong:
         raise UsageError(f"--{next(iter(wrong)).replace('_', '-')} {why}")
     if arguments.stream:
         return stream_start_options(arguments)
-    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline
+    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline | head
     if arguments.initial_prompt is not None:
         options["initial_prompt"] = arguments.initial_prompt
+    if arguments.phrases is not None:
+        options["phrases"] = tuple(arguments.phrases)
     options["word_timestamps"] = (
         arguments.word_timestamps or arguments.highlight_words or arguments.max_line_count is not None
     )
-    first = options.pop("temperature", 0.0)
-    step = options.pop("temperature_increment_on_fallback", 0.2)
-    options["temperatures"] = _temperatures(first, step)
+    if "temperature" in options or "temperature_increment_on_fallback" in options:
+        first = options.pop("temperature", 0.0)
+        step = options.pop("temperature_increment_on_fallback", 0.2)
+        options["temperatures"] = _temperatures(first, step)
     if "suppress_tokens" in options:
         options["suppress_tokens"] = _tokens(options["suppress_tokens"])
     return options

@@ -51,9 +51,14 @@ class BandEnergy:
         return Levels(torch.zeros(slots, dtype=torch.long), torch.ones(slots, 3, dtype=torch.long))
 
     def start(self, *, chunk_ms: int = 100, padding: int = 0, fail_at: int | None = None) -> Notes:
+        notes = Notes(padding=padding, fail_at=fail_at)
+        self.configure(notes, chunk_ms=chunk_ms)
+        return notes
+
+    def configure(self, memo: Notes, *, chunk_ms: int) -> None:
         if not 10 <= chunk_ms <= 1000:
             raise ValueError(f"chunk_ms {chunk_ms} is outside 10 … 1000")
-        return Notes(chunk_ms, padding, fail_at)
+        memo.chunk_ms = chunk_ms
 
     def restore(self, values: dict[str, Any]) -> Notes:
         return Notes(**values)

@@ -93,6 +93,22 @@ def test_a_marker_is_awaited_while_events_are_read(start_server):
     assert remaining[-1] == "final"
 
 
+def test_options_can_change_under_way(start_server):
+    server = start_server()
+
+    async def main(second):
+        async with connect(address(server), chunk_ms=100) as stream:
+            await stream.send(noise(16 * 200))
+            await stream.marker("before")
+            await stream.configure(chunk_ms=second)
+            await stream.send(noise(16 * 200))
+            return [event.unstable for event in await stream.finish() if event.type == "partial"]
+
+    assert asyncio.run(main(200))[:3] == ["1600", "1600", "3200"]
+    with pytest.raises(ProtocolError, match="chunk_ms 5"):
+        asyncio.run(main(5))
+
+
 def test_a_source_is_sent_and_its_events_come_back(band_energy, start_server, tmp_path):
     server, audio = start_server(), noise(30_000, channels=2)
     write_audio(tmp_path / "a.wav", audio, 24_000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.speech.protocol import CLOSE_CODES, Audio, Fail, Finish, Mark, Phase, ServerProtocol, Start
+from loquent.speech.protocol import CLOSE_CODES, Audio, Configure, Fail, Finish, Mark, Phase, ServerProtocol, Start
 
 
 def started(**fields):
@@ -35,6 +35,7 @@ def test_a_stream_from_start_to_finish():
     assert audio.samples.dtype == np.int16
     assert audio.samples.tolist() == [[1, 2], [3, -4]]
     assert protocol.receive_text('{"type": "marker", "id": "ä"}') == [Mark("ä")]
+    assert protocol.receive_text('{"type": "configure", "options": {"a": 1}}') == [Configure({"a": 1})]
     assert protocol.receive_text('{"type": "finish"}') == [Finish()]
     assert protocol.phase is Phase.FINISHING
 
@@ -76,7 +77,7 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ("hello", "expected a JSON object, got 'hello'"),
         ("[1]", "a list of 1 entries"),
         ("{}", "unknown message type null"),
-        ('{"type": "begin"}', "expected 'start', 'marker' or 'finish'"),
+        ('{"type": "begin"}', "expected 'start', 'marker', 'configure' or 'finish'"),
         ('{"type": ["start"]}', "unknown message type"),
         ('{"type": "start", "rate": 8000}', "unknown field 'rate'"),
         ('{"type": "start", "sample_rate": 3999}', "an integer from 4000 to 192000, got 3999"),
@@ -99,6 +100,7 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ('{"type": "start", "options": {"sample_rate": 8000}}', "beside 'options'"),
         ('{"type": "start", "options": {"a b": 1}}', "no option's name"),
         ('{"type": "marker", "id": "x"}', "waiting for start"),
+        ('{"type": "configure", "options": {}}', "waiting for start"),
         ('{"type": "finish"}', "waiting for start"),
         ("[" * 60000, "expected a JSON object"),
     ],
