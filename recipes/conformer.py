@@ -92,7 +92,7 @@ class HybridLoss(nn.Module):
     batches: Tensor
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of a batch's texts in nats, and its parts.
+        """Loss in nats per token of the batch's texts, and its parts.
 
         Args:
             batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,).
@@ -106,11 +106,12 @@ class HybridLoss(nn.Module):
         encoded, length = model.encoder(mel, frames, lookahead), model.encoder.output_length(frames)
         self.batches += 1
 
-        ctc = model.ctc.loss(encoded, length, targets, target_length).mean()
+        tokens = target_length.sum().clamp_min(1)
+        ctc = model.ctc.loss(encoded, length, targets, target_length).sum() / tokens
         figures = {"ctc": ctc.detach()}
         if model.transducer is None or int(self.batches) <= self.config.ctc_only:
             return ctc, figures
-        transducer = model.transducer.loss(encoded, length, targets, target_length).mean()
+        transducer = model.transducer.loss(encoded, length, targets, target_length).sum() / tokens
         figures["transducer"] = transducer.detach()
         return self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * transducer, figures
 

@@ -76,9 +76,8 @@ class TrainingData:
     ) -> None:
         self.rows = [row for rows, _ in sources for row in rows]
         weights = [weight for rows, weight in sources for _ in rows]
-        longest = 1 / augment.speed[0]
-        padding = 2 * augment.padding_s[1]
-        self.batches = DurationBatches([row.duration * longest + padding for row in self.rows], batch, seed, weights)
+        padding = sum(augment.padding_s)  # on average
+        self.batches = DurationBatches([row.duration + padding for row in self.rows], batch, seed, weights)
         self.augment, self.seed = Augmenter(augment, noises), seed
 
     def samples(self, index: int, epoch: int, copy: int = 0) -> np.ndarray:

@@ -95,6 +95,7 @@ class Training:
 
         self.recipe, self.options, self.folder = recipe, options, folder
         self.accelerator: Accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),  # without it several processes on CPUs would not find each other
             mixed_precision={"fp32": "no", "bf16": "bf16"}[options.precision],
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
@@ -117,15 +118,19 @@ class Training:
         self._stopping = False
 
     def run(self) -> dict[str, float] | None:
-        """Train to the end; returns the figures of `Recipe.test`, or None if SIGTERM stopped the run on its way."""
+        """Train to the end; returns the figures of `Recipe.test`, or None if SIGTERM stopped the run on its way.
+
+        Only the first process has figures; the others return an empty mapping.
+        """
         self._resume()
         with self._log() as log, self._stop_on_sigterm(), self._progress() as progress:
-            for batch in self._stream():
-                figures = self._update(batch)
+            for batches in self._stream():
+                log.add(self._update(batches))
                 progress.update()
                 if self.step % self.options.log_every == 0:
-                    log.write(self.step, {"epoch": self.epoch} | figures())
-                    progress.set_postfix({name: f"{value:.3f}" for name, value in log.latest.items() if name == "loss"})
+                    means = log.means()
+                    log.write(self.step, {"epoch": self.epoch, **means})
+                    progress.set_postfix(loss=f"{means['loss']:.3f}")
                 done = self.step == self.options.steps
                 if self.step % self.options.evaluate_every == 0 or done:
                     self._evaluate(log)
@@ -138,15 +143,15 @@ class Training:
                     return None
         return None
 
-    def _update(self, batches: Sequence[Any]) -> Any:
-        """One step of the optimizer; returns a function that gives its figures, which may wait for the device."""
-        options, started = self.options, time.perf_counter()
+    def _update(self, batches: Sequence[Any]) -> dict[str, Any]:
+        """One step of the optimizer; returns its figures, some of which the device may still be at work on."""
+        options = self.options
         share = learning_rate(options.schedule, self.step, options.steps, options.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = share * options.learning_rate
         torch.manual_seed(hash((options.seed, self.step, self.accelerator.process_index)) & (2**63 - 1))
         self.module.train()
-        totals: dict[str, Any] = {}
+        totals: dict[str, Any] = {"learning_rate": share * options.learning_rate}
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with _nothing() if last else self.accelerator.no_sync(self.module):
@@ -161,13 +166,7 @@ class Training:
         self.average.update()
         self.step += 1
         self.position += len(batches)
-
-        def figures_now() -> dict[str, float]:
-            seconds = time.perf_counter() - started
-            values = {name: float(value) for name, value in totals.items()}
-            return values | {"grad_norm": float(norm), "learning_rate": share * options.learning_rate, "step_s": seconds}
-
-        return figures_now
+        return totals | {"grad_norm": norm}
 
     def _stream(self) -> Iterator[list[Any]]:
         """Batches for each remaining step, epoch after epoch. The last few of an epoch that make no step are left."""
@@ -208,8 +207,8 @@ class Training:
     def _averaged(self) -> Any:
         return self.average.in_place() if self.options.average else _nothing()
 
-    def _test(self, log: _Log) -> dict[str, float] | None:
-        figures = None
+    def _test(self, log: _Log) -> dict[str, float]:
+        figures: dict[str, float] = {}
         if self.main:
             with torch.no_grad():
                 figures = self.recipe.test(self.folder / "best")
@@ -284,7 +283,9 @@ class _Log:
     """The curve: a line of JSON for each report, and the same for TensorBoard. Without a folder it forgets."""
 
     def __init__(self, folder: Path | None, step: int) -> None:
-        self.latest: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}
+        self._since = time.perf_counter()
         self._file = self._board = None
         if folder is None:
             return
@@ -297,8 +298,22 @@ class _Log:
         self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
+    def add(self, figures: Mapping[str, Any]) -> None:
+        """Take in the figures of a step."""
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Means of the figures since the last call, and the seconds that a step took."""
+        now = time.perf_counter()
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        means["step_s"] = (now - self._since) / max(self._counts.values(), default=1)
+        self._sums, self._counts, self._since = {}, {}, now
+        return means
+
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        self.latest = dict(figures)
+        """Add a line."""
         if self._file is None or self._board is None:
             return
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}

@@ -33,5 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     figures = load_task("training")(arguments.recipe, arguments.overrides, arguments.output)
     if figures is None:
         return 128 + signal.SIGTERM
-    print(json.dumps(figures, indent=2))
+    if figures:  # of several processes one reports
+        print(json.dumps(figures, indent=2))
     return 0
