@@ -217,10 +217,8 @@ def _read_weights(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInf
     stream.seek(0)
     try:
         content = torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{WEIGHTS} is refused: it is damaged or holds objects other than tensors ({error})"
-        ) from error
+    except pickle.UnpicklingError as error:  # whose text advises to load it all the same
+        raise ValueError(f"{WEIGHTS} is refused: it is damaged or holds objects other than tensors") from error
     except RuntimeError as error:
         raise ValueError(f"{WEIGHTS} is truncated or not a PyTorch file: {error}") from error
     if not isinstance(content, dict):

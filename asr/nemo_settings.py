@@ -26,6 +26,7 @@ _MODELS = "nemo.collections.asr.models"
 
 
 def check_features(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse features that are not those of `NemoLogMel`."""
     section = "preprocessor"
     _expect(settings, f"{section}.sample_rate", 16000)
     _expect(settings, f"{section}.window_stride", 0.01)
@@ -41,19 +42,20 @@ def check_features(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     _expect(settings, f"{section}.exact_pad", False)
     filters = weights.get("preprocessor.featurizer.fb")
     if filters is not None:
-        ours = nemo_mel_filters(filters.shape[-2])
-        if filters.shape[-1] != ours.shape[-1] or not torch.allclose(filters.float()[0], ours, atol=1e-5):
+        ours = nemo_mel_filters(filters.shape[1])[None] if filters.ndim == 3 else None
+        if ours is None or filters.shape != ours.shape or not torch.allclose(filters.float(), ours, atol=1e-5):
             raise ValueError("the mel filters in the file are not Slaney's from 0 to 8000 Hz, the only ones built")
 
 
 def nemo_mel_filters(n_mels: int) -> Tensor:
-    """(F, 257) float32."""
+    """Slaney's mel filters as `preprocessor.featurizer.fb` holds them, (F, 257) float32."""
     return mel_filters(257, n_mels, 16000).float().T.contiguous()
 
 
 def feature_statistics(
     settings: Mapping[str, Any], given: Statistics | None
 ) -> tuple[tuple[Tensor, Tensor] | None, tuple[str, ...]]:
+    """Mean and deviation (F,) of each mel bin to normalise with, if any, and warnings if that is inexact."""
     kind = _get(settings, "preprocessor.normalize", "per_feature")
     warnings: tuple[str, ...] = ()
     if isinstance(kind, Mapping) and kind.keys() >= {"fixed_mean", "fixed_std"}:
@@ -83,6 +85,7 @@ def feature_statistics(
 
 
 def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ConformerConfig:
+    """Shape of the encoder; refuses what cannot be streamed."""
     if not str(_get(settings, "encoder._target_", "ConformerEncoder")).endswith(".ConformerEncoder"):
         raise ValueError(f"the encoder is {_get(settings, 'encoder._target_', None)!r}, expected a ConformerEncoder")
     _expect(settings, "encoder.subsampling", "dw_striding", default="striding")
@@ -109,12 +112,14 @@ def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
             f"conv_context_size: {context} lets every layer see later frames; expected causal or [{kernel - 1}, 0]"
         )
     left, lookaheads = _attention_context(settings)
-    numbers = [int(found[1]) for name in weights if (found := re.match(r"encoder\.layers\.(\d+)\.", name))]
+    numbers = sorted({int(found[1]) for name in weights if (found := re.match(r"encoder\.layers\.(\d+)\.", name))})
+    if numbers[-1] != len(numbers) - 1:
+        raise ValueError(f"the encoder has layers {', '.join(map(str, numbers))}; some are missing")
     n_mels = _get(settings, "preprocessor.features", 64)
     return ConformerConfig(
         n_mels=_checked_size("preprocessor.features", n_mels),
         dim=dim,
-        layers=max(numbers) + 1,
+        layers=len(numbers),
         heads=heads,
         feed_forward=max(_size(weights, f"{first}.feed_forward1.linear1.weight", 0) // dim, 1),
         conv_kernel=kernel,
@@ -124,16 +129,14 @@ def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         xscaling=bool(_get(settings, "encoder.xscaling", True)),
         bias=f"{first}.feed_forward1.linear1.bias" in weights,
         conv_norm=norm,
-        dropout=float(_get(settings, "encoder.dropout", 0.1)),
+        dropout=_fraction(settings, "encoder.dropout", 0.1),
     )
 
 
 def _attention_context(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
     """Left context and look-aheads, the default one first."""
-    style, given = (
-        _get(settings, "encoder.att_context_style", "regular"),
-        _get(settings, "encoder.att_context_size", None),
-    )
+    style = _get(settings, "encoder.att_context_style", "regular")
+    given = _get(settings, "encoder.att_context_size", None)
     pairs = given if isinstance(given, list) and given and isinstance(given[0], list) else [given or [-1, -1]]
     if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(n, int) for n in p) for p in pairs):
         raise ValueError(f"att_context_size: {given} is not a pair of numbers of frames, or a list of pairs")
@@ -152,6 +155,7 @@ def _attention_context(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...
 def transducer_config(
     settings: Mapping[str, Any], weights: Mapping[str, Tensor], encoder_dim: int
 ) -> TransducerConfig | None:
+    """Shape of the transducer, None without one."""
     if not any(name.startswith("joint.") for name in weights):
         return None
     durations = _get(settings, "model_defaults.tdt_durations", None) or _get(settings, "decoding.durations", None)
@@ -164,7 +168,7 @@ def transducer_config(
     if not layers:
         mode = _get(settings, "decoder.normalization_mode", None)
         raise ValueError(f"the prediction network's LSTM has normalization_mode: {mode}; expected none")
-    dropout = float(_get(settings, "joint.jointnet.dropout", 0.0) or 0.0)
+    dropout = _fraction(settings, "joint.jointnet.dropout", 0.0)
     out = f"joint.joint_net.{2 if dropout else 1}.weight"
     rows, outputs = _size(weights, "decoder.prediction.embed.weight", 0), _size(weights, out, 0)
     if rows != outputs:
@@ -188,6 +192,7 @@ def transducer_config(
 
 
 def settings_of(config: ConformerModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Content of `model_config.yaml`, without the tokenizer; feature statistics are among the weights."""
     encoder, transducer = config.encoder, config.transducer
     contexts = [[encoder.left_context, lookahead] for lookahead in encoder.lookaheads]
     normalize: Any = "NA"
@@ -322,3 +327,10 @@ def _checked_size(path: str, value: Any) -> int:
     if not isinstance(value, int) or not 1 <= value <= 100_000:
         raise ValueError(f"{path}: {value} is not a positive number")
     return value
+
+
+def _fraction(settings: Mapping[str, Any], path: str, default: float) -> float:
+    value = _get(settings, path, default) or 0.0
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{path}: {value} is not a fraction")
+    return float(value)
