@@ -19,7 +19,8 @@ from loquent.asr.conformer_model import ConformerModel
 from loquent.asr.ctc_search import CTCBeamSearch, CTCGreedySearch
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.token_search import Advance, BeamOptions, SearchMemo, Token, TokenSearch
-from loquent.asr.transducer_search import TransducerBeamSearch, TransducerGreedySearch
+from loquent.asr.transducer_beam import TransducerBeamSearch
+from loquent.asr.transducer_search import TransducerGreedySearch
 from loquent.asr.whisper_languages import language_code
 from loquent.speech.endpoint import DEFAULT_RULES, Endpoint, Endpointer, EndpointMemory, EndpointRule, SpeechOptions
 from loquent.speech.events import Endpoint as EndpointEvent

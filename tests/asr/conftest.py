@@ -9,6 +9,10 @@ import pytest
 import torch
 
 import loquent.speech
+from loquent.asr.conformer import ConformerConfig
+from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
+from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.transducer import TransducerConfig
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_config import WhisperConfig
@@ -42,6 +46,30 @@ def toy_whisper(tokenizer: WhisperTokenizer) -> Whisper:
     }
     weights["decoder.token_embedding.weight"][tokenizer.eot] *= 2  # or it would hardly ever stop
     return Whisper.from_weights(config, weights)
+
+
+@pytest.fixture(scope="session")
+def toy_conformer() -> tuple[ConformerModel, SubwordTokenizer]:
+    """A hybrid with random weights, whose nonsense is sparse enough to have pauses in it."""
+    torch.manual_seed(2)
+    words = "the quick brown fox jumps over a lazy dog while seven wizards box".split()
+    tokenizer = SubwordTokenizer.train(words, 40)
+    shape = {"n_mels": 40, "dim": 32, "layers": 2, "heads": 4, "subsampling_channels": 8, "left_context": 12}
+    heads = {"predictor_dim": 24, "joint_dim": 24, "max_symbols": 3}
+    encoder = ConformerConfig(**shape, lookaheads=(3, 0, 1))
+    transducer = TransducerConfig(tokenizer.vocab_size, encoder.dim, **heads)
+    model = ConformerModel(ConformerModelConfig(encoder, tokenizer.vocab_size, transducer=transducer)).eval()
+    audio = read_audio(ASSETS / "sample.flac", 16_000).samples
+    with torch.no_grad():
+        encoded, _ = model(torch.from_numpy(audio)[None])
+        joiner = model.transducer.joiner
+        pred = joiner.pred(model.transducer.predictor(torch.arange(tokenizer.vocab_size)[None]))
+        joint = torch.relu(joiner.enc(encoded)[0, :, None] + pred).flatten(0, 1)
+        for out, features in ((model.ctc.out, encoded[0]), (joiner.out, joint)):
+            out.weight.normal_(std=3 / features.std(0).norm())
+            out.bias.copy_(-features.mean(0) @ out.weight.T)  # no token is preferred …
+            out.bias[-1] += 5  # … but the blank
+    return model, tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import subprocess
@@ -13,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings
 
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
 from loquent.asr.whisper import Whisper
@@ -63,98 +61,6 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
 def whole(task: WhisperStreamingTask, audio: np.ndarray, **options: Any) -> list[Event]:
     session = Engine(task).open(**options)
     return session.push(audio) + session.finish()
-
-
-def test_the_material_shows_every_kind_of_event(task: WhisperStreamingTask, talk: np.ndarray) -> None:
-    kinds = {event.type for event in whole(task, talk)}
-    assert kinds >= {"partial", "word", "final"}
-    assert ("endpoint" in kinds) == task.options.vad
-
-
-@few
-@given(seed=st.integers(0, 2**32), largest=st.sampled_from([320, 4800, 50_000]))
-def test_packets_do_not_matter(task: WhisperStreamingTask, talk: np.ndarray, seed: int, largest: int) -> None:
-    session = Engine(task).open()
-    events = [event for packet in packets(talk, seed, largest) for event in session.push(packet)] + session.finish()
-    assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
-
-
-@few
-@given(seed=st.integers(0, 2**32))
-def test_batch_mates_do_not_matter(task: WhisperStreamingTask, talk: np.ndarray, seed: int) -> None:
-    draw = random.Random(seed)
-    audios = [talk, talk[draw.randint(0, 60_000) :], talk[: draw.randint(1, len(talk))], talk[::-1].copy()]
-    alone = [said(whole(task, audio)) for audio in audios]
-    engine = Engine(task, capacity=3)
-    waiting, heard, running = list(enumerate(audios)), [[] for _ in audios], {}
-    while waiting or running:
-        if waiting and engine.active < engine.capacity and draw.random() < 0.3:  # join at any time
-            index, audio = waiting.pop(0)
-            running[index] = engine.open(), packets(audio, seed + index, 20_000)
-        for index, (session, source) in list(running.items()):
-            packet = next(source, None)
-            if packet is None:
-                session.end()
-                while session.ready:
-                    engine.step()
-                del running[index]
-            elif draw.random() < 0.9:
-                session.feed(packet)
-            else:
-                running[index] = session, itertools.chain([packet], source)
-            heard[index] += session.drain()
-        if draw.random() < 0.6:
-            engine.step()
-        for index, (session, _) in running.items():
-            heard[index] += session.drain()
-    assert [said(events) for events in heard] == alone
-
-
-@few
-@given(cut=st.floats(0.05, 0.95), detour=st.integers(1, 30_000))
-def test_a_stream_is_a_value(task: WhisperStreamingTask, talk: np.ndarray, cut: float, detour: int) -> None:
-    """It goes on in another engine as in its own, and from a snapshot as if what came after had never been."""
-    engine = Engine(task, capacity=2)
-    size = engine.nbytes
-    session = engine.open()
-    at = int(cut * len(talk))
-    before = session.push(talk[:at])
-    snapshot = session.snapshot()
-    session.push(talk[:detour])
-    session.close()
-    for other in (engine, Engine(task, capacity=1)):
-        resumed = other.restore(snapshot)
-        after = resumed.push(talk[at:]) + resumed.finish()
-        assert said(before + after) == said(whole(task, talk))
-    assert engine.nbytes == size
-    assert engine.active == 0
-
-
-def test_committed_text_is_never_taken_back(task: WhisperStreamingTask, talk: np.ndarray) -> None:
-    stable, words, finals = "", "", ""
-    for event in whole(task, talk):
-        if event.type == "partial":
-            assert event.stable.startswith(stable)
-            stable = event.stable
-        elif event.type == "word":
-            words += event.text
-            assert 0 <= event.start <= event.end <= event.emission_time + 0.02
-        elif event.type == "final":
-            stable, finals = "", finals + event.text
-    assert re.sub(r"\s", "", words) == re.sub(r"\s", "", finals)
-
-
-def test_words_are_in_order(task: WhisperStreamingTask, talk: np.ndarray) -> None:
-    words = [event for event in whole(task, talk) if event.type == "word"]
-    assert all(a.end <= b.end and a.start <= b.start for a, b in itertools.pairwise(words))
-
-
-@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
-def test_other_sample_rates_and_channels(task: WhisperStreamingTask, rate: int) -> None:
-    tone = np.sin(np.arange(2 * rate) / rate * 2000).astype(np.float32)
-    stereo = np.stack([tone, -0.5 * tone], axis=1)
-    reference = said(whole(task, (0.25 * tone), sample_rate=rate))
-    assert said(whole(task, stereo, sample_rate=rate, channels=2)) == reference
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,0 +1,163 @@
+"""The laws, from samples to text, for every streaming recogniser: packets, batch mates, snapshots, committed text."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loquent.asr.conformer_model import ConformerModel
+from loquent.asr.conformer_streaming import ConformerOptions, ConformerStreamingTask
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.speech.engine import Engine
+from loquent.speech.events import Event
+from loquent.speech.session import StreamingTask
+
+RATE = 16_000
+WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
+CONFORMERS = [(head, beam) for head in ("ctc", "transducer") for beam in (1, 3)]
+few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@pytest.fixture(scope="module", params=WHISPERS + CONFORMERS, ids=lambda p: f"{p[0]}-{p[1]}")
+def task(
+    request: pytest.FixtureRequest,
+    toy_whisper: Whisper,
+    tokenizer: WhisperTokenizer,
+    toy_conformer: tuple[ConformerModel, SubwordTokenizer],
+) -> StreamingTask:
+    if request.param in CONFORMERS:
+        head, beam = request.param
+        return ConformerStreamingTask(*toy_conformer, ConformerOptions(head=head, beam_size=beam))
+    policy, vad = request.param
+    options = StreamingOptions(policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0)
+    return WhisperStreamingTask(toy_whisper, tokenizer, options)
+
+
+@pytest.fixture(scope="module")
+def talk(sample: np.ndarray) -> np.ndarray:
+    """Speech for longer than a window of the toy, a pause that ends the utterance, and a few words more."""
+    return np.concatenate(
+        [sample[: 5 * RATE], np.zeros(int(1.3 * RATE), np.float32), sample[9 * RATE : 10 * RATE + 777]]
+    )
+
+
+def packets(audio: np.ndarray, seed: int, largest: int) -> Iterator[np.ndarray]:
+    draw = random.Random(seed)
+    position = 0
+    while position < len(audio):
+        size = draw.choice([0, 1, draw.randint(1, largest), largest])
+        yield audio[position : position + size]
+        position += size
+
+
+def said(events: list[Event]) -> list[dict[str, Any]]:
+    """Events without what may differ in the last digit when batches differ."""
+    return [{k: v for k, v in e.to_dict().items() if k not in ("stream", "confidence")} for e in events]
+
+
+def whole(task: StreamingTask, audio: np.ndarray, **options: Any) -> list[Event]:
+    session = Engine(task).open(**options)
+    return session.push(audio) + session.finish()
+
+
+def test_the_material_shows_every_kind_of_event(task: StreamingTask, talk: np.ndarray) -> None:
+    kinds = {event.type for event in whole(task, talk)}
+    assert kinds >= {"partial", "word", "final"}
+    assert ("endpoint" in kinds) == getattr(task.options, "vad", True)
+
+
+@few
+@given(seed=st.integers(0, 2**32), largest=st.sampled_from([320, 4800, 50_000]))
+def test_packets_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: int, largest: int) -> None:
+    session = Engine(task).open()
+    events = [event for packet in packets(talk, seed, largest) for event in session.push(packet)] + session.finish()
+    assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
+
+
+@few
+@given(seed=st.integers(0, 2**32))
+def test_batch_mates_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: int) -> None:
+    draw = random.Random(seed)
+    audios = [talk, talk[draw.randint(0, 60_000) :], talk[: draw.randint(1, len(talk))], talk[::-1].copy()]
+    alone = [said(whole(task, audio)) for audio in audios]
+    engine = Engine(task, capacity=3)
+    waiting, heard, running = list(enumerate(audios)), [[] for _ in audios], {}
+    while waiting or running:
+        if waiting and engine.active < engine.capacity and draw.random() < 0.3:  # join at any time
+            index, audio = waiting.pop(0)
+            running[index] = engine.open(), packets(audio, seed + index, 20_000)
+        for index, (session, source) in list(running.items()):
+            packet = next(source, None)
+            if packet is None:
+                session.end()
+                while session.ready:
+                    engine.step()
+                del running[index]
+            elif draw.random() < 0.9:
+                session.feed(packet)
+            else:
+                running[index] = session, itertools.chain([packet], source)
+            heard[index] += session.drain()
+        if draw.random() < 0.6:
+            engine.step()
+        for index, (session, _) in running.items():
+            heard[index] += session.drain()
+    assert [said(events) for events in heard] == alone
+
+
+@few
+@given(cut=st.floats(0.05, 0.95), detour=st.integers(1, 30_000))
+def test_a_stream_is_a_value(task: StreamingTask, talk: np.ndarray, cut: float, detour: int) -> None:
+    """It goes on in another engine as in its own, and from a snapshot as if what came after had never been."""
+    engine = Engine(task, capacity=2)
+    size = engine.nbytes
+    session = engine.open()
+    at = int(cut * len(talk))
+    before = session.push(talk[:at])
+    snapshot = session.snapshot()
+    session.push(talk[:detour])
+    session.close()
+    for other in (engine, Engine(task, capacity=1)):
+        resumed = other.restore(snapshot)
+        after = resumed.push(talk[at:]) + resumed.finish()
+        assert said(before + after) == said(whole(task, talk))
+    assert engine.nbytes == size
+    assert engine.active == 0
+
+
+def test_committed_text_is_never_taken_back(task: StreamingTask, talk: np.ndarray) -> None:
+    stable, words, finals = "", "", ""
+    for event in whole(task, talk):
+        if event.type == "partial":
+            assert event.stable.startswith(stable)
+            stable = event.stable
+        elif event.type == "word":
+            words += event.text
+            assert 0 <= event.start <= event.end <= event.emission_time + 0.02
+        elif event.type == "final":
+            stable, finals = "", finals + event.text
+    assert re.sub(r"\s", "", words) == re.sub(r"\s", "", finals)
+
+
+def test_words_are_in_order(task: StreamingTask, talk: np.ndarray) -> None:
+    words = [event for event in whole(task, talk) if event.type == "word"]
+    assert all(a.end <= b.end and a.start <= b.start for a, b in itertools.pairwise(words))
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_other_sample_rates_and_channels(task: StreamingTask, rate: int) -> None:
+    tone = np.sin(np.arange(2 * rate) / rate * 2000).astype(np.float32)
+    stereo = np.stack([tone, -0.5 * tone], axis=1)
+    reference = said(whole(task, (0.25 * tone), sample_rate=rate))
+    assert said(whole(task, stereo, sample_rate=rate, channels=2)) == reference
