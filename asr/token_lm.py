@@ -72,8 +72,8 @@ class NGram:
         known = {gram[0]: p for gram, (p, _) in orders[0].items() if gram[0] < vocabulary}
         if not known:
             raise ValueError(f"none of the {len(orders[0])} unigrams is one of the {vocabulary} tokens")
-        self._unigrams = torch.full((vocabulary,), min(known.values()))
-        self._unigrams[list(known)] = torch.tensor(list(known.values()))
+        self._unigrams = torch.full((vocabulary,), float(min(known.values())))
+        self._unigrams[list(known)] = torch.tensor(list(known.values()), dtype=torch.float32)
         self._backoff = {gram: backoff for grams in orders[:-1] for gram, (_, backoff) in grams.items()}
         self._following: dict[Context, dict[int, float]] = {}
         for grams in orders[1:]:
@@ -135,7 +135,7 @@ class NGram:
         out = self._distribution(context[1:]) + self._backoff.get(context, 0.0)
         following = self._following.get(context)
         if following:
-            out[list(following)] = torch.tensor(list(following.values()))
+            out[list(following)] = torch.tensor(list(following.values()), dtype=out.dtype)
         return out
 
 

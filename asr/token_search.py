@@ -204,8 +204,9 @@ def settle(hypotheses: Sequence[Hypothesis], beam: int) -> tuple[list[Token], li
         kept = [h for h in kept if h.ids[:agreed] == ids[0][:agreed] and len(h.tokens) - agreed <= MAX_OPEN]
     # Taken off the others, so that scores stay small in a stream of any length.
     committed, score, bonus = best.tokens[:agreed], log_add(best.score, best.repeating), best.bonus
+    earliest = committed[-1].frame if committed else 0  # hypotheses may time the same token differently
     for h in kept:
-        h.tokens = h.tokens[agreed:]
+        h.tokens = [token._replace(frame=max(token.frame, earliest)) for token in h.tokens[agreed:]]
         h.score, h.repeating, h.bonus = h.score - score, h.repeating - score, h.bonus - bonus
     return committed, kept
 

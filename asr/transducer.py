@@ -6,6 +6,7 @@ what the predictor reads before the first token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.state import State
 
-_ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,8 @@ class _Predictors:
         self, transducer: Transducer, state: TransducerState, rows: Tensor, streams: Sequence[_Stream]
     ) -> None:
         self._transducer = transducer
-        slots, beams = [], []
+        slots: list[int] = []
+        beams: list[int] = []
         for stream in streams:
             for k, hypothesis in enumerate(stream.memo.hypotheses):
                 stream.predictor[hypothesis.ids] = len(slots)
