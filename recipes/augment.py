@@ -48,7 +48,7 @@ class Augmenter:
         if rng.random() < options.room:
             samples = reverberate(samples, room_response(rng, rng.uniform(*options.room_rt60_s)))
         if rng.random() < options.noise:
-            noise = self.noises[rng.integers(len(self.noises))] if self.noises and rng.random() < 0.8 else None
+            noise = self.noises[int(rng.integers(len(self.noises)))] if self.noises and rng.random() < 0.8 else None
             noise = colored_noise(len(samples), rng.uniform(0, 2), rng) if noise is None else noise
             samples = add_noise(samples, noise, rng.uniform(*options.noise_snr_db), rng)
         if rng.random() < options.telephone:
@@ -211,21 +211,19 @@ class SpecAugment(nn.Module):
         """Mask (B, T, F) whose rows have ``length`` (B,) frames. Draws from torch's default generator."""
         if not self.training:
             return mel
-        options, (batch, frames, bins) = self.options, mel.shape
+        options, (frames, bins) = self.options, mel.shape[1:]
         valid = torch.arange(frames, device=mel.device) < length[:, None]
-        masked = self._stripes(
-            options.time_masks, (options.time_share * length).long(), length, frames
-        )[:, :, None] | self._stripes(
-            options.frequency_masks, torch.full_like(length, options.frequency_width), torch.full_like(length, bins), bins
-        )[:, None, :]
+        times = _stripes(options.time_masks, (options.time_share * length).long(), length, frames)
+        width, height = torch.full_like(length, options.frequency_width), torch.full_like(length, bins)
+        masked = times[:, :, None] | _stripes(options.frequency_masks, width, height, bins)[:, None, :]
         mean = (mel.mean(-1) * valid).sum(-1) / length.clamp_min(1)
         return torch.where(masked & valid[..., None], mean[:, None, None].to(mel.dtype), mel)
 
-    @staticmethod
-    def _stripes(count: int, widest: Tensor, length: Tensor, size: int) -> Tensor:
-        """Union of ``count`` random stripes for each row, bool (B, size)."""
-        shape = (len(length), count)
-        width = (torch.rand(shape, device=length.device) * (widest[:, None] + 1)).long()
-        start = (torch.rand(shape, device=length.device) * (length[:, None] - width + 1).clamp_min(1)).long()
-        at = torch.arange(size, device=length.device)
-        return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)
+
+def _stripes(count: int, widest: Tensor, length: Tensor, size: int) -> Tensor:
+    """Union of ``count`` random stripes for each row, bool (B, size)."""
+    shape = (len(length), count)
+    width = (torch.rand(shape, device=length.device) * (widest[:, None] + 1)).long()
+    start = (torch.rand(shape, device=length.device) * (length[:, None] - width + 1).clamp_min(1)).long()
+    at = torch.arange(size, device=length.device)
+    return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)

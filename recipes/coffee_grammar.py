@@ -103,6 +103,6 @@ def _distance(expected: tuple[str, ...], heard: tuple[str, ...]) -> float:
     return row[-1]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _difference(one: str, other: str) -> float:
     return 1 - 0.8 * SequenceMatcher(None, one, other).ratio()

@@ -97,7 +97,9 @@ def _parsed(hint: Any, value: Any, key: str) -> Any:
         if arguments[-1] is not Ellipsis and len(arguments) != len(value):
             raise ConfigError(f"{key}: expected {len(arguments)} values, got {len(value)}")
         inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_parsed(one, item, f"{key}[{at}]") for at, (one, item) in enumerate(zip(inner, value, strict=True)))
+        return tuple(
+            _parsed(one, item, f"{key}[{at}]") for at, (one, item) in enumerate(zip(inner, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{key}: expected a group of keys, got {value!r}")

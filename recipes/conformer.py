@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from loquent.asr.conformer import ConformerConfig
 from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
+from loquent.asr.ctc_search import CTCGreedySearch
 from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.token_search import TokenSearch
 from loquent.asr.transducer import TransducerConfig
+from loquent.asr.transducer_search import TransducerGreedySearch
 from loquent.recipes.augment import AugmentOptions, SpecAugment, SpecAugmentOptions
 from loquent.recipes.batching import BatchOptions
 from loquent.recipes.commands_data import CommandsDataOptions, prepare
 from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
 from loquent.recipes.error_rate import ErrorTally
-from loquent.recipes.greedy import ctc_greedy, transducer_greedy
 from loquent.recipes.manifest import Utterance
+from loquent.speech.streaming import Chunk
 
 FRAME_MS = 80  # an encoder frame
 
@@ -107,6 +110,7 @@ class HybridLoss(nn.Module):
         self.batches += 1
 
         tokens = target_length.sum().clamp_min(1)
+        assert model.ctc is not None  # the recipe's models have it
         ctc = model.ctc.loss(encoded, length, targets, target_length).sum() / tokens
         figures = {"ctc": ctc.detach()}
         if model.transducer is None or int(self.batches) <= self.config.ctc_only:
@@ -197,9 +201,9 @@ class ConformerRecipe:
 
 
 def _model_config(config: ConformerRecipeConfig, vocabulary: int) -> ConformerModelConfig:
-    transducer = config.transducer and TransducerConfig(
-        vocabulary=vocabulary, encoder_dim=config.encoder.dim, **vars(config.transducer)
-    )
+    transducer = None
+    if config.transducer is not None:
+        transducer = TransducerConfig(vocabulary=vocabulary, encoder_dim=config.encoder.dim, **vars(config.transducer))
     return ConformerModelConfig(
         config.encoder, vocabulary, ctc=True, transducer=transducer, language=config.language, fixed_statistics=True
     )
@@ -215,6 +219,11 @@ def error_rates(
     one chunk of the look-ahead's R + 1 frames.
     """
     device = next(model.parameters()).device
+    searches: dict[str, TokenSearch] = {}
+    if model.ctc is not None:
+        searches["ctc"] = CTCGreedySearch(model.ctc)
+    if model.transducer is not None:
+        searches["transducer"] = TransducerGreedySearch(model.transducer)
     tallies: dict[str, ErrorTally] = {}
     for name, rows in sources.items():
         for batch in whole_batches(rows, batch_s):
@@ -222,14 +231,17 @@ def error_rates(
             mel, frames = model.log_mel(samples.to(device), length.to(device))
             for lookahead in sorted(model.config.encoder.lookaheads):
                 encoded, valid = model.encoder(mel, frames, lookahead), model.encoder.output_length(frames)
-                found = {}
-                if model.ctc is not None:
-                    found["ctc"] = ctc_greedy(model.ctc(encoded), valid)
-                if model.transducer is not None:
-                    found["transducer"] = transducer_greedy(model.transducer, encoded, valid)
-                for head, tokens in found.items():
+                for head, search in searches.items():
                     tally = tallies.setdefault(f"{name}/{head}/{FRAME_MS * (lookahead + 1)}ms", ErrorTally())
-                    for row, ids in zip(batch, tokens, strict=True):
+                    for row, ids in zip(batch, _searched(search, encoded, valid), strict=True):
                         tally.add(row.text, tokenizer.decode(ids))
     rates = {name: tally.rate for name, tally in tallies.items()}
     return {"wer": sum(rates.values()) / max(len(rates), 1), **rates}
+
+
+def _searched(search: TokenSearch, encoded: Tensor, length: Tensor) -> list[list[int]]:
+    """Tokens of whole recordings."""
+    rows = torch.arange(len(length), device=encoded.device)
+    state, memos = search.initial_state(len(rows)), [search.start() for _ in rows]
+    advances = search.step(Chunk(encoded, length, torch.ones_like(rows, dtype=torch.bool)), state, rows, memos)
+    return [[token.id for token in advance.committed] for advance in advances]

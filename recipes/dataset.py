@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from loquent.recipes.augment import AugmentOptions, Augmenter
+from loquent.recipes.augment import Augmenter, AugmentOptions
 from loquent.recipes.batching import BatchOptions, DurationBatches
 from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, Utterance, read_manifest, select
 from loquent.speech.audio import read_audio
@@ -40,17 +41,14 @@ def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str
         ManifestError: there are none.
     """
     kind = source.kind
-    wanted = {
+    wanted: dict[str, Any] = {
         "split": source.split or split,
         "language": source.language,
         "human_text": source.human_text,
         "longest_s": source.longest_s,
         "where": None if kind is None else lambda row: row.extra.get("kind") == kind,
     }
-    if source.manifest is not None:
-        rows = read_manifest(source.manifest, **wanted)
-    else:
-        rows = select(prepared, **wanted)
+    rows = select(prepared, **wanted) if source.manifest is None else read_manifest(source.manifest, **wanted)
     if not rows:
         raise ManifestError(f"no rows for {source}, split {source.split or split!r}")
     return rows
@@ -133,4 +131,3 @@ def read_noises(source: str) -> list[np.ndarray]:
     if not noises:
         raise ManifestError(f"no noise in {source!r}; expected a folder or a zip archive of recordings")
     return noises
-

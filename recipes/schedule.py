@@ -29,7 +29,7 @@ def learning_rate(schedule: Schedule, step: int, steps: int, warmup: int) -> flo
 
 
 class AveragedWeights:
-    """Exponential moving average of the trained parameters (Polyak averaging with a window of 1 / (1 - decay) steps)."""
+    """Exponential moving average of the trained parameters, over about 1 / (1 - decay) steps (Polyak averaging)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0

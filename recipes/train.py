@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from loquent.recipes.config import ConfigError, parse_config, read_config
 from loquent.recipes.training import Training, TrainingOptions
 
@@ -59,7 +61,11 @@ def train(source: str, overrides: Sequence[str], output: str) -> dict[str, float
         TrainingError: ``output`` belongs to another configuration.
         ManifestError: data is missing.
     """
+    from accelerate import PartialState
+
     run = read_run(source, overrides)
     folder = Path(output)
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():  # the first one prepares data
+        recipe = run.recipe(run.config, folder)
     config = {"recipe": asdict(run.config), "training": asdict(run.training)}
-    return Training(run.recipe(run.config, folder), run.training, folder, config).run()
+    return Training(recipe, run.training, folder, config).run()

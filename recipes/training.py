@@ -80,7 +80,7 @@ class Recipe(Protocol):
 
 
 class Training:
-    """One run in a folder: ``checkpoints/`` to resume from, ``best/`` the export, ``log.jsonl`` and TensorBoard's files.
+    """One run in a folder: ``checkpoints/`` to resume from, ``best/`` the export, ``log.jsonl``, TensorBoard's files.
 
     Args:
         recipe: what is trained.
@@ -252,7 +252,12 @@ class Training:
 
     def _progress(self) -> Any:
         return tqdm(
-            total=self.options.steps, initial=self.step, unit="step", file=sys.stderr, disable=not self.main, mininterval=1
+            total=self.options.steps,
+            initial=self.step,
+            unit="step",
+            file=sys.stderr,
+            disable=not self.main,
+            mininterval=1,
         )
 
     @contextmanager
@@ -342,7 +347,8 @@ def _groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, 
 
 def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in batch.items()
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
     }
 
 
