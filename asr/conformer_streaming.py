@@ -194,8 +194,8 @@ class ConformerStreamingTask:
         encoded = model.encoder.step(mel.with_data(model.normalize(mel.data)), state.encoder, rows)
 
         events: list[list[Event]] = [[] for _ in memos]
-        # Greedy search decides frame by frame; a beam is looked at after every chunk, as in a live stream.
-        greedy = self.options.beam_size == 1
+        # Where an endpoint changes nothing for the search, it may run ahead of them; else it goes chunk by chunk.
+        greedy = self.options.beam_size == 1 and not any(memo.search.biasing for memo in memos)
         size = max(memo.lookahead for memo in memos) + 1
         whole = self.search.step(encoded, state.search, rows, [memo.search for memo in memos]) if greedy else []
         lengths, lasts = encoded.length.tolist(), encoded.last.tolist()
