@@ -1,9 +1,12 @@
 """A Conformer that decides for each frame how far to look ahead (ANCAT, arXiv 2305.04159).
 
 In every layer a small scheduler reads a frame and says how many of the following frames, 0 … K, its self-attention
-waits for: none where the sound is plain, some where it is not. Training makes the decision soft, as weights of the keys
-ahead, and hardens it step by step; the expected look-ahead and the expected wait are differentiable and are added to
-the loss. At inference the decision is hard, and a frame leaves a layer as soon as what it looks at has come.
+waits for: none where the sound is plain, some where it is not. A frame leaves a layer as soon as what it looks at has
+come. The frames looked at and the wait through all layers are differentiable and are added to the loss.
+
+The paper trains with soft weights on the keys ahead, annealed to hard ones. Here training samples hard decisions, whose
+noise is annealed, and passes gradients straight through: soft weights inside a softmax are undone by large scores, and
+a model that learnt to do so cannot work with hard decisions.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class AdaptiveEncoding:
     length: (B,) int64, frames of each row.
     ahead: (B, T) float, following frames that attention looks at, mean over the layers: the extra compute.
     wait: (B, T) float, frames that must follow before each frame is put out, through all layers and in order: the
-        algorithmic latency. A stream's end is waited for by nobody longer than it takes to come.
+        algorithmic latency. The end of the stream puts out all that is left.
     """
 
     encoded: Tensor
@@ -89,7 +92,7 @@ class AdaptiveConformerEncoder(StreamingModule):
             raise ValueError(f"lookahead={lookahead}: with nothing to decide, take a ConformerEncoder of look-ahead 0")
         self.config = replace(config, lookaheads=(lookahead,))
         self.lookahead = lookahead
-        self.temperature = 1.0  # of the decisions in training; they harden as it falls
+        self.temperature = 1.0  # noise of the decisions in training; at 0 they are those of inference
         self.subsampling = Subsampling(config)
         self.layers = nn.ModuleList(AdaptiveLayer(self.config) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
@@ -113,7 +116,7 @@ class AdaptiveConformerEncoder(StreamingModule):
         return self.encode(x, length).encoded
 
     def encode(self, x: Tensor, length: Tensor | None = None) -> AdaptiveEncoding:
-        """Encode whole inputs and tell what they waited for: softly in training mode, as `step` would otherwise.
+        """Encode whole inputs, and tell what `step` would have waited for; in training mode decisions are sampled.
 
         Args:
             x: (B, T, F); what lies beyond a row's length is ignored.
@@ -127,7 +130,7 @@ class AdaptiveConformerEncoder(StreamingModule):
         come = (frames + 1).minimum(length[:, None]).float()  # frames that have come when each frame is there
         arrived, ahead = come, torch.zeros_like(come)
         for layer in self.layers:
-            x, looks = layer(x, length, self.temperature if self.training else None)
+            x, looks = layer(x, length, self.temperature)
             ahead = ahead + looks.sum(-1) / len(self.layers)
             arrived = _arrival(arrived, looks, length)
         return AdaptiveEncoding(x, length, ahead, arrived - come)
@@ -179,31 +182,30 @@ class AdaptiveLayer(ConformerLayer):
         nn.init.normal_(gates.weight, std=0.01)
         nn.init.constant_(gates.bias, 2.0)  # nearly open: what a model trained with look-ahead is used to
 
-    def forward(self, x: Tensor, length: Tensor, temperature: float | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Whole inputs (B, T, C) with (B,) valid frames.
-
-        Args:
-            temperature: of soft decisions; None for hard ones.
+    def forward(self, x: Tensor, length: Tensor, temperature: float) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Whole inputs (B, T, C) with (B,) valid frames; ``temperature`` is the noise of decisions in training.
 
         Returns:
-            (B, T, C), and how much each frame looks at each of the K frames after it, (B, T, K) in 0 … 1.
+            (B, T, C), and whether each frame looks at each of the K frames after it, (B, T, K) of 0 and 1.
         """
         x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
         h = self.norm_attention(x)
         frame = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-        gates = self.scheduler(h).float()
-        log_weight = None
-        if temperature is None:
-            looks = (gates > 0).cumprod(-1).float()
-            reach = frame + looks.sum(-1).long() + 1
+
+        def sight(ahead: Tensor | int) -> Sight:
+            end = torch.where(frame < length[:, None], (frame + 1 + ahead).minimum(length[:, None]), 0)
+            return Sight(frame, (frame - self.left).clamp(min=0), end)
+
+        if self.training:
+            looks = _sampled(self.scheduler(h).float(), temperature)
+            near, *further = self.attention.compare(h, [sight(ahead) for ahead in range(self.most + 1)])
+            attended = near
+            for look, far in zip(looks.to(h.dtype).unbind(-1), further, strict=True):
+                attended, near = attended + look[..., None] * (far - near), far
         else:
-            log_looks = F.logsigmoid(gates / temperature).cumsum(-1)
-            looks, reach = log_looks.exp(), frame + self.most + 1
-            distance = (frame[:, None, :] - frame[:, :, None]).clamp(0, self.most)
-            log_weight = F.pad(log_looks, (1, 0)).gather(2, distance).to(h.dtype)
-        end = torch.where(frame < length[:, None], reach.minimum(length[:, None]), 0)
-        sight = Sight(frame, (frame - self.left).clamp(min=0), end)
-        x = x + self.dropout(self.attention(h, sight, log_weight))
+            looks = (self.scheduler(h) > 0).cumprod(-1).float()
+            attended = self.attention(h, sight(looks.sum(-1).long()))
+        x = x + self.dropout(attended)
         x = x + self.dropout(self.conv(self.norm_conv(x)))
         x = x + 0.5 * self.dropout(self.feed_forward2(self.norm_feed_forward2(x)))
         following = frame[:, :, None] + torch.arange(1, self.most + 1, device=x.device)
@@ -237,7 +239,9 @@ class AdaptiveLayer(ConformerLayer):
 
         def pick(values: Tensor, start: Tensor, steps: int) -> Tensor:
             index = (start[:, None] + offset[:, :steps]).clamp(max=values.shape[1] - 1)
-            return values.gather(1, index.reshape(*index.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:]))
+            return values.gather(
+                1, index.reshape(*index.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
+            )
 
         ordered = pick(needs, self.most - held, frames.shape[1])
         ready = ((ordered <= come) | chunk.last[:, None]) & (offset < available[:, None])
@@ -260,11 +264,18 @@ class AdaptiveLayer(ConformerLayer):
         return out.with_data(self.norm_out(x))
 
 
+def _sampled(gates: Tensor, temperature: float) -> Tensor:
+    """Decisions (B, T, K), 0 or 1, of gates with logistic noise; their gradients are those of soft decisions."""
+    uniform = torch.rand_like(gates).clamp(1e-6, 1 - 1e-6)
+    noisy = gates + temperature * (uniform.log() - (-uniform).log1p())
+    soft, hard = F.logsigmoid(noisy).cumsum(-1).exp(), (noisy > 0).cumprod(-1)
+    return hard + (soft - soft.detach())
+
+
 def _arrival(arrived: Tensor, looks: Tensor, length: Tensor) -> Tensor:
     """When a layer's outputs are there, given when its inputs are: (B, T) numbers of frames that have come.
 
-    Output i needs input i + k for the largest k that it looks at, and comes after output i - 1. With soft decisions
-    ``looks`` (B, T, K) this is the expectation over that k.
+    Output i needs input i + k for the largest k that it looks at, and comes no sooner than output i - 1.
     """
     most = looks.shape[2]
     end = length[:, None].expand(-1, most).to(arrived.dtype)

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from loquent.asr.edit_distance import align_sequences
 
-# Log-probs (B, T, V + 1), alignments (B, N, T) and length (B,) to better alignments (B, N, T), and which samples have one
-# (B, N).
+# Log-probs (B, T, V + 1), alignments (B, N, T), length (B,) to better alignments (B, N, T), and which are better (B, N)
 Property = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,15 +16,26 @@ from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
 from loquent.asr.conformer import ConformerConfig, ConformerEncoder
 
 CONFIG = ConformerConfig(
-    n_mels=8, dim=16, layers=3, heads=2, conv_kernel=3, subsampling_channels=4, left_context=5, lookaheads=(2, 0)
+    n_mels=8,
+    dim=16,
+    layers=3,
+    heads=2,
+    conv_kernel=3,
+    subsampling_channels=4,
+    left_context=5,
+    lookaheads=(2, 0),
+    dropout=0.0,
 )
 MOST = 3
 
 
-def make(seed: int = 0, spread: float = 4.0) -> AdaptiveConformerEncoder:
+def make(seed: int = 2, spread: float = 4.0) -> AdaptiveConformerEncoder:
     """Encoder with random weights whose schedulers decide differently from frame to frame."""
     torch.manual_seed(seed)
     encoder = AdaptiveConformerEncoder(CONFIG, MOST).eval()
+    for parameter in encoder.subsampling.parameters():  # so that frames differ
+        if parameter.ndim == 1:
+            torch.nn.init.zeros_(parameter)
     for layer in encoder.layers:
         torch.nn.init.normal_(layer.scheduler[-1].weight, std=spread)
         torch.nn.init.constant_(layer.scheduler[-1].bias, 0.5)
@@ -42,7 +54,7 @@ def test_decisions_differ_between_frames() -> None:
 
 
 def test_laws(check_streaming: Callable[..., None]) -> None:
-    check_streaming(make(), mel(3, 260), punctual=False, tight=False)
+    check_streaming(make(), mel(3, 200), punctual=False, tight=False, examples=8)
 
 
 @pytest.mark.parametrize("bias", [-50.0, 50.0])
@@ -51,11 +63,11 @@ def test_laws_when_all_look_alike(bias: float, check_streaming: Callable[..., No
     encoder = make(spread=0)
     for layer in encoder.layers:
         torch.nn.init.constant_(layer.scheduler[-1].bias, bias)
-    check_streaming(encoder, mel(2, 240), punctual=bias > 0, tight=bias > 0, examples=5)
+    check_streaming(encoder, mel(2, 160), punctual=bias > 0, tight=bias > 0, examples=3)
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 100), steps=st.integers(1, 200))
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 100), steps=st.integers(1, 120))
 def test_the_reported_wait_is_when_frames_come(seed: int, steps: int) -> None:
     """Fed one encoder frame's worth at a time, frame i comes after exactly wait[i] further frames."""
     encoder, x = make(seed), mel(1, steps, seed)
@@ -95,23 +107,30 @@ def test_the_queue_is_bounded_and_rows_are_independent_of_padding() -> None:
     assert all(layer.waiting.shape[1] == MOST for layer in state.layers)
 
 
-def test_soft_decisions_harden_to_those_of_inference() -> None:
-    torch.manual_seed(0)
-    encoder = AdaptiveConformerEncoder(ConformerConfig(**{**vars(CONFIG), "dropout": 0.0}), MOST)
-    for layer in encoder.layers:
-        torch.nn.init.normal_(layer.scheduler[-1].weight, std=4)
-        torch.nn.init.constant_(layer.scheduler[-1].bias, 0.5)
-    x, length = mel(2, 120), torch.tensor([120, 90])
-    hard = encoder.eval().encode(x, length)
+def test_training_without_noise_is_inference() -> None:
+    encoder, x, length = make(), mel(2, 120), torch.tensor([120, 90])
+    hard = encoder.encode(x, length)
     encoder.train()
-    gaps = []
-    for encoder.temperature in (1.0, 0.1, 1e-5):
-        soft = encoder.encode(x, length)
-        gaps.append(float((soft.encoded - hard.encoded)[0].detach().abs().mean()))
-    assert gaps[0] > gaps[1] > gaps[2]
-    torch.testing.assert_close(soft.encoded[0], hard.encoded[0], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(soft.mean_wait, hard.mean_wait, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(soft.mean_ahead, hard.mean_ahead, rtol=1e-3, atol=1e-3)
+    encoder.temperature = 0
+    trained = encoder.encode(x, length)
+    for row, frames in enumerate(hard.length.tolist()):
+        torch.testing.assert_close(trained.encoded[row, :frames], hard.encoded[row, :frames], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trained.mean_wait, hard.mean_wait)
+    torch.testing.assert_close(trained.mean_ahead, hard.mean_ahead)
+    encoder.temperature = 1
+    assert not torch.equal(encoder.encode(x, length).wait, hard.wait)
+
+
+@pytest.mark.parametrize("regulariser", ["mean_wait", "mean_ahead"])
+def test_descending_on_a_regulariser_lowers_it(regulariser: str) -> None:
+    encoder, x = make().train(), mel(2, 120)
+    optimizer = torch.optim.Adam(encoder.layers.parameters(), lr=0.01)
+    before = float(getattr(encoder.eval().encode(x), regulariser))
+    for _ in range(12):
+        optimizer.zero_grad()
+        getattr(encoder.train().encode(x), regulariser).backward()
+        optimizer.step()
+    assert float(getattr(encoder.eval().encode(x), regulariser)) < 0.6 * before
 
 
 def test_it_starts_from_a_fixed_encoder() -> None:
@@ -129,29 +148,30 @@ def test_it_starts_from_a_fixed_encoder() -> None:
 
 
 def test_training_learns_to_look_ahead_only_where_it_pays() -> None:
-    """Frames marked in the input are to give the mark of the next frame; the others nothing that lies ahead."""
+    """Frames that ask are to give the value of the next one, the others nothing: only those that ask should wait."""
     torch.manual_seed(0)
-    config = ConformerConfig(
-        n_mels=8, dim=32, layers=1, heads=2, conv_kernel=1, subsampling_channels=8, left_context=4, lookaheads=(1,), dropout=0.0
-    )
-    encoder = AdaptiveConformerEncoder(config, 2)
-    readout = torch.nn.Linear(32, 1)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *readout.parameters()], lr=3e-3, weight_decay=0)
+    config = replace(CONFIG, dim=32, layers=1, conv_kernel=1, subsampling_channels=8, left_context=2)
+    encoder, readout = AdaptiveConformerEncoder(config, 1), torch.nn.Linear(32, 1)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *readout.parameters()], lr=5e-3, weight_decay=0)
     generator = torch.Generator().manual_seed(0)
 
     def batch() -> tuple[Tensor, Tensor, Tensor]:
-        asks = torch.rand(8, 32, generator=generator) < 0.4
-        value = torch.randint(0, 2, (8, 32), generator=generator).float() * 2 - 1
-        x = torch.zeros(8, 32, 8, 8)
-        x[..., :4], x[..., 4:] = asks[..., None, None].float() * 3, value[..., None, None]
-        x = F.pad(x.flatten(1, 2), (0, 0, 7, 0))[:, : 32 * 8]  # encoder frame j reads up to mel frame 8 j
-        return x, asks[:, :31], torch.where(asks[:, :31], value[:, 1:], 0)
+        asks = torch.rand(8, 24, generator=generator) < 0.4
+        value = torch.randint(0, 2, (8, 24), generator=generator).float() * 2 - 1
+        x = torch.stack([asks.float(), value], 2).repeat_interleave(4, 2) * 4  # half of the 8 bins each
+        x = x.repeat_interleave(8, 1)[:, 7:]  # encoder frame j hears mel frames up to 8 j
+        return x, asks[:, :-1], torch.where(asks[:, :-1], value[:, 1:], 0)
 
-    for step in range(220):
-        encoder.temperature = 1.0 * 0.1 ** (step / 220)
+    steps = 300
+    for step in range(steps):
+        progress = max(0.0, 2 * step / steps - 1)  # the first half as if with a fixed look-ahead
+        encoder.layers[0].scheduler.requires_grad_(progress > 0)
+        encoder.temperature = 0.1**progress
         x, _, target = batch()
         encoding = encoder.encode(x)
-        loss = F.mse_loss(readout(encoding.encoded)[:, :31, 0], target) + 0.03 * encoding.mean_ahead + 0.03 * encoding.mean_wait
+        loss = F.mse_loss(readout(encoding.encoded)[:, :-1, 0], target)
+        if progress:
+            loss = loss + 0.1 * encoding.mean_wait
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -159,8 +179,8 @@ def test_training_learns_to_look_ahead_only_where_it_pays() -> None:
     with torch.no_grad():
         x, asks, target = batch()
         encoding = encoder.encode(x)
-        ahead = encoding.ahead[:, :31]
-        error = F.mse_loss(readout(encoding.encoded)[:, :31, 0], target)
+        error = F.mse_loss(readout(encoding.encoded)[:, :-1, 0], target)
+    ahead = encoding.ahead[:, :-1]
     assert error < 0.1, error
     assert ahead[asks].mean() > 0.9, ahead[asks].mean()
-    assert ahead[~asks].mean() < 0.2, ahead[~asks].mean()
+    assert ahead[~asks].mean() < 0.1, ahead[~asks].mean()
