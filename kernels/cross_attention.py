@@ -27,7 +27,7 @@ def cross_attention(
     Returns:
         (B, T, H, D), zero for a row without frames; and, given heads, their w: (B, N, T, R), zero from frames[b] on.
     """
-    numba = q.shape[-1] % 8 == 0 and backend_for(q, cache_k, cache_v) == "numba"
+    numba = q.shape[-1] >= 8 and backend_for(q, cache_k, cache_v) == "numba"
     run = _numba if numba else _reference
     return run(q, cache_k, cache_v, rows, frames, heads)
 

@@ -1,22 +1,12 @@
-"""Attention on the CPU: tiles of queries over tiles of keys with a running softmax (arXiv 2205.14135).
-
-A kernel's task is one head of one row. Within a tile the queries lie side by side, in the lanes of vectors.
-"""
+"""Attention over cached keys on the CPU; a kernel's task is one head of one row."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba import carray
 
-from loquent.kernels.numba_panel import LANES, dot_four, multiply, multiply_add, weigh
 from loquent.kernels.numba_runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
-
-FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
-QUERIES, KEYS = 16, 48  # of a tile: its scores, keys and values stay in the first-level cache
-LOWEST = np.float32(-1e30)
-LOG2_E = math.log2(math.e)  # weights are powers of two
+from loquent.kernels.numba_tile import KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
 
 
 @jit
@@ -35,10 +25,10 @@ def _self_attention(job, task):
     old = job[26] + 4 * old_k_at, 4 * old_k_step, job[30] + 4 * old_v_at, 4 * old_v_step
     turn = ring - sinks  # entries that are overwritten in turn
 
-    tile = _new_tile(dim)
+    tile = new_tile(dim)
     for first in range(0, length, QUERIES):
         count = min(QUERIES, length - first)
-        _begin(tile, q, q_at + first * q_step, q_step, count, dim)
+        begin(tile, q, q_at + first * q_step, q_step, count, dim)
         start = (position + first) // block * block  # of the first query's block
         end = min(((position + first + count - 1) // block + 1) * block, position + length)
         seen = max(0, start - left) if left >= 0 else 0
@@ -53,7 +43,7 @@ def _self_attention(job, task):
             key += stretch
         key = position if position < sinks else max(position, seen)
         _attend(tile, count, dim, new, key - position, key, end, view)
-        _finish(tile, out, out_at + first * out_step, out_step, count, dim)
+        finish(tile, out, out_at + first * out_step, out_step, count, dim)
 
     for step in range(length, steps):
         for c in range(dim):
@@ -89,72 +79,30 @@ def _cross_attention(job, task):
                 out[out_at + step * out_step + c] = 0
         return
 
-    tile = _new_tile(dim)
-    scores, top, total = tile[2], tile[3], tile[4]
+    tile = new_tile(dim)
+    queries, _, scores, top, total, _, _, few = tile
     names = integers(job[6])
     for first in range(0, steps, QUERIES):
         count = min(QUERIES, steps - first)
-        _begin(tile, q, q_at + first * q_step, q_step, count, dim)
+        begin(tile, q, q_at + first * q_step, q_step, count, dim)
         for key in range(0, frames, KEYS):
             keys = min(KEYS, frames - key)
-            _score(tile, count, dim, k + key * k_step, k_step, keys)
+            score(queries, few, scores, count, dim, k + key * k_step, k_step, keys)
             for n in range(wanted):
                 if names[n] == head:
                     for t in range(count):
                         at = w_row + n * w_head + (first + t) * w_step + key
                         for j in range(keys):
                             w[at + j] = scores[j, t]
-            _absorb(tile, count, dim, v + key * v_step, v_step, keys)
+            absorb(tile, count, dim, v + key * v_step, v_step, keys)
         for n in range(wanted):
             if names[n] == head:
                 for t in range(count):
                     at = w_row + n * w_head + (first + t) * w_step
                     high, scale = top[t], 1 / total[t]
                     for j in range(frames):
-                        w[at + j] = _power_of_two(w[at + j] - high) * scale
-        _finish(tile, out, out_at + first * out_step, out_step, count, dim)
-
-
-@jit
-def _new_tile(dim):
-    """Scaled queries, sums of values, scores, and each query's highest score, sum of weights, and
-    room for both in one tile of keys; the first few queries again, each in a row."""
-    return (
-        np.empty((dim, QUERIES), np.float32),
-        np.empty((QUERIES, dim), np.float32),
-        np.empty((KEYS, QUERIES), np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty(QUERIES, np.float32),
-        np.empty((FEW, dim), np.float32),
-    )
-
-
-@jit
-def _begin(tile, q, at, stride, count, dim):
-    queries, sums, scores, top, total, _, _, rows = tile
-    scale = np.float32(LOG2_E / math.sqrt(dim))
-    queries[:] = 0
-    scores[:] = 0
-    sums[:] = 0
-    top[:] = LOWEST
-    total[:] = 0
-    for t in range(count):
-        for c in range(dim):
-            queries[c, t] = q[at + t * stride + c] * scale
-    for t in range(min(count, FEW)):
-        for c in range(dim):
-            rows[t, c] = queries[c, t]
-
-
-@jit
-def _finish(tile, out, at, stride, count, dim):
-    sums, total = tile[1], tile[4]
-    for t in range(count):
-        scale = 1 / total[t]
-        for c in range(dim):
-            out[at + t * stride + c] = sums[t, c] * scale
+                        w[at + j] = power_of_two(w[at + j] - high) * scale
+        finish(tile, out, out_at + first * out_step, out_step, count, dim)
 
 
 @jit
@@ -162,11 +110,11 @@ def _attend(tile, count, dim, source, entry, key, end, view):
     """Take in keys ``key`` … ``end - 1``, which lie in ``source`` from ``entry`` on; each query those that it sees."""
     k, k_step, v, v_step = source
     position, block, left, sinks = view
-    scores = tile[2]
+    queries, scores, few = tile[0], tile[2], tile[7]
     earliest, latest = position // block * block, (position + count - 1) // block * block  # the queries' blocks
     while key < end:
         keys = min(KEYS, end - key)
-        _score(tile, count, dim, k + entry * k_step, k_step, keys)
+        score(queries, few, scores, count, dim, k + entry * k_step, k_step, keys)
         expires = left >= 0 and key < latest - left and key + keys > sinks
         if expires or key + keys > earliest + block:
             for t in range(count):
@@ -175,54 +123,9 @@ def _attend(tile, count, dim, source, entry, key, end, view):
                     expired = left >= 0 and key + j < start - left and key + j >= sinks
                     if expired or key + j >= start + block:
                         scores[j, t] = LOWEST
-        _absorb(tile, count, dim, v + entry * v_step, v_step, keys)
+        absorb(tile, count, dim, v + entry * v_step, v_step, keys)
         key += keys
         entry += keys
-
-
-@jit
-def _score(tile, count, dim, k, k_step, keys):
-    """scores[j, t] = k[j] · queries[t]."""
-    queries, scores, rows = tile[0], tile[2], tile[7]
-    stride = 4 * QUERIES
-    done = 0
-    if count <= FEW:
-        done = keys // 4 * 4
-        for t in range(count):
-            for j in range(0, done, 4):
-                dot_four(
-                    rows.ctypes.data + 4 * t * dim, k + j * k_step, k_step,
-                    scores.ctypes.data + j * stride + 4 * t, stride, dim // LANES,
-                )  # fmt: skip
-    multiply(
-        k + done * k_step, k_step, 4, queries.ctypes.data, stride,
-        scores.ctypes.data + done * stride, stride, keys - done, (count + LANES - 1) // LANES, dim,
-    )  # fmt: skip
-
-
-@jit
-def _absorb(tile, count, dim, v, v_step, keys):
-    """Turn scores into weights, rescale what came before to the new highest score, and add the weighted values."""
-    _, sums, scores, top, total, high, weight, _ = tile
-    for t in range(0, count, LANES):
-        weigh(
-            scores.ctypes.data + 4 * t, 4 * QUERIES, keys,
-            top.ctypes.data + 4 * t, high.ctypes.data + 4 * t, weight.ctypes.data + 4 * t,
-        )  # fmt: skip
-    for t in range(count):
-        if high[t] > top[t]:
-            fade = _power_of_two(top[t] - high[t])
-            top[t] = high[t]
-            total[t] *= fade
-            for c in range(dim):
-                sums[t, c] *= fade
-        total[t] += weight[t]
-    multiply_add(scores.ctypes.data, 4, 4 * QUERIES, v, v_step, sums.ctypes.data, 4 * dim, count, dim // LANES, keys)
-
-
-@jit
-def _power_of_two(x):
-    return np.float32(2) ** max(x, np.float32(-126))
 
 
 @loop

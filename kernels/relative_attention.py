@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loquent.kernels.backend import backend_for
 from loquent.kernels.cached_attention import remember, ring_contents
 
 
@@ -52,6 +53,30 @@ def relative_attention(
 
     Source: Transformer-XL, arXiv 1901.02860, section 3.3.
     """
+    tensors = q, k, v, cache_k, cache_v, table, content_bias, distance_bias
+    run = _numba if q.shape[-1] >= 8 and backend_for(*tensors) == "numba" else _reference
+    return run(
+        q, k, v, cache_k, cache_v, rows, position, length, query, first, end, table, future, content_bias, distance_bias
+    )
+
+
+def _reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    rows: Tensor,
+    position: Tensor,
+    length: Tensor,
+    query: Tensor,
+    first: Tensor,
+    end: Tensor,
+    table: Tensor,
+    future: int,
+    content_bias: Tensor,
+    distance_bias: Tensor,
+) -> Tensor:
     offset = torch.arange(k.shape[1], device=k.device)
     valid = offset < length[:, None]
     at = torch.cat(
@@ -74,3 +99,39 @@ def relative_attention(
     remember(cache_k, k, rows, position, length)
     remember(cache_v, v, rows, position, length)
     return torch.where(seeing[:, :, None, None], out, 0)
+
+
+def _numba(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    rows: Tensor,
+    position: Tensor,
+    length: Tensor,
+    query: Tensor,
+    first: Tensor,
+    end: Tensor,
+    table: Tensor,
+    future: int,
+    content_bias: Tensor,
+    distance_bias: Tensor,
+) -> Tensor:
+    from loquent.kernels.numba_relative_attention import relative_attention
+    from loquent.kernels.numba_runtime import fields_of, run
+
+    batch, asked, heads, dim = q.shape
+    ring, distances = cache_k.shape[2], table.shape[0]
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    places = [place.contiguous() for place in (rows, position, length, query, first, end)]
+    run(
+        relative_attention,
+        batch * heads,
+        3 * batch * asked * heads * dim * (ring + k.shape[1]),
+        *(asked, heads, dim, ring, distances, future),
+        *(place.data_ptr() for place in places),
+        *(field for tensor in (q, k, v, out, cache_k, cache_v) for field in fields_of(tensor)),
+        *(field for tensor in (table, content_bias, distance_bias) for field in fields_of(tensor)),
+    )
+    return out

@@ -49,7 +49,7 @@ def streams(draw):
 def test_cached_attention_sees_what_its_definition_says(backend, plan, seed):
     block, left, sinks, ring, rows = plan
     generator = torch.Generator().manual_seed(seed)
-    heads, dim, slots = 2, 16, len(rows) + 2
+    heads, dim, slots = 2, (16, 19)[seed % 2], len(rows) + 2
     total = max(sum(lengths) for lengths in rows)
     q, k, v = torch.randn(3, len(rows), total, heads, dim, generator=generator)
     slot = torch.randperm(slots, generator=generator)[: len(rows)]
@@ -97,7 +97,7 @@ def test_cached_attention_sees_what_its_definition_says(backend, plan, seed):
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 130)), min_size=1, max_size=5),
     steps=st.integers(0, 35),
     heads=st.lists(st.integers(0, 2), max_size=3),
-    dim=st.sampled_from([8, 24, 64, 80]),
+    dim=st.sampled_from([8, 24, 36, 64, 80]),
 )
 def test_cross_attention_agrees_with_the_reference(rows, steps, heads, dim):
     q, cache_k, cache_v = torch.randn(len(rows), steps, 3, dim), *torch.randn(2, 4, 3, 130, dim)
