@@ -113,7 +113,8 @@ class RelativeAttention(nn.Module):
         distance = torch.arange(-self.future, self.past + 1, device=weight.device)
         if torch.is_grad_enabled():
             return self._project_distances(distance, dtype)
-        key = weight.data_ptr(), weight._version, weight.device, dtype
+        version = None if weight.is_inference() else weight._version  # tensors made in inference mode have none
+        key = weight.data_ptr(), version, weight.device, dtype
         if self._table is None or self._table[0] != key:
             self._table = key, self._project_distances(distance, dtype)
         return self._table[1]
