@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,8 +79,3 @@ class DurationBatches:
             batch.append(index)
             longest = longer
         return [*batches, batch] if batch else batches
-
-    @property
-    def expected_batches(self) -> int:
-        """About how many batches an epoch has, over all processes."""
-        return math.ceil(float(self.durations @ self.weights) / self.options.duration_s)

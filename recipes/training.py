@@ -138,10 +138,10 @@ class Training:
                 if self.step % self.options.checkpoint_every == 0 or done or stop:
                     self._save()
                 if done:
-                    return self._test(log)
+                    break
                 if stop:
                     return None
-        return None
+            return self._test(log)
 
     def _update(self, batches: Sequence[Any]) -> dict[str, Any]:
         """One step of the optimizer; returns its figures, some of which the device may still be at work on."""
