@@ -12,17 +12,17 @@ a model that learnt to do so cannot work with hard decisions.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.asr.conformer import ConformerConfig, ConformerEncoder, ConformerLayer, Subsampling
+from loquent.asr.conformer import ConformerConfig, ConformerEncoder, ConformerLayer, Schedule
 from loquent.speech.attention import RingState
 from loquent.speech.relative_attention import RelativeAttention, Sight
 from loquent.speech.state import State
-from loquent.speech.streaming import ChainState, Chunk, StreamingModule, WindowState, as_chunk, as_rows
+from loquent.speech.streaming import ChainState, Chunk, WindowState, as_chunk, as_rows
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AdaptiveState(State):
     layers: tuple[AdaptiveLayerState, ...]
 
 
-class AdaptiveConformerEncoder(StreamingModule):
+class AdaptiveConformerEncoder(ConformerEncoder):
     """`ConformerEncoder` whose layers look ahead as far as each frame asks for.
 
     When an output comes depends on the data: `inputs_for`, and the latency that follows from it, are upper bounds, of
@@ -87,32 +87,32 @@ class AdaptiveConformerEncoder(StreamingModule):
     """
 
     def __init__(self, config: ConformerConfig, lookahead: int = 4) -> None:
-        super().__init__()
         if lookahead < 1:
             raise ValueError(f"lookahead={lookahead}: with nothing to decide, take a ConformerEncoder of look-ahead 0")
-        self.config = replace(config, lookaheads=(lookahead,))
-        self.lookahead = lookahead
-        self.temperature = 1.0  # noise of the decisions in training; at 0 they are those of inference
-        self.subsampling = Subsampling(config)
+        super().__init__(replace(config, lookaheads=(lookahead,)))
         self.layers = nn.ModuleList(AdaptiveLayer(self.config) for _ in range(config.layers))
-        self.dropout = nn.Dropout(config.dropout)
+        self.temperature = 1.0  # noise of the decisions in training; at 0 they are those of inference
 
-    @classmethod
-    def from_fixed(cls, encoder: ConformerEncoder, lookahead: int = 4) -> Self:
-        """Start from a trained encoder of fixed look-aheads: all its weights, and schedulers that look far ahead."""
-        adaptive = cls(encoder.config, lookahead).to(encoder.sizes.device)
-        found = adaptive.load_state_dict(encoder.state_dict(), strict=False)
-        lacking = [name for name in found.missing_keys if ".scheduler." not in name]
-        if lacking or found.unexpected_keys:
-            raise ValueError(f"weights do not fit: {lacking} missing, {found.unexpected_keys} not known")
-        return adaptive
+    def take_weights(self, encoder: ConformerEncoder) -> None:
+        """Start from a trained encoder of fixed look-aheads; the schedulers keep their weights.
 
-    def output_length(self, length: Tensor) -> Tensor:
-        """Encoder frames of ``length`` mel frames, elementwise."""
-        return self.subsampling.lengths(length)[-1]
+        Raises:
+            ValueError: it has another shape.
+        """
+        own, other = self.state_dict(), encoder.state_dict()
+        shapes = {name: tensor.shape for name, tensor in own.items() if ".scheduler." not in name}
+        if shapes != {name: tensor.shape for name, tensor in other.items()}:
+            raise ValueError(f"the encoder of shape {encoder.config} does not fit one of {self.config}")
+        self.load_state_dict(own | other)
 
-    def forward(self, x: Tensor, length: Tensor | None = None) -> Tensor:
-        """Encode whole inputs, (B, T, F) to (B, T', dim); see `encode`."""
+    def forward(self, x: Tensor, length: Tensor | None = None, lookahead: int | Schedule | None = None) -> Tensor:
+        """Encode whole inputs, (B, T, F) to (B, T', dim); see `encode`.
+
+        Raises:
+            ValueError: a look-ahead is asked for.
+        """
+        if lookahead is not None:
+            raise ValueError(f"this encoder decides by itself how far to look ahead, got lookahead={lookahead}")
         return self.encode(x, length).encoded
 
     def encode(self, x: Tensor, length: Tensor | None = None) -> AdaptiveEncoding:
@@ -129,24 +129,33 @@ class AdaptiveConformerEncoder(StreamingModule):
         frames = torch.arange(x.shape[1], device=x.device)
         come = (frames + 1).minimum(length[:, None]).float()  # frames that have come when each frame is there
         arrived, ahead = come, torch.zeros_like(come)
-        for layer in self.layers:
+        for layer in self._layers:
             x, looks = layer(x, length, self.temperature)
             ahead = ahead + looks.sum(-1) / len(self.layers)
             arrived = _arrival(arrived, looks, length)
         return AdaptiveEncoding(x, length, ahead, arrived - come)
 
-    def initial_state(self, batch: int) -> AdaptiveState:
+    def initial_state(self, batch: int) -> AdaptiveState:  # type: ignore[override]
         """Streams that have heard nothing."""
-        return AdaptiveState(
-            self.subsampling.initial_state(batch), tuple(layer.initial_state(batch) for layer in self.layers)
-        )
+        layers = tuple(layer.initial_state(batch) for layer in self._layers)
+        return AdaptiveState(self.subsampling.initial_state(batch), layers)
 
-    def step(self, x: Chunk | Tensor, state: AdaptiveState, rows: Tensor | None = None, last: bool = False) -> Chunk:
+    def set_lookahead(self, state: State, rows: Tensor, lookahead: int) -> None:
+        """Not for this encoder.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"this encoder decides by itself how far to look ahead, got lookahead={lookahead}")
+
+    def step(  # type: ignore[override]
+        self, x: Chunk | Tensor, state: AdaptiveState, rows: Tensor | None = None, last: bool = False
+    ) -> Chunk:
         """Put out every frame for which all that it looks at has come, in order."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         frames = self.subsampling.step(chunk, state.subsampling, rows)
-        for layer, cache in zip(self.layers, state.layers, strict=True):
+        for layer, cache in zip(self._layers, state.layers, strict=True):
             if frames.data.shape[1] == 0 and not bool(frames.last.any()):
                 break
             frames = layer.step(frames, cache, rows)
@@ -155,6 +164,10 @@ class AdaptiveConformerEncoder(StreamingModule):
     def inputs_for(self, outputs: int) -> int:
         """Mel frames after which ``outputs`` frames are out whatever they look at: an upper bound."""
         return self.subsampling.inputs_for(outputs + self.lookahead * len(self.layers)) if outputs else 0
+
+    @property
+    def _layers(self) -> list[AdaptiveLayer]:
+        return cast(list[AdaptiveLayer], list(self.layers))  # ModuleList does not tell
 
 
 class AdaptiveLayer(ConformerLayer):
@@ -175,10 +188,8 @@ class AdaptiveLayer(ConformerLayer):
             bias=config.bias,
             dropout=config.dropout,
         )
-        self.scheduler = nn.Sequential(
-            nn.Linear(config.dim, config.dim // 2), nn.SiLU(), nn.Linear(config.dim // 2, self.most)
-        )
-        gates = self.scheduler[-1]
+        gates = nn.Linear(config.dim // 2, self.most)
+        self.scheduler = nn.Sequential(nn.Linear(config.dim, config.dim // 2), nn.SiLU(), gates)
         nn.init.normal_(gates.weight, std=0.01)
         nn.init.constant_(gates.bias, 2.0)  # nearly open: what a model trained with look-ahead is used to
 

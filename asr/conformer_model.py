@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
 from loquent.asr.conformer import ConformerConfig, ConformerEncoder, Schedule
 from loquent.asr.ctc import CTCHead
 from loquent.asr.subword_tokenizer import SubwordTokenizer
@@ -35,6 +36,7 @@ class ConformerModelConfig:
     ctc: bool = True
     transducer: TransducerConfig | None = None
     language: str = "en"  # code
+    adaptive_lookahead: int = 0  # frames that each layer may look ahead as it sees fit; 0: encoder.lookaheads instead
     fixed_statistics: bool = False  # normalise each mel bin by a mean and deviation that the weights hold
 
     def __post_init__(self) -> None:
@@ -91,7 +93,11 @@ class ConformerModel(nn.Module):
         super().__init__()
         self.config = config
         self.features = NemoLogMel(config.encoder.n_mels)
-        self.encoder = ConformerEncoder(config.encoder)
+        self.encoder = (
+            AdaptiveConformerEncoder(config.encoder, config.adaptive_lookahead)
+            if config.adaptive_lookahead
+            else ConformerEncoder(config.encoder)
+        )
         self.ctc = CTCHead(config.encoder.dim, config.vocabulary) if config.ctc else None
         self.transducer = Transducer(config.transducer) if config.transducer else None
         if config.fixed_statistics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
 from loquent.asr.conformer import ConformerConfig, ConformerEncoder
+from loquent.asr.conformer_model import ConformerModel
+from loquent.asr.subword_tokenizer import SubwordTokenizer
 
 CONFIG = ConformerConfig(
     n_mels=8,
@@ -136,13 +139,18 @@ def test_descending_on_a_regulariser_lowers_it(regulariser: str) -> None:
 def test_it_starts_from_a_fixed_encoder() -> None:
     torch.manual_seed(0)
     fixed = ConformerEncoder(CONFIG).eval()
-    adaptive = AdaptiveConformerEncoder.from_fixed(fixed, MOST).eval()
+    adaptive = AdaptiveConformerEncoder(CONFIG, MOST).eval()
+    adaptive.take_weights(fixed)
     for name, weight in fixed.state_dict().items():
         assert torch.equal(adaptive.state_dict()[name], weight), name
     x = mel(1, 100)
     for layer in adaptive.layers:
         torch.nn.init.constant_(layer.scheduler[-1].bias, -50.0)
     torch.testing.assert_close(adaptive(x), fixed(x, lookahead=0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="does not fit"):
+        adaptive.take_weights(ConformerEncoder(replace(CONFIG, dim=32)))
+    with pytest.raises(ValueError, match="decides by itself"):
+        adaptive(x, lookahead=0)
     with pytest.raises(ValueError, match="nothing to decide"):
         AdaptiveConformerEncoder(CONFIG, 0)
 
@@ -184,3 +192,15 @@ def test_training_learns_to_look_ahead_only_where_it_pays() -> None:
     assert error < 0.1, error
     assert ahead[asks].mean() > 0.9, ahead[asks].mean()
     assert ahead[~asks].mean() < 0.1, ahead[~asks].mean()
+
+
+def test_a_model_keeps_its_schedulers(tmp_path: Path, toy_conformer: tuple[ConformerModel, SubwordTokenizer]) -> None:
+    fixed, tokenizer = toy_conformer
+    model = ConformerModel(replace(fixed.config, adaptive_lookahead=2)).eval()
+    assert isinstance(model.encoder, AdaptiveConformerEncoder)
+    model.encoder.take_weights(fixed.encoder)
+    model.save_pretrained(tmp_path, tokenizer)
+    loaded, _ = ConformerModel.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    samples = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(samples)[0], model(samples)[0])
