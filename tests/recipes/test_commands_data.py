@@ -1,0 +1,114 @@
+"""The data of the commands model, made from a miniature of its sources."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from loquent.recipes.commands_data import CommandsDataOptions, prepare, trim
+from loquent.recipes.manifest import SAMPLE_RATE
+
+RNG = np.random.default_rng(0)
+
+
+def voiced(before: float, sound: float, after: float) -> np.ndarray:
+    quiet = 1e-4 * RNG.standard_normal(round((before + sound + after) * SAMPLE_RATE))
+    start = round(before * SAMPLE_RATE)
+    quiet[start : start + round(sound * SAMPLE_RATE)] += 0.3 * np.sin(np.arange(round(sound * SAMPLE_RATE)) / 8)
+    return quiet.astype(np.float32)
+
+
+def test_trimming_keeps_margins() -> None:
+    samples = voiced(1.0, 0.5, 2.0)
+    assert len(trim(samples, 0.1, 0.2)) / SAMPLE_RATE == pytest.approx(0.8, abs=0.04)
+    np.testing.assert_array_equal(trim(samples, 5, 5), samples)
+    for short in (samples[:0], samples[:100]):
+        np.testing.assert_array_equal(trim(short, 0.1, 0.1), short)
+
+
+def archive(path: Path, rows: list[dict[str, Any]], samples: np.ndarray) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for row in rows:
+            buffer = io.BytesIO()
+            soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC")
+            file.writestr(row["path"], buffer.getvalue())
+        file.writestr("manifest.jsonl", "".join(json.dumps({"duration": 1.0} | row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Zip archives named as the real ones."""
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    label = {"slots": {"coffeeDrink": "mocha", "roast": "light roast"}}
+    orders = [
+        {"path": f"{n}.flac", "text": text, "split": split, "slot_match": match, "label": label}
+        for n, (text, split, match) in enumerate(
+            [
+                ("Brue a light rose mocker.", "train", 0.3),
+                ("Give me a light roast mocha.", "train", 1.0),
+                ("Get me a light roast mocha.", "eval", 1.0),
+                ("Get me a light rose mocha.", "eval", 0.5),
+            ]
+        )
+    ]
+    archive(folder / "picovoice_coffee.zip", orders, voiced(1.0, 0.5, 1.0))
+    digits = [
+        {"path": f"{speaker}{n}.flac", "text": text, "speaker": speaker, "split": split}
+        for speaker, split in (("ann", "train"), ("bob", "train"), ("cy", "eval"))
+        for n, text in enumerate(["one", "two", "three"] * 5)
+    ]
+    archive(folder / "fsdd.zip", digits, voiced(0.05, 0.2, 0.05))
+    sentences = [
+        {"path": "0.flac", "text": "Five, six!", "speaker": "dee", "split": "train"},
+        {"path": "1.flac", "text": "Five apples", "speaker": "dee", "split": "train"},
+        {"path": "2.flac", "text": "seven", "speaker": "eve", "split": "eval"},
+    ]
+    archive(folder / "speechocean762.zip", sentences, voiced(0.2, 0.4, 0.2))
+    return folder
+
+
+def test_preparation(sources: Path, tmp_path: Path) -> None:
+    options = CommandsDataOptions(
+        str(sources), str(tmp_path / "made"), strings=40, synthetic_coffee=3, synthetic_digits=2
+    )
+    rows = prepare(options)
+    by_kind: dict[str, list[Any]] = {}
+    for row in rows:
+        by_kind.setdefault(row.extra["kind"], []).append(row)
+        assert len(row.samples()) / SAMPLE_RATE == pytest.approx(row.duration, abs=1e-3)
+
+    coffee = by_kind["coffee"]
+    assert [(row.text, row.split == "eval") for row in coffee] == [
+        ("brew a light roast mocha", False),
+        ("give me a light roast mocha", False),
+        ("get me a light roast mocha", True),
+    ]
+    assert coffee[2].duration == 2.5  # as it was recorded
+    assert {row.split for row in by_kind["digits"]} == {"train", "valid", "eval"}
+    assert all((row.speaker == "cy") == (row.split == "eval") for row in by_kind["digits"] + by_kind["strings"])
+    assert len(by_kind["strings"]) == 40 + 2 + 2
+    assert all(2 <= len(row.text.split()) <= 6 for row in by_kind["strings"])
+    assert [row.text for row in by_kind["accents"]] == ["five six"]
+    assert len(by_kind["synthetic_coffee"]) == 3
+    assert len(by_kind["synthetic_digits"]) == 2
+    assert all(0.3 < row.duration < 12 for row in by_kind["synthetic_coffee"])
+
+
+def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_path: Path) -> None:
+    options = CommandsDataOptions(
+        str(sources), str(tmp_path / "made"), strings=20, synthetic_coffee=1, synthetic_digits=0
+    )
+    before = prepare(options)
+    stamp = (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns
+    assert prepare(options) == before
+    assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
+    fewer = prepare(CommandsDataOptions(str(sources), options.folder, strings=0, synthetic_coffee=1, synthetic_digits=0))
+    assert not [row for row in fewer if row.extra["kind"] == "strings"]
