@@ -20,6 +20,7 @@ from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
 from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.relative_attention import relative_attention
 
 HEADS, DIM, FRAMES = 6, 64, 1500
 ROUNDS = 30
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="cores to use")
     torch.set_num_threads(parser.parse_args().threads)
     torch.manual_seed(0)
-    print(f"{torch.get_num_threads()} threads, {HEADS} heads of {DIM}, float32\n")
+    print(f"{torch.get_num_threads()} threads, {HEADS} heads of {DIM} unless named, float32\n")
     with torch.inference_mode():
         for batch, steps in ((1, 1), (5, 1), (1, 3), (1, 15), (1, 50), (8, 1), (8, 15), (32, 15)):
             cross(batch, steps)
@@ -45,6 +46,20 @@ def main() -> None:
             (32, 15, 1500),
         ):
             cached(batch, steps, ring)
+        print()
+        for batch, steps, heads, dim in (
+            (1, 1, 8, 64),
+            (1, 2, 8, 64),
+            (1, 7, 8, 64),
+            (1, 14, 8, 64),
+            (8, 1, 8, 64),
+            (8, 14, 8, 64),
+            (32, 1, 8, 64),
+            (32, 14, 8, 64),
+            (1, 2, 4, 36),
+            (32, 2, 4, 36),
+        ):
+            relative(batch, steps, heads, dim)
         print()
         for batch, steps, channels in ((1, 1, 512), (1, 14, 512), (8, 14, 512), (32, 14, 1024)):
             convolution(batch, steps, channels)
@@ -84,6 +99,48 @@ def cached(batch: int, steps: int, ring: int) -> None:
         lambda: cached_attention(q, new_k, new_v, k, v, rows, position, length, block=block),
         per_row,
         4 * q.numel() * ring,
+    )
+
+
+def relative(batch: int, steps: int, heads: int, dim: int, ring: int = 70) -> None:
+    """A chunk of a Conformer layer, 70 frames of left context; "torch" gets joined keys and scores of distances."""
+    q, k, v = torch.randn(3, batch, steps, heads, dim)
+    caches = torch.randn(2, batch, heads, ring, dim)
+    table, biases = torch.randn(ring + 2 * steps, heads, dim), torch.randn(2, heads, dim)
+    rows, position, length = torch.arange(batch), torch.full((batch,), 1000), torch.full((batch,), steps)
+    query = position[:, None] + torch.arange(steps)
+    first, end = torch.full_like(query, 1000 - ring), torch.full_like(query, 1000 + steps)
+
+    def run() -> Tensor:
+        return relative_attention(
+            *(q, k, v, *caches, rows, position, length),
+            query=query,
+            first=first,
+            end=end,
+            table=table,
+            future=steps - 1,
+            content_bias=biases[0],
+            distance_bias=biases[1],
+        )
+
+    run()  # the new keys are in their rings from here on, so that all calls agree
+    entries = torch.arange(1000 - ring, 1000) % ring
+    keys, values = (
+        torch.cat([old[:, :, entries], new.transpose(1, 2)], 2) for old, new in zip(caches, (k, v), strict=True)
+    )
+    distance = torch.arange(steps)[:, None] - torch.arange(-ring, steps) + steps - 1
+    scores = torch.einsum("bqhd,qnhd->bhqn", q + biases[1], table[distance]) * dim**-0.5
+    biased = (q + biases[0]).transpose(1, 2)
+
+    def per_row() -> Tensor:
+        done = [F.scaled_dot_product_attention(*(x[b, None] for x in (biased, keys, values, scores))) for b in rows]
+        return torch.cat(done).transpose(1, 2)
+
+    report(
+        f"relative_attention   B {batch:2} T {steps:2} heads {heads} of {dim}",
+        run,
+        per_row,
+        6 * q.numel() * (ring + steps),
     )
 
 

@@ -105,7 +105,7 @@ def _bias(biased, q, at, stride, sight, start, count, bias, dim):
 
 @jit
 def _add_distances(scores, far_scores, t, sight, start, key, keys, future, low, high):
-    """Complete the scores of query t and hide what it does not see; row i of far_scores has distance low + i - future."""
+    """Add the scores of distances to those of query t, and hide what it does not see; far_scores begin at ``low``."""
     query, first, end = sight
     distance = query[start + t] - key + future
     begin = min(max(first[start + t] - key, 0), keys)

@@ -83,17 +83,18 @@ def test_it_sees_what_its_definition_says(backend, plan, asked, seed):
 
 
 def test_views_of_a_joint_projection_are_read_in_place():
-    joint, caches, table = torch.randn(2, 7, 3, 2, 16), torch.randn(2, 2, 2, 10, 16), torch.randn(2, 12, 2, 16)
+    joint, caches = torch.randn(2, 7, 3, 2, 16), torch.randn(2, 2, 2, 10, 16)
+    table = torch.randn(2, 12, 16).transpose(0, 1)
     rows, position, length = torch.arange(2), torch.tensor([0, 3]), torch.tensor([7, 4])
     query = position[:, None] + torch.arange(7)
+    first, end = (query - 9).clamp(min=0), torch.where(torch.arange(7) < length[:, None], query + 1, 0)
     results = []
     for backend in BACKENDS:
         pool = caches.clone()
         with use_backend(backend):
             out = relative_attention(
                 *joint.unbind(2), *pool, rows, position, length,
-                query=query, first=(query - 9).clamp(min=0), end=torch.where(torch.arange(7) < length[:, None], query + 1, 0),
-                table=table.transpose(1, 2).contiguous().transpose(1, 2)[0], future=2,
+                query=query, first=first, end=end, table=table, future=2,
                 content_bias=joint[0, 0, 0], distance_bias=joint[0, 0, 1],
             )  # fmt: skip
         results.append((out, pool))
