@@ -114,10 +114,11 @@ class SearchMemo:
                 )
                 for hypothesis in values["hypotheses"]
             ]
+            nodes = biasing.nodes if biasing else 1
+            sound = hypotheses and all(0 <= hypothesis.node < nodes for hypothesis in hypotheses)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the memo of a search: {error!r}") from error
-        nodes = biasing.nodes if biasing else 1
-        if not hypotheses or any(not 0 <= hypothesis.node < nodes for hypothesis in hypotheses):
+        if not sound:
             raise ValueError(f"not the memo of a search: hypotheses {values['hypotheses']} for {nodes} biasing nodes")
         return cls(biasing, hypotheses)
 

@@ -88,7 +88,10 @@ class LSTMPredictor(nn.Module):
 
     def forward(self, targets: Tensor) -> Tensor:
         """Outputs (B, U + 1, D) after the start token and after each of the targets (B, U)."""
-        out, _ = self.lstm(self.embedding(F.pad(targets, (1, 0), value=self.start)))
+        embedded = self.embedding(F.pad(targets, (1, 0), value=self.start))
+        # Not under autocast: few processors have an LSTM in bfloat16, and this one is small.
+        with torch.autocast(embedded.device.type, enabled=False):
+            out, _ = self.lstm(embedded)
         return self.dropout(out)
 
     def advance(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:

@@ -14,7 +14,7 @@ from loquent.asr.transducer import Transducer
 from loquent.speech.state import State
 from loquent.speech.streaming import Chunk
 
-_PAIRS = 64  # of streams and frames that are joined at once; few streams look at many frames
+_PAIRS = 32  # of streams and frames that are joined at once; few streams look at many frames
 
 
 @dataclass
@@ -74,22 +74,24 @@ class TransducerGreedySearch:
         changes = self._changes(memos, device)
         at = [0] * len(memos)  # the frame that each stream is at
         symbols = [0] * len(memos)  # emitted at this frame
-        while active := [b for b, frames in enumerate(length) if at[b] < frames]:
-            ahead = min(max(length[b] - at[b] for b in active), max(1, _PAIRS // len(active)))
-            steps, ids, probabilities = self._next(enc, projection, changes, active, at, encoded.length, ahead)
+        while searching := [b for b, frames in enumerate(length) if at[b] < frames]:
             emitting: list[int] = []
-            for b, step, id_, probability in zip(active, steps, ids, probabilities, strict=True):
-                if step:
-                    at[b], symbols[b] = at[b] + step, 0
-                if id_ == model.blank or at[b] >= length[b]:
-                    continue
-                committed[b].append(Token(id_, first[b] + at[b], probability))
-                emitting.append(b)
-                symbols[b] += 1
-                if symbols[b] == model.config.max_symbols:
-                    at[b], symbols[b] = at[b] + 1, 0
+            while searching:
+                ahead = min(max(length[b] - at[b] for b in searching), max(1, _PAIRS // len(searching)))
+                found = self._next(enc, projection, changes, searching, at, encoded.length, ahead)
+                for b, step, id_, probability in zip(searching, *found, strict=True):
+                    if step:
+                        at[b], symbols[b] = at[b] + step, 0
+                    if id_ == model.blank:
+                        continue
+                    committed[b].append(Token(id_, first[b] + at[b], probability))
+                    emitting.append(b)
+                    symbols[b] += 1
+                    if symbols[b] == model.config.max_symbols:
+                        at[b], symbols[b] = at[b] + 1, 0
+                searching = [b for b in searching if at[b] < length[b] and b not in emitting]
             if not emitting:
-                continue
+                break
             index = torch.tensor(emitting, device=device)
             tokens = torch.tensor([committed[b][-1].id for b in emitting], device=device)
             projection[index], part = model.advance(tokens, predictor.gather(index))
@@ -121,19 +123,19 @@ class TransducerGreedySearch:
         enc: Tensor,
         projection: Tensor,
         changes: Tensor | None,
-        active: list[int],
+        searching: list[int],
         at: list[int],
         length: Tensor,
         ahead: int,
     ) -> tuple[list[int], list[int], list[float]]:
-        """Look for each active stream's next token within ``ahead`` frames.
+        """Look for the streams' next tokens within ``ahead`` frames.
 
         Returns:
             Frames to go on by, the token there (the blank for none), and its probability.
         """
         device = enc.device
-        row = torch.tensor(active, device=device)
-        frame = torch.tensor([at[b] for b in active], device=device)[:, None] + torch.arange(ahead, device=device)
+        row = torch.tensor(searching, device=device)
+        frame = torch.tensor([at[b] for b in searching], device=device)[:, None] + torch.arange(ahead, device=device)
         inside = frame < length[row, None]
         frames = enc[row[:, None], frame.clamp(max=enc.shape[1] - 1)]
         logits = self.transducer.joiner(frames, projection[row, None])

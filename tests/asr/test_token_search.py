@@ -210,7 +210,15 @@ def test_a_long_hypothesis_behind_a_short_one_is_dropped() -> None:
     assert [hypothesis.ids for hypothesis in kept] == [()]
 
 
-@pytest.mark.parametrize("values", [{}, {"biasing": None, "hypotheses": []}, {"biasing": {}, "hypotheses": [{}]}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"biasing": None, "hypotheses": []},
+        {"biasing": {}, "hypotheses": [{}]},
+        {"biasing": None, "hypotheses": [1]},
+    ],
+)
 def test_other_memos_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not"):
         SearchMemo.from_dict(values)

@@ -54,6 +54,16 @@ def test_loss_learns_a_text(transducer: Transducer) -> None:
     assert (loss < 0.2 * first).all()
 
 
+def test_loss_under_autocast(transducer: Transducer) -> None:
+    batch = torch.randn(2, 6, 6), torch.tensor([6, 4]), torch.tensor([[1, 4, 2], [3, 0, 99]]), torch.tensor([3, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = transducer.loss(*batch)
+    loss.sum().backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, transducer.loss(*batch), rtol=0.03, atol=0.03)
+    assert all(parameter.grad is not None for parameter in transducer.parameters())
+
+
 def test_weights_are_laid_out_as_in_nemo() -> None:
     names = set(Transducer(CONFIGS[1]).state_dict())
     lstm = {f"{kind}_l{n}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for n in range(2)}
