@@ -22,6 +22,8 @@ class ConfigError(ValueError):
 def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The mapping in a YAML file, changed by ``key.key=value``, with ``${VARIABLE}`` replaced from the environment.
 
+    The key ``base`` names another file beside it, whose values hold where this one says nothing.
+
     Raises:
         ConfigError: no such file, not YAML, no mapping, or an override without "=".
     """
@@ -35,6 +37,8 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise ConfigError(f"{os.fspath(path)!r} is not YAML: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{os.fspath(path)!r} holds {type(config).__name__}; expected keys and values")
+    if "base" in config:
+        config = _merged(read_config(Path(path).parent / str(config.pop("base"))), config)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -47,6 +51,14 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
                 raise ConfigError(f"{key}: {part} is a value, not a group of keys")
         place[last] = yaml.safe_load(value)
     return config
+
+
+def _merged(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in config.items():
+        both_groups = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both_groups else value
+    return merged
 
 
 def parse_config(kind: type[T], value: Any, key: str = "") -> T:

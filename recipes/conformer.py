@@ -10,22 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
+from loquent.asr.align_with_purpose import Earlier, WordCorrection, align_with_purpose_loss
 from loquent.asr.conformer import ConformerConfig
 from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
-from loquent.asr.ctc_search import CTCGreedySearch
 from loquent.asr.subword_tokenizer import SubwordTokenizer
-from loquent.asr.token_search import TokenSearch
 from loquent.asr.transducer import TransducerConfig
-from loquent.asr.transducer_search import TransducerGreedySearch
 from loquent.recipes.augment import AugmentOptions, SpecAugment, SpecAugmentOptions
 from loquent.recipes.batching import BatchOptions
 from loquent.recipes.commands_data import CommandsDataOptions, prepare
-from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
-from loquent.recipes.error_rate import ErrorTally
-from loquent.recipes.manifest import Utterance
-from loquent.speech.streaming import Chunk
-
-FRAME_MS = 80  # an encoder frame
+from loquent.recipes.config import ConfigError
+from loquent.recipes.dataset import SourceOptions, TrainingData, read_noises, read_source
+from loquent.recipes.evaluation import evaluate
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,28 @@ class TransducerOptions:
 
 
 @dataclass(frozen=True)
+class AlignWithPurposeOptions:
+    """A loss that prefers some CTC alignments to others, see `align_with_purpose_loss`."""
+
+    purpose: Literal["low_latency", "word_errors"] = "low_latency"
+    weight: float = 0.01
+    samples: int = 5  # alignments of each utterance
+    margin: float = 0.0  # nats
+    after: int = 0  # batches; it is for models that have learnt to align
+
+
+@dataclass(frozen=True)
+class AdaptiveOptions:
+    """Layers that decide for each frame how far to look ahead, see `AdaptiveConformerEncoder`."""
+
+    lookahead: int = 2  # frames, of each layer, at most
+    latency_weight: float = 0.02  # nats for each frame that an output waits, on average
+    compute_weight: float = 0.0  # nats for each frame that a layer looks ahead, on average
+    temperature: tuple[float, float] = (1.0, 0.1)  # noise of the decisions, falling from the one to the other
+    cooling: int = 2000  # batches that this takes
+
+
+@dataclass(frozen=True)
 class ConformerRecipeConfig:
     """Data, model and loss."""
 
@@ -73,6 +91,9 @@ class ConformerRecipeConfig:
     spec_augment: SpecAugmentOptions = field(default_factory=SpecAugmentOptions)
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
+    start: str | None = None  # folder of a trained model to go on from, with its tokenizer
+    align_with_purpose: AlignWithPurposeOptions | None = None
+    adaptive: AdaptiveOptions | None = None
     language: str = "en"
     seed: int = 1
 
@@ -84,11 +105,15 @@ class ConformerRecipeConfig:
 
 
 class HybridLoss(nn.Module):
-    """The model with its training loss: a weighted sum of CTC and transducer, at a random look-ahead for each batch."""
+    """The model with its training loss: a weighted sum of CTC and transducer, at a random look-ahead for each batch.
 
-    def __init__(self, model: ConformerModel, config: ConformerRecipeConfig) -> None:
+    Args:
+        word_start: whether each token begins a word.
+    """
+
+    def __init__(self, model: ConformerModel, config: ConformerRecipeConfig, word_start: Sequence[bool]) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
@@ -104,20 +129,53 @@ class HybridLoss(nn.Module):
         with torch.no_grad():
             mel, frames = model.log_mel(batch["samples"], batch["length"])
             mel = self.spec_augment(mel, frames)
-        choices = model.config.encoder.lookaheads
-        lookahead = choices[int(torch.randint(len(choices), ()))]
-        encoded, length = model.encoder(mel, frames, lookahead), model.encoder.output_length(frames)
+        encoded, length, extra, figures = self._encode(mel, frames)
         self.batches += 1
 
         tokens = target_length.sum().clamp_min(1)
         assert model.ctc is not None  # the recipe's models have it
         ctc = model.ctc.loss(encoded, length, targets, target_length).sum() / tokens
-        figures = {"ctc": ctc.detach()}
+        figures["ctc"] = ctc.detach()
+        purpose = self.config.align_with_purpose
+        if purpose is not None and int(self.batches) > purpose.after:
+            aligned = self._align(purpose, model.ctc(encoded), length, targets, target_length).sum() / tokens
+            figures["align_with_purpose"] = aligned.detach()
+            extra = extra + purpose.weight * aligned
         if model.transducer is None or int(self.batches) <= self.config.ctc_only:
-            return ctc, figures
+            return ctc + extra, figures
         transducer = model.transducer.loss(encoded, length, targets, target_length).sum() / tokens
         figures["transducer"] = transducer.detach()
-        return self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * transducer, figures
+        return self.config.ctc_weight * ctc + (1 - self.config.ctc_weight) * transducer + extra, figures
+
+    def _encode(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Encoder frames, how many are valid, what the encoder adds to the loss, and figures."""
+        encoder, options = self.model.encoder, self.config.adaptive
+        if not isinstance(encoder, AdaptiveConformerEncoder) or options is None:
+            choices = encoder.config.lookaheads
+            lookahead = choices[int(torch.randint(len(choices), ()))]
+            return encoder(mel, frames, lookahead), encoder.output_length(frames), mel.new_zeros(()), {}
+        first, final = options.temperature
+        encoder.temperature = first * (final / first) ** min(int(self.batches) / max(options.cooling, 1), 1.0)
+        found = encoder.encode(mel, frames)
+        wait, ahead = found.mean_wait, found.mean_ahead
+        extra = options.latency_weight * wait + options.compute_weight * ahead
+        return found.encoded, found.length, extra, {"wait": wait.detach(), "ahead": ahead.detach()}
+
+    def _align(
+        self,
+        options: AlignWithPurposeOptions,
+        log_probs: Tensor,
+        length: Tensor,
+        targets: Tensor,
+        target_length: Tensor,
+    ) -> Tensor:
+        """(B,) nats."""
+        improve = (
+            Earlier()
+            if options.purpose == "low_latency"
+            else WordCorrection(targets, target_length, self.word_start, seed=int(self.batches))
+        )
+        return align_with_purpose_loss(log_probs, length, improve, samples=options.samples, margin=options.margin)
 
 
 class ConformerRecipe:
@@ -144,8 +202,13 @@ class ConformerRecipe:
         self.tokenizer = self._tokenizer(folder)
         torch.manual_seed(config.seed)
         self.model = ConformerModel(_model_config(config, self.tokenizer.vocab_size))
-        self._measure_statistics()
-        self.module: nn.Module = HybridLoss(self.model, config)
+        if config.start is None:
+            _initialise(self.model)
+            self._measure_statistics()
+        else:
+            self._start_from(ConformerModel.from_pretrained(config.start)[0])
+        word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
+        self.module: nn.Module = HybridLoss(self.model, config, word_start)
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[int]]:
         """Indices of utterances."""
@@ -164,29 +227,47 @@ class ConformerRecipe:
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on the validation sources."""
-        return error_rates(self.model, self.tokenizer, self.valid)
+        return evaluate(self.model, self.tokenizer, self.valid)
 
     def save(self, folder: Path) -> None:
         """Write the model's folder."""
         self.model.save_pretrained(folder, self.tokenizer)
 
     def test(self, folder: Path) -> dict[str, float]:
-        """Word error rates of a saved model on the test sources."""
+        """Word error rates and emission delays of a saved model on the test sources.
+
+        Words are timed by the model that training started from, so that the delays of its descendants compare; where
+        there is none, by the model itself if it has fixed look-aheads.
+        """
         model, tokenizer = ConformerModel.from_pretrained(folder)
         device = next(self.model.parameters()).device
-        return error_rates(model.to(device), tokenizer, self.held_out)
+        reference = model if self.config.start is None else ConformerModel.from_pretrained(self.config.start)[0]
+        fixed = not isinstance(reference.encoder, AdaptiveConformerEncoder)
+        return evaluate(model.to(device), tokenizer, self.held_out, reference.to(device) if fixed else None)
 
     def _tokenizer(self, folder: Path) -> SubwordTokenizer:
         """The run's tokenizer: learnt when it begins, read when it goes on."""
         path = folder / "tokenizer.model"
         if path.is_file():
             return SubwordTokenizer.load(path)
+        if self.config.start is not None:
+            return ConformerModel.from_pretrained(self.config.start)[1]
         options = self.config.tokenizer
         texts = [row.text for row in self.data.rows]
         tokenizer = SubwordTokenizer.train(texts, options.size, options.kind)
         folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tokenizer.to_bytes())
         return tokenizer
+
+    def _start_from(self, trained: ConformerModel) -> None:
+        own = self.model.encoder
+        try:
+            if isinstance(own, AdaptiveConformerEncoder) and not isinstance(trained.encoder, AdaptiveConformerEncoder):
+                own.take_weights(trained.encoder)
+                trained.encoder = own
+            self.model.load_state_dict(trained.state_dict())
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"start: the model in {self.config.start} has another shape: {error}") from error
 
     def _measure_statistics(self, recordings: int = 300) -> None:
         """Mean and deviation of each mel bin over some augmented recordings, into the model."""
@@ -200,48 +281,29 @@ class ConformerRecipe:
         self.model.deviation.copy_(frames.std(0))
 
 
+@torch.no_grad()
+def _initialise(model: ConformerModel) -> None:
+    """Weights of the subsampling that keep the variance of their input (He et al. 2015), and no biases.
+
+    With torch's default, what differs between frames fades to an eighth of the constant part over the five layers, and
+    training takes hundreds of steps to find it again.
+    """
+    for module in model.encoder.subsampling.modules():
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+            last = module is model.encoder.subsampling.out
+            nn.init.kaiming_normal_(weight, nonlinearity="linear" if last else "relu")
+            nn.init.zeros_(module.bias)
+
+
 def _model_config(config: ConformerRecipeConfig, vocabulary: int) -> ConformerModelConfig:
     transducer = None
     if config.transducer is not None:
         transducer = TransducerConfig(vocabulary=vocabulary, encoder_dim=config.encoder.dim, **vars(config.transducer))
     return ConformerModelConfig(
-        config.encoder, vocabulary, ctc=True, transducer=transducer, language=config.language, fixed_statistics=True
+        config.encoder,
+        vocabulary,
+        transducer=transducer,
+        language=config.language,
+        adaptive_lookahead=config.adaptive.lookahead if config.adaptive else 0,
+        fixed_statistics=True,
     )
-
-
-@torch.no_grad()
-def error_rates(
-    model: ConformerModel, tokenizer: SubwordTokenizer, sources: Mapping[str, Sequence[Utterance]], batch_s: float = 200
-) -> dict[str, float]:
-    """Word error rates in per cent by greedy search: of each source, head and latency, and "wer", their mean.
-
-    Names are such as ``coffee/ctc/160ms``; the latency is how much later than a word's last frame it can be written,
-    one chunk of the look-ahead's R + 1 frames.
-    """
-    device = next(model.parameters()).device
-    searches: dict[str, TokenSearch] = {}
-    if model.ctc is not None:
-        searches["ctc"] = CTCGreedySearch(model.ctc)
-    if model.transducer is not None:
-        searches["transducer"] = TransducerGreedySearch(model.transducer)
-    tallies: dict[str, ErrorTally] = {}
-    for name, rows in sources.items():
-        for batch in whole_batches(rows, batch_s):
-            samples, length = padded(batch)
-            mel, frames = model.log_mel(samples.to(device), length.to(device))
-            for lookahead in sorted(model.config.encoder.lookaheads):
-                encoded, valid = model.encoder(mel, frames, lookahead), model.encoder.output_length(frames)
-                for head, search in searches.items():
-                    tally = tallies.setdefault(f"{name}/{head}/{FRAME_MS * (lookahead + 1)}ms", ErrorTally())
-                    for row, ids in zip(batch, _searched(search, encoded, valid), strict=True):
-                        tally.add(row.text, tokenizer.decode(ids))
-    rates = {name: tally.rate for name, tally in tallies.items()}
-    return {"wer": sum(rates.values()) / max(len(rates), 1), **rates}
-
-
-def _searched(search: TokenSearch, encoded: Tensor, length: Tensor) -> list[list[int]]:
-    """Tokens of whole recordings."""
-    rows = torch.arange(len(length), device=encoded.device)
-    state, memos = search.initial_state(len(rows)), [search.start() for _ in rows]
-    advances = search.step(Chunk(encoded, length, torch.ones_like(rows, dtype=torch.bool)), state, rows, memos)
-    return [[token.id for token in advance.committed] for advance in advances]

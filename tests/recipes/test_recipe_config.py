@@ -54,6 +54,16 @@ def test_overrides(tmp_path: Path) -> None:
             read_config(tmp_path / "a.yaml", [override])
 
 
+def test_a_base_holds_where_a_file_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("inner: {size: 3, rate: 0.5}\nname: base\nkind: b\n")
+    (tmp_path / "a.yaml").write_text("base: base.yaml\ninner: {size: 4}\nname: a\n")
+    config = read_config(tmp_path / "a.yaml", ["inner.rate=0.25"])
+    assert parse_config(Outer, config) == Outer(Inner(4, 0.25), "a", "b")
+    (tmp_path / "b.yaml").write_text("base: nothing.yaml\n")
+    with pytest.raises(ConfigError, match="cannot read .*nothing.yaml"):
+        read_config(tmp_path / "b.yaml")
+
+
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
@@ -89,6 +99,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOQUENT_DATA", "data")
+    monkeypatch.setenv("LOQUENT_START", "trained")
     names = [path.stem for path in CONFIGS.glob("*.yaml")]
     assert "commands" in names
     for name in names:
