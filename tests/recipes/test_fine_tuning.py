@@ -38,8 +38,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "data": {"train": source, "valid": source, "test": source},
         "tokenizer": {"size": 20, "kind": "char"},
         "encoder": {
-            **{"n_mels": 24, "dim": 32, "layers": 2, "heads": 2, "conv_kernel": 3, "subsampling_channels": 8},
-            **{"left_context": 8, "lookaheads": [3, 1], "dropout": 0.0},
+            "n_mels": 24,
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "conv_kernel": 3,
+            "subsampling_channels": 8,
+            "left_context": 8,
+            "lookaheads": [3, 1],
+            "dropout": 0.0,
         },
         "transducer": {"predictor": "stateless", "predictor_dim": 16, "joint_dim": 32, "dropout": 0.0},
     }

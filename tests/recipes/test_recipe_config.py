@@ -60,7 +60,7 @@ def test_a_base_holds_where_a_file_says_nothing(tmp_path: Path) -> None:
     config = read_config(tmp_path / "a.yaml", ["inner.rate=0.25"])
     assert parse_config(Outer, config) == Outer(Inner(4, 0.25), "a", "b")
     (tmp_path / "b.yaml").write_text("base: nothing.yaml\n")
-    with pytest.raises(ConfigError, match="cannot read .*nothing.yaml"):
+    with pytest.raises(ConfigError, match=r"cannot read .*nothing\.yaml"):
         read_config(tmp_path / "b.yaml")
 
 
