@@ -20,7 +20,16 @@ from loquent.speech.attention import RingState
 from loquent.speech.convolution import Conv1d, Conv2d
 from loquent.speech.relative_attention import RelativeAttention, Sight
 from loquent.speech.state import State
-from loquent.speech.streaming import Chain, ChainState, Chunk, StreamingModule, WindowState, as_chunk, as_rows
+from loquent.speech.streaming import (
+    Chain,
+    ChainState,
+    Chunk,
+    StreamingModule,
+    WindowState,
+    as_chunk,
+    as_rows,
+    take_steps,
+)
 
 SUBSAMPLING = 8  # mel frames of 10 ms per encoder frame
 Schedule = Sequence[tuple[int, int]]  # (first frame, look-ahead from there on), beginning with frame 0
@@ -175,8 +184,8 @@ class ConformerEncoder(StreamingModule):
         most = int(count.max()) if device.type == "cpu" else joined.shape[1]
 
         def pick(start: Tensor, steps: int) -> Tensor:
-            index = (start[:, None] + torch.arange(steps, device=device)).clamp(max=joined.shape[1] - 1)
-            return joined.gather(1, index[:, :, None].expand(-1, -1, data.shape[2]))
+            index = start[:, None] + torch.arange(steps, device=device)
+            return take_steps(joined, index.clamp(max=joined.shape[1] - 1))
 
         frames = Chunk(pick(self.widest - held, most), count, new.last)
         if self.widest:
@@ -224,7 +233,8 @@ class Subsampling(StreamingModule):
         for stage in range(3):
             groups = channels if stage else 1
             conv = Conv2d(groups, channels, 3, 2, left=2, right=1, groups=groups, bins=bins)
-            stages += [conv, nn.Linear(channels, channels), nn.ReLU()] if stage else [conv, nn.ReLU()]
+            stages += [conv, nn.Linear(channels, channels)] if stage else [conv]
+            stages.append(nn.ReLU(inplace=True))
             bins = conv.out_bins
         self.conv = Chain(*stages)
         self.out = nn.Linear(channels * bins, config.dim)
@@ -290,10 +300,10 @@ class ConformerLayer(nn.Module):
 
     def forward(self, x: Tensor, sight: Sight) -> Tensor:
         """(B, T, C) whole inputs."""
-        x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
+        x = torch.add(x, self.dropout(self.feed_forward1(self.norm_feed_forward1(x))), alpha=0.5)
         x = x + self.dropout(self.attention(self.norm_attention(x), sight))
         x = x + self.dropout(self.conv(self.norm_conv(x)))
-        x = x + 0.5 * self.dropout(self.feed_forward2(self.norm_feed_forward2(x)))
+        x = torch.add(x, self.dropout(self.feed_forward2(self.norm_feed_forward2(x))), alpha=0.5)
         return self.norm_out(x)
 
     def initial_state(self, batch: int) -> LayerState:
@@ -303,10 +313,10 @@ class ConformerLayer(nn.Module):
     def step(self, chunk: Chunk, state: LayerState, rows: Tensor, sight: Sight) -> Chunk:
         """Whole chunks of new frames."""
         x = chunk.data
-        x = x + 0.5 * self.feed_forward1(self.norm_feed_forward1(x))
+        x = torch.add(x, self.feed_forward1(self.norm_feed_forward1(x)), alpha=0.5)
         x = x + self.attention.step(chunk.with_data(self.norm_attention(x)), state.attention, rows, sight)
         x = x + self.conv.step(chunk.with_data(self.norm_conv(x)), state.conv, rows)
-        x = x + 0.5 * self.feed_forward2(self.norm_feed_forward2(x))
+        x = torch.add(x, self.feed_forward2(self.norm_feed_forward2(x)), alpha=0.5)
         return chunk.with_data(self.norm_out(x))
 
 

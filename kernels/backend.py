@@ -43,9 +43,9 @@ def backend_for(*tensors: Tensor) -> Backend:
     preferred = _override.get() or _checked(os.environ.get("LOQUENT_BACKEND") or "numba", "LOQUENT_BACKEND")
     if preferred == "reference":
         return "reference"
-    suitable = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    if not suitable or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        return "reference"
+    for tensor in tensors:
+        if not tensor.is_cpu or tensor.dtype != torch.float32 or (tensor.requires_grad and torch.is_grad_enabled()):
+            return "reference"
     return "numba"
 
 

@@ -110,13 +110,14 @@ class RelativeAttention(nn.Module):
     def _distances(self, dtype: torch.dtype) -> Tensor:
         """Projections of all distances from -future to past: the same for every call while the weight is."""
         weight = self.distance.weight
-        distance = torch.arange(-self.future, self.past + 1, device=weight.device)
-        if torch.is_grad_enabled():
-            return self._project_distances(distance, dtype)
         version = None if weight.is_inference() else weight._version  # tensors made in inference mode have none
         key = weight.data_ptr(), version, weight.device, dtype
-        if self._table is None or self._table[0] != key:
-            self._table = key, self._project_distances(distance, dtype)
+        if self._table is None or self._table[0] != key or torch.is_grad_enabled():
+            distance = torch.arange(-self.future, self.past + 1, device=weight.device)
+            table = self._project_distances(distance, dtype)
+            if torch.is_grad_enabled():
+                return table
+            self._table = key, table
         return self._table[1]
 
     def _project_distances(self, distance: Tensor, dtype: torch.dtype) -> Tensor:

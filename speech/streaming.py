@@ -187,17 +187,22 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
         beyond = chunk.last[:, None] & (position >= after[:, None])
         position = torch.where(beyond, 2 * (after[:, None] - 1) - position, position)
     inside = (position >= 0) & (position < after[:, None])
-    index = (position - before[:, None] + window.context).clamp(0, joined.shape[1] - 1)
-    spread = index.reshape(batch, span, *[1] * (data.ndim - 2)).expand(batch, span, *data.shape[2:])
-    windows = joined.gather(1, spread).masked_fill(~inside.reshape(batch, span, *[1] * (data.ndim - 2)), 0)
+    windows = take_steps(joined, (position - before[:, None] + window.context).clamp(0, joined.shape[1] - 1))
+    if data.device.type != "cpu" or not inside.all():
+        windows = windows.masked_fill(~inside.reshape(batch, span, *[1] * (data.ndim - 2)), 0)
 
     if window.context:
         recent = chunk.length[:, None] + torch.arange(window.context, device=data.device)
-        state.tail[rows] = joined.gather(
-            1, recent.reshape(batch, -1, *[1] * (data.ndim - 2)).expand(batch, window.context, *data.shape[2:])
-        )
+        state.tail[rows] = take_steps(joined, recent)
     state.received[rows] = after
     return Chunk(windows, count, chunk.last)
+
+
+def take_steps(x: Tensor, index: Tensor) -> Tensor:
+    """Each row's steps of ``x`` (B, T, ...) at ``index`` (B, N): (B, N, ...)."""
+    first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    # Unlike `gather`, this copies whole steps.
+    return x.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
 
 
 def forward_in_pieces(module: StreamingModule, x: Tensor, piece: int = 2**19) -> Tensor:
@@ -283,7 +288,7 @@ class Blocks(StreamingModule):
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         data, device = chunk.data, chunk.data.device
-        batch, keep = data.shape[0], self.size - 1
+        keep = self.size - 1
         before = state.received[rows]
         after = before + chunk.length
         waiting = before % self.size
@@ -291,11 +296,10 @@ class Blocks(StreamingModule):
 
         joined = torch.cat([state.tail[rows], data], dim=1)
         most = int(count.max()) if device.type == "cpu" else keep + data.shape[1]
-        extra = [1] * (data.ndim - 2)
 
         def pick(start: Tensor, steps: int) -> Tensor:
-            index = (start[:, None] + torch.arange(steps, device=device)).clamp(max=joined.shape[1] - 1)
-            return joined.gather(1, index.reshape(batch, steps, *extra).expand(batch, steps, *data.shape[2:]))
+            index = start[:, None] + torch.arange(steps, device=device)
+            return take_steps(joined, index.clamp(max=joined.shape[1] - 1))
 
         out = pick(keep - waiting, most)
         if keep:
