@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from loquent.asr.conformer_model import ConformerModel
-from loquent.asr.conformer_streaming import ConformerMemo, ConformerOptions, ConformerStreamingTask, Head
+from loquent.asr.conformer_streaming import (
+    ConformerMemo,
+    ConformerOptions,
+    ConformerStreamingTask,
+    Head,
+    offered_lookaheads,
+)
 from loquent.asr.recognizer import ComputeType, Recognizer
 from loquent.asr.recording import SAMPLE_RATE, Source, open_blocks
 from loquent.asr.subword_tokenizer import SubwordTokenizer
@@ -79,7 +85,7 @@ class ConformerRecognizer(Recognizer):
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, a segment for every utterance; options: `ConformerTranscribeOptions`."""
         wanted = _options(ConformerTranscribeOptions, options)
-        latencies = self.model.config.encoder.lookaheads
+        latencies = offered_lookaheads(self.model)
         task = self.streaming_task(
             head=wanted.head, beam_size=wanted.beam_size, chunk_ms=wanted.chunk_ms or 80 * (max(latencies) + 1)
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
 from loquent.asr.biasing import Biasing
 from loquent.asr.conformer import SUBSAMPLING, ConformerState
 from loquent.asr.conformer_model import ConformerModel
@@ -72,6 +73,7 @@ class ConformerMemo:
 
     lookahead, following: of the chunk under way and of those after it, in encoder frames.
     search:    the search's own memo.
+    samples:   of audio heard.
     frames:    encoder frames searched.
     word:      tokens of the word under way.
     utterance: committed text since the last `Final`, and when it began and ended in seconds.
@@ -81,6 +83,7 @@ class ConformerMemo:
     lookahead: int
     following: int
     search: SearchMemo
+    samples: int = 0
     frames: int = 0
     endpoint: EndpointMemory = field(default_factory=EndpointMemory)
     word: list[Token] = field(default_factory=list)
@@ -100,7 +103,7 @@ class ConformerStreamState(State):
     """Pool of streams."""
 
     features: ChainState
-    encoder: ConformerState
+    encoder: Any  # ConformerState or AdaptiveState
     search: State
 
 
@@ -114,6 +117,7 @@ class ConformerStreamingTask:
     ) -> None:
         self.model, self.tokenizer, self.options = model, tokenizer, options or ConformerOptions()
         self.search = _search(model, self.options)
+        self.lookaheads = offered_lookaheads(model)
         self.lookahead = self._lookahead(self.options.chunk_ms)
         self.fingerprint = _fingerprint(model, self.options)
 
@@ -179,17 +183,22 @@ class ConformerStreamingTask:
 
     def samples_wanted(self, memo: ConformerMemo) -> int:
         """Samples that complete the next chunk."""
-        return self._samples_until(memo.frames + memo.lookahead + 1) - self._samples_until(memo.frames)
+        first, period = self._samples_until(1), self._samples_until(2) - self._samples_until(1)
+        heard = max((memo.samples - first) // period + 1, 0)  # frames; an adaptive encoder may not have given all
+        return self._samples_until(heard + memo.lookahead + 1) - memo.samples
 
     def step(
         self, samples: Chunk, state: ConformerStreamState, rows: Tensor, memos: list[ConformerMemo]
     ) -> list[list[Event]]:
         """Advance every stream by its next samples: one chunk of a live stream, many of a file."""
-        model, device = self.model, state.encoder.position.device
+        model, device = self.model, self.model.encoder.subsampling.out.weight.device
+        for memo, length in zip(memos, samples.length.tolist(), strict=True):
+            memo.samples += length
         samples = Chunk(samples.data.to(device), samples.length.to(device), samples.last.to(device))
-        rows, lookaheads = rows.to(device), model.encoder.config.lookaheads
-        chosen = [lookaheads.index(memo.lookahead) for memo in memos]
-        state.encoder.following[rows] = torch.tensor(chosen, device=device)
+        rows = rows.to(device)
+        if isinstance(state.encoder, ConformerState):
+            chosen = [self.lookaheads.index(memo.lookahead) for memo in memos]
+            state.encoder.following[rows] = torch.tensor(chosen, device=device)
         mel = model.features.step(samples, state.features, rows)
         encoded = model.encoder.step(mel.with_data(model.normalize(mel.data)), state.encoder, rows)
 
@@ -295,13 +304,12 @@ class ConformerStreamingTask:
         return self.model.features.inputs_for(self.model.encoder.subsampling.inputs_for(frames)) if frames else 0
 
     def _lookahead(self, chunk_ms: int | None) -> int:
-        offered = self.model.encoder.config.lookaheads
         if chunk_ms is None:
-            return offered[0]
-        for lookahead in offered:
+            return self.lookaheads[0]
+        for lookahead in self.lookaheads:
             if chunk_ms == (lookahead + 1) * FRAME_MS:
                 return lookahead
-        known = ", ".join(str((lookahead + 1) * FRAME_MS) for lookahead in sorted(offered))
+        known = ", ".join(str((lookahead + 1) * FRAME_MS) for lookahead in sorted(self.lookaheads))
         raise ValueError(f"this model works on chunks of {known} ms, not {chunk_ms!r}")
 
     def _biasing(self, phrases: Sequence[str], boost: float) -> Biasing | None:
@@ -311,6 +319,11 @@ class ConformerStreamingTask:
             raise ValueError(f"at most {MAX_PHRASES} phrases of {MAX_PHRASE} characters, got {len(phrases)}")
         tokens = [self.tokenizer.encode(phrase) for phrase in phrases if phrase.strip()]
         return Biasing.of(tokens, boost) if tokens else None
+
+
+def offered_lookaheads(model: ConformerModel) -> tuple[int, ...]:
+    """What streams can choose from, in encoder frames; an adaptive encoder takes one frame after the other."""
+    return (0,) if isinstance(model.encoder, AdaptiveConformerEncoder) else model.encoder.config.lookaheads
 
 
 def _search(model: ConformerModel, options: ConformerOptions) -> TokenSearch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,22 @@ def toy_conformer() -> tuple[ConformerModel, SubwordTokenizer]:
             out.weight.normal_(std=3 / features.std(0).norm())
             out.bias.copy_(-features.mean(0) @ out.weight.T)  # no token is preferred …
             out.bias[-1] += 5  # … but the blank
+    return model, tokenizer
+
+
+@pytest.fixture(scope="session")
+def toy_adaptive(toy_conformer: tuple[ConformerModel, SubwordTokenizer]) -> tuple[ConformerModel, SubwordTokenizer]:
+    """The same with an encoder that looks ahead as far as it likes, differently from frame to frame."""
+    fixed, tokenizer = toy_conformer
+    torch.manual_seed(0)
+    model = ConformerModel(dataclasses.replace(fixed.config, adaptive_lookahead=2)).eval()
+    schedulers = {name: weight for name, weight in model.state_dict().items() if ".scheduler." in name}
+    for name, weight in schedulers.items():
+        if name.endswith("2.weight"):
+            weight.normal_(std=4)
+        elif name.endswith("2.bias"):
+            weight.fill_(0.5)
+    model.load_state_dict(fixed.state_dict() | schedulers)
     return model, tokenizer
 
 

@@ -26,16 +26,20 @@ from loquent.speech.session import StreamingTask
 RATE = 16_000
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
 CONFORMERS = [(head, beam) for head in ("ctc", "transducer") for beam in (1, 3)]
+ADAPTIVE = [("adaptive", "ctc")]
 few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
-@pytest.fixture(scope="module", params=WHISPERS + CONFORMERS, ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(scope="module", params=WHISPERS + CONFORMERS + ADAPTIVE, ids=lambda p: f"{p[0]}-{p[1]}")
 def task(
     request: pytest.FixtureRequest,
     toy_whisper: Whisper,
     tokenizer: WhisperTokenizer,
     toy_conformer: tuple[ConformerModel, SubwordTokenizer],
+    toy_adaptive: tuple[ConformerModel, SubwordTokenizer],
 ) -> StreamingTask:
+    if request.param in ADAPTIVE:
+        return ConformerStreamingTask(*toy_adaptive, ConformerOptions(head=request.param[1]))
     if request.param in CONFORMERS:
         head, beam = request.param
         return ConformerStreamingTask(*toy_conformer, ConformerOptions(head=head, beam_size=beam))
