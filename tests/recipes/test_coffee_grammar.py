@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -26,7 +27,7 @@ def test_random_orders_are_in_the_grammar() -> None:
         assert agrees(order)
         assert spoken(order) == order
         words = order.split(" with ")[0].split()
-        for article, word in zip(words, words[1:], strict=False):
+        for article, word in itertools.pairwise(words):
             if article in ("a", "an"):
                 assert (article == "an") == (word[0] in "aeiou"), order
     assert set(" ".join(orders).split()) <= VOCABULARY

@@ -110,5 +110,7 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
     stamp = (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns
     assert prepare(options) == before
     assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
-    fewer = prepare(CommandsDataOptions(str(sources), options.folder, strings=0, synthetic_coffee=1, synthetic_digits=0))
+    fewer = prepare(
+        CommandsDataOptions(str(sources), options.folder, strings=0, synthetic_coffee=1, synthetic_digits=0)
+    )
     assert not [row for row in fewer if row.extra["kind"] == "strings"]

@@ -1,0 +1,178 @@
+"""The Conformer recipe, in miniature: it learns a few seconds of the sample by heart, from configuration to model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+
+from loquent.asr.conformer_model import ConformerModel
+from loquent.recipes.config import ConfigError, parse_config
+from loquent.recipes.conformer import ConformerRecipe, ConformerRecipeConfig
+from loquent.recipes.dataset import padded, read_noises, whole_batches
+from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
+from loquent.recipes.training import Training, TrainingOptions
+from loquent.speech.audio import read_audio, write_audio
+
+SAMPLE = Path(__file__).parents[2] / "speech" / "assets" / "sample.flac"
+TEXTS = ("one", "two three", "four", "one two", "three four", "two", "four one", "three")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of the sample for each text, with the same manifest for all splits; and a little noise."""
+    folder = tmp_path_factory.mktemp("data")
+    samples = read_audio(SAMPLE, SAMPLE_RATE).samples
+    rows = []
+    for number, text in enumerate(TEXTS):
+        start = round((0.3 + 0.8 * number) * SAMPLE_RATE)
+        write_audio(folder / f"{number}.wav", samples[start : start + SAMPLE_RATE], SAMPLE_RATE)
+        rows.append({"path": f"{number}.wav", "text": text, "duration": 1.0})
+    lines = [json.dumps(row | {"split": split}) for split in ("train", "valid", "eval") for row in rows]
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    (folder / "noise").mkdir()
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE) * 0.1
+    write_audio(folder / "noise" / "noise.wav", noise.astype(np.float32), SAMPLE_RATE)
+    write_audio(folder / "noise" / "silence.wav", np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    return folder
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    source = {"set": {"manifest": str(folder)}}
+    return {
+        "data": {"train": source, "valid": source, "test": source},
+        "tokenizer": {"size": 20, "kind": "char"},
+        "encoder": {
+            "n_mels": 24,
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "conv_kernel": 3,
+            "subsampling_channels": 8,
+            "left_context": 8,
+            "lookaheads": [3, 1],
+            "dropout": 0.0,
+        },
+        "transducer": {"predictor": "stateless", "predictor_dim": 16, "joint_dim": 32, "dropout": 0.0},
+        "batch": {"duration_s": 8, "utterances": 4, "buckets": 1},
+        "augment": {"speed": [0.98, 1.02], "padding_s": [0.0, 0.05], "noises": str(folder / "noise"), "noise": 0.2},
+        "spec_augment": {"frequency_masks": 0, "time_masks": 0},
+        "ctc_only": 4,
+    }
+
+
+def recipe(recordings: Path, folder: Path, **changes: Any) -> ConformerRecipe:
+    return ConformerRecipe(parse_config(ConformerRecipeConfig, settings(recordings) | changes), folder)
+
+
+def test_a_miniature_learns(data: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    made = recipe(data, tmp_path)
+    options = TrainingOptions(
+        steps=80, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10, evaluate_every=40
+    )
+    figures = Training(made, options, tmp_path, {}).run()
+    curve = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in curve if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    assert figures is not None
+    names = [f"set/{head}/{latency}ms" for head in ("ctc", "transducer") for latency in (160, 320)]
+    delays = [f"{name}/delay_p{share}_ms" for name in names for share in (50, 95)]
+    assert set(figures) == {"wer", *names, *delays}
+    model, tokenizer = ConformerModel.from_pretrained(tmp_path / "best")
+    assert model.config.fixed_statistics
+    assert tokenizer.decode(tokenizer.encode("two three")) == "two three"
+
+
+def test_statistics_are_those_of_the_training_data(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, tmp_path)
+    samples, length = padded(made.data.rows)
+    mel, _ = made.model.log_mel(samples, length)
+    assert mel.mean(dim=(0, 1)).abs().max() < 0.6
+    assert mel.std(dim=(0, 1)).sub(1).abs().max() < 0.5
+
+
+def test_batches_follow_from_the_epoch(data: Path, tmp_path: Path) -> None:
+    first, second = recipe(data, tmp_path / "a"), recipe(data, tmp_path / "b")
+    for epoch in (0, 1):
+        items = first.batches(epoch, 0, 1)
+        assert items == second.batches(epoch, 0, 1)
+        for one, other in zip(
+            first.collate(items[0], epoch).values(), second.collate(items[0], epoch).values(), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    before, after = first.collate([0], 0)["samples"], first.collate([0], 1)["samples"]
+    assert before.shape != after.shape or not torch.equal(before, after)
+
+
+def test_the_tokenizer_stays_with_the_run(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, tmp_path)
+    assert made.tokenizer.to_bytes() == (tmp_path / "tokenizer.model").read_bytes()
+    again = recipe(data, tmp_path, tokenizer={"size": 12, "kind": "bpe"})
+    assert again.tokenizer.vocab_size == made.tokenizer.vocab_size
+
+
+def test_ctc_alone(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, tmp_path, transducer=None, ctc_weight=1.0)
+    loss, figures = made.module(made.collate([0, 1], 0))
+    assert torch.equal(loss.detach(), figures["ctc"])
+    assert set(made.evaluate()) == {"wer", "set/ctc/160ms", "set/ctc/320ms"}
+    for changes in ({"transducer": None}, {"ctc_weight": 1.0}, {"ctc_weight": 0.0}):
+        with pytest.raises(ConfigError, match="ctc_weight"):
+            recipe(data, tmp_path, **changes)
+
+
+def test_the_transducer_joins_after_the_first_batches(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, tmp_path, ctc_only=1)
+    batch = made.collate([0, 1], 0)
+    assert set(made.module(batch)[1]) == {"ctc"}
+    assert set(made.module(batch)[1]) == {"ctc", "transducer"}
+
+
+def test_noise_comes_from_folders(data: Path) -> None:
+    assert len(read_noises(str(data / "noise"))) == 1  # silence is none
+    with pytest.raises(ManifestError, match="no noise in"):
+        read_noises(str(data / "nothing"))
+
+
+def test_sources_without_rows_are_refused(data: Path, tmp_path: Path) -> None:
+    source = {"set": {"manifest": str(data), "kind": "bread"}}
+    with pytest.raises(ManifestError, match="no rows for"):
+        recipe(data, tmp_path, data={"train": source, "valid": source, "test": source})
+
+
+def test_batches_for_evaluation_have_everything(data: Path) -> None:
+    rows = read_manifest(data)
+    batches = whole_batches(rows, 3.5)
+    assert sorted(row.path for batch in batches for row in batch) == sorted(row.path for row in rows)
+    assert {len(batch) for batch in batches} == {3}
+
+
+def test_the_command(data: Path, tmp_path: Path) -> None:
+    config = {"recipe": "conformer", "training": {"steps": 4, "warmup": 1, "log_every": 1}, **settings(data)}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "loquent.speech", "train", str(tmp_path / "tiny.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+
+    done = run("batch.utterances=3", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "wer" in json.loads(done.stdout)
+    assert "4/4" in done.stderr
+    assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["batch"]["utterances"] == 3
+
+    wrong = run("training.stepz=3", "--output", str(tmp_path / "run"))
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip().endswith("training.stepz: unknown key; did you mean steps?")
