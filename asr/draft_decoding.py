@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from loquent.asr.adapters import Adapters
 from loquent.asr.whisper import AudioMemory, DecoderState, TextDecoder
 from loquent.speech.streaming import Chunk
 
@@ -97,13 +98,20 @@ class DraftDecoder:
         self.bias[list(suppressed)] = -torch.inf
 
     def __call__(
-        self, drafts: list[Draft], state: DecoderState, rows: Tensor, memory: AudioMemory, memory_rows: Tensor
+        self,
+        drafts: list[Draft],
+        state: DecoderState,
+        rows: Tensor,
+        memory: AudioMemory,
+        memory_rows: Tensor,
+        adapters: Adapters | None = None,
     ) -> list[Hypothesis]:
         """Decode; the state holds what precedes the prefixes, and afterwards they and all but the last new token.
 
         Args:
             rows: (B,) slots of ``state``, one per draft.
             memory_rows: (B,) slots of ``memory``.
+            adapters: of the drafts.
         """
         device = rows.device
         fed = [draft.prefix + draft.tokens for draft in drafts]
@@ -113,7 +121,7 @@ class DraftDecoder:
             row[: len(tokens)] = torch.tensor(tokens)
         start = state.position[rows]
         chunk = Chunk(padded.to(device), lengths, torch.zeros_like(rows, dtype=torch.bool))
-        hidden, attention = self.decoder.step(chunk, state, rows, memory, memory_rows, self.watch)
+        hidden, attention = self.decoder.step(chunk, state, rows, memory, memory_rows, self.watch, adapters)
         assert attention is not None
 
         # Scores after the last token of each prefix and after every drafted token, in one product.
@@ -142,11 +150,14 @@ class DraftDecoder:
             at += len(draft.tokens) + 1
         state.position[rows] = start + torch.tensor(keep, device=device)
 
+        chosen, before = adapters, len(drafts)
         while active := [i for i, token in enumerate(nexts) if token != self.eot]:
             newest = torch.tensor([[nexts[i]] for i in active], device=device)
             going = torch.tensor(active, device=device)
+            if adapters is not None and len(active) < before:
+                chosen, before = adapters.select(going), len(active)
             hidden, attention = self.decoder.step(
-                Chunk.of(newest), state, rows[going], memory, memory_rows[going], self.watch
+                Chunk.of(newest), state, rows[going], memory, memory_rows[going], self.watch, chosen
             )
             assert attention is not None
             scores = self._scores(hidden[:, 0])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from loquent.asr.adapters import Adapters
 from loquent.asr.stream_memo import Segment
 from loquent.asr.whisper import AudioMemory, DecoderState, EncoderState, Whisper
 from loquent.speech.features import RunningMaxNormalize, RunningMaxState, normalize_window
@@ -25,6 +26,7 @@ class Heard(NamedTuple):
     rows: Tensor  # (B,) slots of ``decoder``
     memory: AudioMemory
     memory_rows: Tensor  # (B,) slots of ``memory``
+    adapters: Adapters | None  # of the B streams
 
 
 class Hearing(Protocol):
@@ -46,6 +48,7 @@ class Hearing(Protocol):
         segments: Sequence[Segment],
         frames: Sequence[int],
         last: Sequence[bool],
+        adapters: Adapters | None = None,
     ) -> Heard:
         """Take in the frames of each segment that have come since the last call.
 
@@ -56,6 +59,7 @@ class Hearing(Protocol):
             segments: their windows; ``heard`` is moved on.
             frames: mel frames that each stream has brought in all.
             last: whether each stream ends here.
+            adapters: of the streams.
         """
 
 
@@ -88,6 +92,7 @@ class Reencoding:
         segments: Sequence[Segment],
         frames: Sequence[int],
         last: Sequence[bool],
+        adapters: Adapters | None = None,
     ) -> Heard:
         """Encode every window whole (see `Hearing.hear`)."""
         batch, ring = len(segments), mel.shape[1]
@@ -96,14 +101,14 @@ class Reencoding:
             count = total - segment.start
             window[:count] = mel[row, torch.arange(segment.start, total, device=mel.device) % ring]
             segment.heard = total
-        features = self.model.encoder(normalize_window(windows))
+        features = self.model.encoder(normalize_window(windows), adapters)
         if self.scratch is None or self.scratch[0].slots < batch:
             self.scratch = self.model.decoder.initial_state(batch), self.model.decoder.initial_memory(batch)
         decoder, memory = self.scratch
         slots = torch.arange(batch, device=mel.device)
         memory.frames.zero_()
-        self.model.decoder.listen(Chunk.of(features), memory, slots)
-        return Heard(decoder, slots, memory, slots)
+        self.model.decoder.listen(Chunk.of(features), memory, slots, adapters)
+        return Heard(decoder, slots, memory, slots, adapters)
 
 
 @dataclass
@@ -143,6 +148,7 @@ class IncrementalHearing:
         segments: Sequence[Segment],
         frames: Sequence[int],
         last: Sequence[bool],
+        adapters: Adapters | None = None,
     ) -> Heard:
         """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch."""
         fresh = [row for row, segment in zip(rows.tolist(), segments, strict=True) if segment.heard == segment.start]
@@ -163,8 +169,10 @@ class IncrementalHearing:
                 torch.full_like(slots, count),
                 torch.tensor([last[i] for i in members], device=mel.device),
             )
-            features = self.encoder.step(self.normalize.step(chunk, state.normalize, slots), state.encoder, slots)
-            self.decoder.listen(features, state.memory, slots)
+            chosen = None if adapters is None else adapters.select(torch.tensor(members))
+            mel_chunk = self.normalize.step(chunk, state.normalize, slots)
+            features = self.encoder.step(mel_chunk, state.encoder, slots, adapters=chosen)
+            self.decoder.listen(features, state.memory, slots, chosen)
             for i in members:
                 segments[i].heard = frames[i]
-        return Heard(state.decoder, rows, state.memory, rows)
+        return Heard(state.decoder, rows, state.memory, rows, adapters)

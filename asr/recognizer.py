@@ -41,6 +41,7 @@ class Recognizer(ABC):
         device: str | torch.device = "auto",
         compute_type: ComputeType = "auto",
         threads: int | None = None,
+        adapter: str | os.PathLike[str] | None = None,
     ) -> Recognizer:
         """Load a model by name, from a folder or a file; see `speech.hub.resolve`. What it is decides the class.
 
@@ -49,9 +50,10 @@ class Recognizer(ABC):
             compute_type: "float32", or for Whisper "int8" weights, which a CPU with torch's "fbgemm" engine (x86)
                 computes faster; "auto" is int8 there and float32 elsewhere.
             threads: CPU threads of the whole process; None leaves torch's setting.
+            adapter: folder or hub id of one that everything goes through, see `adapt`.
 
         Raises:
-            CheckpointError: there is no such model.
+            CheckpointError: there is no such model or adapter.
             ValueError: the checkpoint is damaged or cannot be streamed, or int8 is asked for where it cannot be had.
         """
         path = resolve(name_or_path).path
@@ -65,10 +67,30 @@ class Recognizer(ABC):
         if _is_conformer(path):
             from loquent.asr.conformer_recognizer import ConformerRecognizer
 
-            return ConformerRecognizer.load(path, device, compute_type)
-        from loquent.asr.whisper_recognizer import WhisperRecognizer
+            recognizer: Recognizer = ConformerRecognizer.load(path, device, compute_type)
+        else:
+            from loquent.asr.whisper_recognizer import WhisperRecognizer
 
-        return WhisperRecognizer.load(path, device, compute_type)
+            recognizer = WhisperRecognizer.load(path, device, compute_type)
+        if adapter is not None:
+            recognizer.adapt(adapter)
+        return recognizer
+
+    def adapt(self, adapter: str | os.PathLike[str]) -> None:
+        """Put everything that is recognised from now on through an adapter.
+
+        Args:
+            adapter: folder or hub id, in PEFT's format.
+
+        Raises:
+            CheckpointError: there is no such adapter.
+            ValueError: the model takes none, or not this one.
+        """
+        raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
+
+    def add_adapter(self, name: str, adapter: str | os.PathLike[str]) -> None:
+        """Offer an adapter to streams, which choose it by name; errors are those of `adapt`."""
+        raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
     def transcribe(self, source: Source, *, progress: Progress | None = None, **options: Any) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.

@@ -48,6 +48,7 @@ class Segment:
 class StreamMemo:
     """Host-side state of one stream.
 
+    adapter:   name of the stream's adapter, and what the weights of that name were when it began.
     frames:    mel frames received.
     steps:     chunks received.
     barrier:   mel frame before which everything has been finalised.
@@ -62,6 +63,8 @@ class StreamMemo:
     task: Task
     prompt: list[int]
     endpoint: EndpointMemory
+    adapter: str | None = None
+    adapter_digest: str = ""
     frames: int = 0
     steps: int = 0
     barrier: int = 0

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from loquent.asr.adapter_bank import NONE, AdapterBank
 from loquent.asr.draft_decoding import Draft, DraftDecoder, Hypothesis
 from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
 from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
@@ -109,12 +110,23 @@ class StreamState(State):
 
 
 class WhisperStreamingTask:
-    """A `StreamingTask` that recognises speech (see `loquent.speech.session`)."""
+    """A `StreamingTask` that recognises speech (see `loquent.speech.session`).
+
+    Args:
+        adapters: that streams may choose from; they may come and go.
+    """
 
     sample_rate = 16_000
 
-    def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, options: StreamingOptions | None = None) -> None:
+    def __init__(
+        self,
+        model: Whisper,
+        tokenizer: WhisperTokenizer,
+        options: StreamingOptions | None = None,
+        adapters: AdapterBank | None = None,
+    ) -> None:
         self.model, self.tokenizer, self.options = model, tokenizer, options or StreamingOptions()
+        self.adapters = AdapterBank(model) if adapters is None else adapters
         device = model.decoder.ln.weight.device
         config = model.config
         self.fingerprint = _fingerprint(model, self.options)
@@ -155,25 +167,35 @@ class WhisperStreamingTask:
             self.hearing.initial_state(slots),
         )
 
-    def start(self, language: str | None = None, task: Task = "transcribe", prompt: str = "") -> StreamMemo:
+    def start(
+        self, language: str | None = None, task: Task = "transcribe", prompt: str = "", adapter: str | None = None
+    ) -> StreamMemo:
         """Options of one stream.
 
         Args:
-            language: code or English name; detected from the first speech by default.
+            language: code or English name; by default the adapter's, else detected from the first speech.
             task: "transcribe", or "translate" into English.
             prompt: text that precedes the speech: names and spellings to expect.
+            adapter: name of one in the bank, by default the bank's ``default``; "none" is the model as it is.
 
         Raises:
-            ValueError: the model does not know the language or the task.
+            ValueError: the model does not know the language or the task, or the bank not the adapter.
         """
-        for name, value in (("language", language or ""), ("task", task), ("prompt", prompt)):
+        given = {"language": language or "", "task": task, "prompt": prompt, "adapter": adapter or ""}
+        for name, value in given.items():
             if not isinstance(value, str):
                 raise ValueError(f"{name} must be text, got {value!r}")
+        adapter = self.adapters.default if adapter is None else None if adapter == NONE else adapter
+        chosen = None if adapter is None else self.adapters[adapter]
+        if chosen is not None and self.tokenizer.is_multilingual:
+            language = language or chosen.info.language
         if language or not self.tokenizer.is_multilingual:
             language = language_code(language or "en")
         self.tokenizer.sot_sequence(language or "en", task)
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
-        return StreamMemo(language or None, task, context, EndpointMemory())
+        memo = StreamMemo(language or None, task, context, EndpointMemory(), adapter, chosen.digest if chosen else "")
+        self.adapters.lend(memo)
+        return memo
 
     def configure(self, memo: StreamMemo, **options: Any) -> None:
         """Refuse: a Whisper stream keeps the options it began with.
@@ -184,8 +206,20 @@ class WhisperStreamingTask:
         raise ValueError(f"the options of a Whisper stream are fixed at its start, {', '.join(options)} included")
 
     def restore(self, values: dict[str, Any]) -> StreamMemo:
-        """Inverse of ``StreamMemo.to_dict``."""
-        return StreamMemo.from_dict(values)
+        """Inverse of ``StreamMemo.to_dict``.
+
+        Raises:
+            ValueError: the stream's adapter is not in the bank, or is another one under its name.
+        """
+        memo = StreamMemo.from_dict(values)
+        self.adapters.lend(memo)
+        if memo.adapter is not None and self.adapters[memo.adapter].digest != memo.adapter_digest:
+            raise ValueError(f"the stream began with another adapter of the name {memo.adapter!r}; load that one")
+        return memo
+
+    def end(self, memo: StreamMemo) -> None:
+        """Give the stream's adapter back."""
+        self.adapters.give_back(memo)
 
     def samples_wanted(self, memo: StreamMemo) -> int:
         """Samples of the next chunk: the frames of a chunk, plus one frame of look-ahead in front of all."""
@@ -297,11 +331,10 @@ class WhisperStreamingTask:
         """Hear, decode, commit and report for streams that have a segment."""
         segments = [memo.segment for memo in memos if memo.segment is not None]
         frames = [memo.frames for memo in memos]
-        heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, last)
+        adapters = self.adapters.choose(memos)
+        heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, last, adapters)
         self._detect_languages(memos, segments, heard)
-        hypotheses = self.decode(
-            self._drafts(memos, segments, flush, heard), heard.decoder, heard.rows, heard.memory, heard.memory_rows
-        )
+        hypotheses = self.decode(self._drafts(memos, segments, flush, heard), *heard)
         for memo, segment, hypothesis, final, out in zip(memos, segments, hypotheses, flush, events, strict=True):
             full = memo.frames - segment.start + self.chunk + 2 > self.window and not final
             count = len(hypothesis.tokens)
@@ -434,7 +467,10 @@ class WhisperStreamingTask:
         rows = heard.rows[index]
         heard.decoder.position[rows] = 0
         sot = torch.full((len(unknown), 1), self.tokenizer.sot, device=heard.rows.device)
-        hidden, _ = self.model.decoder.step(Chunk.of(sot), heard.decoder, rows, heard.memory, heard.memory_rows[index])
+        memory_rows, adapters = heard.memory_rows[index], heard.adapters and heard.adapters.select(index)
+        hidden, _ = self.model.decoder.step(
+            Chunk.of(sot), heard.decoder, rows, heard.memory, memory_rows, adapters=adapters
+        )
         codes = list(self.tokenizer.language_tokens)
         scores = self.model.decoder.logits(hidden[:, 0])[:, list(self.tokenizer.language_tokens.values())]
         for i, best in zip(unknown, scores.argmax(-1).tolist(), strict=True):
@@ -448,7 +484,8 @@ class WhisperStreamingTask:
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
     """Differs between models and options whose streams do not continue each other."""
-    digest = hashlib.sha256(repr((model.config, model.decoder.int8_vocabulary is None, options)).encode())
+    settings = (model.config, model.decoder.int8_vocabulary is None, model.merged, options)
+    digest = hashlib.sha256(repr(settings).encode())
     for weight in (model.encoder.ln_post.weight, model.decoder.ln.weight):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.asr.adapters import Adapters, project
 from loquent.asr.whisper_config import WhisperConfig
 from loquent.kernels.cached_attention import attention_mask, cached_attention
 from loquent.kernels.cross_attention import cross_attention
@@ -109,17 +110,30 @@ class MultiHeadAttention(nn.Module):
         """(B, T, C) to (B, T, H, D)."""
         return x.unflatten(-1, (self.heads, -1))
 
-    def forward(self, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None, adapters: Adapters | None = None
+    ) -> Tensor:
         """Attend from x (B, T, C) to ``source`` (B, S, C), itself by default, under a (T, S) bool mask."""
         source = x if source is None else source
-        q, k, v = (self.split(y).transpose(1, 2) for y in (self.query(x), self.key(source), self.value(source)))
-        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        pairs = ((self.query, x), (self.key, source), (self.value, source))
+        q, k, v = (self.split(project(layer, y, adapters)).transpose(1, 2) for layer, y in pairs)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        return project(self.out, attended, adapters)
 
-    def step(self, chunk: Chunk, cache: KeyValues, rows: Tensor, position: Tensor, block: int = 1) -> Tensor:
+    def step(
+        self,
+        chunk: Chunk,
+        cache: KeyValues,
+        rows: Tensor,
+        position: Tensor,
+        block: int = 1,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
         """Attend from new steps to each other and to the cached past, and remember them; (B, T, C)."""
-        q, k, v = (self.split(y) for y in (self.query(chunk.data), self.key(chunk.data), self.value(chunk.data)))
+        layers = (self.query, self.key, self.value)
+        q, k, v = (self.split(project(layer, chunk.data, adapters)) for layer in layers)
         attended = cached_attention(q, k, v, cache.k, cache.v, rows, position, chunk.length, block=block)
-        return self.out(attended.flatten(2))
+        return project(self.out, attended.flatten(2), adapters)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -134,12 +148,19 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, audio: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, audio: Tensor | None = None, adapters: Adapters | None = None
+    ) -> Tensor:
         """x (B, T, C), mask (T, T) bool, audio (B, S, C) for the decoder."""
-        x = x + self.attn(self.attn_ln(x), mask=mask)
+        x = x + self.attn(self.attn_ln(x), mask=mask, adapters=adapters)
         if self.cross_attn is not None and self.cross_attn_ln is not None:
-            x = x + self.cross_attn(self.cross_attn_ln(x), audio)
-        return x + self.mlp(self.mlp_ln(x))
+            x = x + self.cross_attn(self.cross_attn_ln(x), audio, adapters=adapters)
+        return x + self.feed_forward(self.mlp_ln(x), adapters)
+
+    def feed_forward(self, x: Tensor, adapters: Adapters | None = None) -> Tensor:
+        """The two layers after attention, (B, T, C)."""
+        widen, activation, narrow = cast(tuple[nn.Linear, nn.GELU, nn.Linear], tuple(self.mlp))
+        return project(narrow, activation(project(widen, x, adapters)), adapters)
 
 
 class CrossAttentionBlock(ResidualAttentionBlock):
@@ -181,7 +202,7 @@ class AudioEncoder(StreamingModule):
         view.block, view.reframe = block, Blocks(block, self.width).to(self.ln_post.weight)
         return view
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, adapters: Adapters | None = None) -> Tensor:
         """Encode whole windows: mel (B, T, F), T at most twice the number of positions."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel))))
         self._check_room(x.shape[1])
@@ -189,7 +210,7 @@ class AudioEncoder(StreamingModule):
         steps = torch.arange(x.shape[1], device=x.device)
         mask = None if self.block is None else attention_mask(steps, steps, self.block, None, 0)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, adapters=adapters)
         return self.ln_post(x)
 
     def initial_state(self, batch: int) -> EncoderState:
@@ -203,8 +224,18 @@ class AudioEncoder(StreamingModule):
             tuple(key_values(batch, self.heads, self.capacity, like) for _ in self.blocks),
         )
 
-    def step(self, x: Chunk | Tensor, state: EncoderState, rows: Tensor | None = None, last: bool = False) -> Chunk:
+    def step(
+        self,
+        x: Chunk | Tensor,
+        state: EncoderState,
+        rows: Tensor | None = None,
+        last: bool = False,
+        adapters: Adapters | None = None,
+    ) -> Chunk:
         """Encode the blocks that new mel frames (B, T, F) complete.
+
+        Args:
+            adapters: of the B rows.
 
         Raises:
             ValueError: a stream outgrows the 1500 positions (30 s); the caller must have begun a new segment before.
@@ -224,8 +255,8 @@ class AudioEncoder(StreamingModule):
         if chunk.data.shape[1]:
             for block, cache in zip(self._typed_blocks, state.layers, strict=True):
                 normal = chunk.with_data(block.attn_ln(frames))
-                frames = frames + block.attn.step(normal, cache, rows, position, reframe.size)
-                frames = frames + block.mlp(block.mlp_ln(frames))
+                frames = frames + block.attn.step(normal, cache, rows, position, reframe.size, adapters)
+                frames = frames + block.feed_forward(block.mlp_ln(frames), adapters)
         state.position[rows] = position + chunk.length
         return chunk.with_data(self.ln_post(frames))
 
@@ -286,16 +317,17 @@ class TextDecoder(nn.Module):
             tuple(key_values(batch, self.heads, capacity or self.audio_capacity, like) for _ in self.blocks),
         )
 
-    def listen(self, features: Chunk, memory: AudioMemory, rows: Tensor) -> None:
+    def listen(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
         """Append new encoder features (B, T, C) to the memory slots of their streams."""
         start = memory.frames[rows]
-        valid = features.mask
-        slot = rows[:, None].expand_as(valid)[valid]
-        frame = (start[:, None] + torch.arange(valid.shape[1], device=start.device))[valid]
-        new = features.data[valid]
+        row, step = features.mask.nonzero().unbind(1)
+        slot, frame = rows[row], start[row] + step
+        new = features.data[row, step]
+        adapters = None if adapters is None else adapters.select(row)
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
-            cache.k[slot, :, frame] = block.cross_attn.split(block.cross_attn.key(new))
-            cache.v[slot, :, frame] = block.cross_attn.split(block.cross_attn.value(new))
+            attention = block.cross_attn
+            cache.k[slot, :, frame] = attention.split(project(attention.key, new, adapters))
+            cache.v[slot, :, frame] = attention.split(project(attention.value, new, adapters))
         memory.frames[rows] = start + features.length
 
     def remember(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
@@ -315,6 +347,7 @@ class TextDecoder(nn.Module):
         memory: AudioMemory,
         memory_rows: Tensor,
         watch: tuple[tuple[int, int], ...] = (),
+        adapters: Adapters | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Append tokens to hypotheses.
 
@@ -323,11 +356,12 @@ class TextDecoder(nn.Module):
             rows: (B,) slots of the hypotheses in ``state``.
             memory_rows: (B,) slots of their audio in ``memory``; hypotheses may share one.
             watch: (layer, head) pairs whose cross-attention to return.
+            adapters: of the B hypotheses.
 
         Returns:
             Hidden states (B, T, C), for `logits`; and the watched attention averaged over heads (B, T, frames), if any.
         """
-        hidden, weights = self.attend(tokens, state, rows, memory, memory_rows, watch)
+        hidden, weights = self.attend(tokens, state, rows, memory, memory_rows, watch, adapters)
         return hidden, None if weights is None else weights.mean(1)
 
     def attend(
@@ -338,6 +372,7 @@ class TextDecoder(nn.Module):
         memory: AudioMemory,
         memory_rows: Tensor,
         watch: tuple[tuple[int, int], ...] = (),
+        adapters: Adapters | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """`step`, but with each watched head's attention, (B, heads, T, frames), in order of layers."""
         position = state.position[rows]
@@ -346,15 +381,16 @@ class TextDecoder(nn.Module):
         frames = memory.frames[memory_rows]
         watched = []
         for layer, (block, own, audio) in enumerate(zip(self._typed_blocks, state.layers, memory.layers, strict=True)):
-            x = x + block.attn.step(tokens.with_data(block.attn_ln(x)), own, rows, position)
-            query = block.cross_attn.split(block.cross_attn.query(block.cross_attn_ln(x)))
+            x = x + block.attn.step(tokens.with_data(block.attn_ln(x)), own, rows, position, adapters=adapters)
+            attention = block.cross_attn
+            query = attention.split(project(attention.query, block.cross_attn_ln(x), adapters))
             heads = [head for watched_layer, head in watch if watched_layer == layer]
             wanted = torch.tensor(heads, device=rows.device) if heads else None
             attended, weights = cross_attention(query, audio.k, audio.v, memory_rows, frames, heads=wanted)
             if weights is not None:
                 watched.append(weights)
-            x = x + block.cross_attn.out(attended.flatten(2))
-            x = x + block.mlp(block.mlp_ln(x))
+            x = x + project(attention.out, attended.flatten(2), adapters)
+            x = x + block.feed_forward(block.mlp_ln(x), adapters)
         state.position[rows] = position + tokens.length
         return self.ln(x), torch.cat(watched, 1) if watched else None
 
@@ -377,6 +413,7 @@ class Whisper(nn.Module):
         self.config = config
         self.encoder = AudioEncoder(config, block)
         self.decoder = TextDecoder(config)
+        self.merged: tuple[str, ...] = ()  # digests of the adapters that are part of the weights
 
     @classmethod
     def from_weights(cls, config: WhisperConfig, weights: Mapping[str, Tensor]) -> Whisper:

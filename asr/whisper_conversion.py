@@ -45,7 +45,7 @@ def from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     weights = dict(weights)
     projection = weights.pop("proj_out.weight", None)
-    renamed = {_rename_hugging_face(name): value for name, value in weights.items()}
+    renamed = {rename_hugging_face(name): value for name, value in weights.items()}
     embedding = renamed.get("decoder.token_embedding.weight")
     if projection is not None and (embedding is None or not torch.equal(projection, embedding)):
         raise ValueError("proj_out.weight differs from the token embedding; expected them to be tied")
@@ -162,7 +162,8 @@ _HUGGING_FACE_NAMES = (
 )
 
 
-def _rename_hugging_face(name: str) -> str:
+def rename_hugging_face(name: str) -> str:
+    """Our name for a weight of `transformers`' Whisper; one of ours stays as it is."""
     for pattern, replacement in _HUGGING_FACE_NAMES:
         name = re.sub(pattern, replacement, name)
     return name

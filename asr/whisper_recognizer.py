@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from loquent.asr.adapter_bank import AdapterBank
 from loquent.asr.decoding import WindowDecoder
+from loquent.asr.lora import LoraAdapter, load_adapter, merge
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recognizer import ComputeType, Recognizer
 from loquent.asr.recording import Recording, Source
@@ -28,13 +31,15 @@ class WhisperRecognizer(Recognizer):
 
     Attributes:
         model, tokenizer: what it was built from.
+        adapters: that streams may choose from.
     """
 
-    stream_options = ("language", "task", "prompt")
+    stream_options = ("language", "task", "prompt", "adapter")
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, *, batch: int = 8) -> None:
         super().__init__(batch)
         self.model, self.tokenizer = model, tokenizer
+        self.adapters = AdapterBank(model)
         self._decoder = WindowDecoder(model, tokenizer)
 
     @classmethod
@@ -57,8 +62,33 @@ class WhisperRecognizer(Recognizer):
         return transcribe(self._decoder, sources, TranscribeOptions(**options), batch=self.batch, progress=progress)
 
     def streaming_task(self, **options: Any) -> WhisperStreamingTask:
-        """What an `Engine` runs; options are the fields of `StreamingOptions`."""
-        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options))
+        """What an `Engine` runs; options are the fields of `StreamingOptions`.
+
+        If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
+        in chunks of the trained size that is next to 300 ms.
+        """
+        chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
+        if chunks and options.setdefault("policy", "incremental") == "incremental":
+            options.setdefault("chunk_ms", min(chunks, key=lambda chunk: abs(chunk - 300)))
+        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options), self.adapters)
+
+    def adapt(self, adapter: str | os.PathLike[str] | LoraAdapter) -> None:
+        """Put everything that is recognised from now on through an adapter (see `Recognizer.adapt`).
+
+        One that was trained to stream becomes the default of streams, and recordings stay with the model as it is; any
+        other is merged into the weights, which streams under way would notice: there must be none.
+        """
+        name = "default" if isinstance(adapter, LoraAdapter) else Path(adapter).resolve().name
+        adapter = adapter if isinstance(adapter, LoraAdapter) else load_adapter(adapter)
+        if not adapter.info.chunk_ms:
+            merge(self.model, adapter)
+            return
+        self.adapters.add(name, adapter)
+        self.adapters.default = name
+
+    def add_adapter(self, name: str, adapter: str | os.PathLike[str] | LoraAdapter) -> None:
+        """Offer an adapter to streams, which choose it by name (see `Recognizer.add_adapter`)."""
+        self.adapters.add(name, adapter if isinstance(adapter, LoraAdapter) else load_adapter(adapter))
 
     def detect_language(self, source: Source) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""

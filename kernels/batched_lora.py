@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,7 @@ class LoraPool:
 
     down:  (N, K, R): the first factor, transposed; R is a multiple of 8.
     up:    (N, R, M): the second factor, transposed and scaled.
-    ranks: (N,) int64 on the CPU: what is not zero of each, a multiple of 8; 0 for an adapter that leaves the layer alone.
+    ranks: (N,) int64 on the CPU: of each what is not zero, a multiple of 8; 0 where it leaves the layer alone.
     """
 
     down: Tensor
@@ -75,17 +76,14 @@ class AdapterRows:
         return cls(index, order[int((index < 0).sum()) :])
 
     def tiles(self, steps: int) -> Tensor:
-        """Pieces of the rows in order, of ``steps`` steps each: (N, 3) int64 of adapter, first step and number of steps.
-
-        No piece has two adapters.
-        """
+        """The rows in order, of ``steps`` each, in pieces of one adapter: (N, 3) int64 of adapter, start, length."""
         if steps not in self._tiles:
             adapters, counts = np.unique(self.index[self.order].numpy(), return_counts=True)
             table, start = [], 0
             for adapter, count in zip(adapters.tolist(), (counts * steps).tolist(), strict=True):
                 pieces = -(-count // TILE)
                 bounds = [start + count * piece // pieces for piece in range(pieces + 1)]
-                table += [(adapter, a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+                table += [(adapter, a, b - a) for a, b in itertools.pairwise(bounds)]
                 start += count
             self._tiles[steps] = torch.tensor(table, dtype=torch.long).reshape(-1, 3)
         return self._tiles[steps]

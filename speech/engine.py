@@ -16,7 +16,7 @@ import torch
 from loquent.speech.events import Event
 from loquent.speech.inbox import Inbox
 from loquent.speech.resample import Resampler
-from loquent.speech.session import Memo, Session, StreamingTask, read_snapshot, restore_session
+from loquent.speech.session import Lender, Memo, Session, StreamingTask, read_snapshot, restore_session
 from loquent.speech.streaming import Chunk
 
 log = logging.getLogger(__name__)
@@ -196,6 +196,8 @@ class Engine:
         if not session.busy and self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
             self._free.append(session.slot)
+            if isinstance(self.task, Lender):
+                self.task.end(session.memo)
 
     def _inbox(self, sample_rate: int, channels: int) -> Inbox:
         return Inbox(sample_rate, channels, self.task.sample_rate, self.resampler(sample_rate))

@@ -66,10 +66,30 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     if name in PACKAGES and (files := PACKAGES[name].locate()) is not None:
         return PACKAGES[name].checkpoint(files)
     repository = HUB_NAMES.get(name, name)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
+    if not _HUB_ID.fullmatch(repository):
         found = "a folder without weights in it" if folder.is_dir() else "no such folder, package or hub id"
         raise CheckpointError(f"unknown model {name!r}: {found}. {_choices()}")
     return _from_hub(name, repository)
+
+
+def resolve_adapter(name: str | os.PathLike[str]) -> Path:
+    """The folder of a low-rank adapter in PEFT's format: a local one, or one of the hub (see `resolve`).
+
+    Raises:
+        CheckpointError: there is none, or it cannot be fetched.
+    """
+    name = os.fspath(name)
+    folder = Path(name).expanduser()
+    if (folder / ADAPTER_CONFIG).is_file():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"expected a folder with {ADAPTER_CONFIG} in it, as PEFT writes one, got {name!r}")
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"unknown adapter {name!r}: no such folder, and no hub id such as owner/name")
+    folder = _from_hub(name, name, ADAPTER_CONFIG).path
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"{name!r} on the Hugging Face hub has no {ADAPTER_CONFIG}: it is no adapter")
+    return folder
 
 
 def installed() -> list[Checkpoint]:
@@ -214,13 +234,15 @@ HUB_NAMES: dict[str, str] = {
 _WEIGHTS = ("model.bin", "*.safetensors", "*.nemo", "*.pt")
 # Weights that nothing here reads (TensorFlow, Flax, pickled PyTorch of the same name) stay on the hub.
 _WANTED = ("*.safetensors", "*.nemo", "model.bin", "*.json", "*.txt", "*.model", "*.yaml", "README.md")
+ADAPTER_CONFIG = "adapter_config.json"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _UNWANTED = ("*fp32*", "*.fp16.*")
 
 
-def _from_hub(name: str, repository: str) -> Checkpoint:
+def _from_hub(name: str, repository: str, settings: str = "config.json") -> Checkpoint:
     import huggingface_hub
 
-    config = huggingface_hub.try_to_load_from_cache(repository, "config.json")
+    config = huggingface_hub.try_to_load_from_cache(repository, settings)
     folder = Path(config).parent if isinstance(config, str) else None
     if folder is None or not _complete(folder):
         try:
@@ -292,7 +314,8 @@ def _complete(folder: Path) -> bool:
             return False
     if _is_whisper(folder):
         return any(next(folder.glob(file), None) for file in ("tokenizer.json", "vocab.json", "vocabulary.*"))
-    return (folder / "config.json").is_file() or next(folder.glob("*.nemo"), None) is not None
+    known = any((folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
+    return known or next(folder.glob("*.nemo"), None) is not None
 
 
 def _concatenate(parts: tuple[Path, ...], whole: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors.torch
@@ -52,6 +52,14 @@ class StreamingTask(Protocol):
 
     def step(self, samples: Chunk, state: Any, rows: Tensor, memos: list[Any]) -> list[list[Event]]:
         """Advance streams by one step each; returns every stream's new events."""
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """A `StreamingTask` that lends its streams something (an adapter), and wants to know when they are over."""
+
+    def end(self, memo: Any) -> None:
+        """A stream that began or was restored here takes no further step."""
 
 
 class SessionClosed(RuntimeError):
