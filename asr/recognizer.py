@@ -76,6 +76,11 @@ class Recognizer(ABC):
             recognizer.adapt(adapter)
         return recognizer
 
+    @property
+    def live_adapter(self) -> str | None:
+        """Name of the adapter that streams go through by default, and recordings do not."""
+        return None
+
     def adapt(self, adapter: str | os.PathLike[str]) -> None:
         """Put everything that is recognised from now on through an adapter.
 
@@ -88,8 +93,17 @@ class Recognizer(ABC):
         """
         raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
-    def add_adapter(self, name: str, adapter: str | os.PathLike[str]) -> None:
-        """Offer an adapter to streams, which choose it by name; errors are those of `adapt`."""
+    def add_adapter(self, name: str, adapter: str | os.PathLike[str], *, default: bool = False) -> None:
+        """Offer an adapter to streams, which choose it by name.
+
+        Args:
+            adapter: folder or hub id, in PEFT's format.
+            default: whether it is for streams that choose none.
+
+        Raises:
+            CheckpointError: there is no such adapter.
+            ValueError: the model takes none, or not this one, or the name is taken.
+        """
         raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
     def transcribe(self, source: Source, *, progress: Progress | None = None, **options: Any) -> Transcript:

@@ -42,6 +42,11 @@ class WhisperRecognizer(Recognizer):
         self.adapters = AdapterBank(model)
         self._decoder = WindowDecoder(model, tokenizer)
 
+    @property
+    def live_adapter(self) -> str | None:
+        """See `Recognizer`."""
+        return self.adapters.default
+
     @classmethod
     def load(cls, path: Path, device: torch.device, compute_type: ComputeType) -> WhisperRecognizer:
         """Read a checkpoint; see `Recognizer.from_pretrained`."""
@@ -79,16 +84,17 @@ class WhisperRecognizer(Recognizer):
         other is merged into the weights, which streams under way would notice: there must be none.
         """
         name = "default" if isinstance(adapter, LoraAdapter) else Path(adapter).resolve().name
-        adapter = adapter if isinstance(adapter, LoraAdapter) else load_adapter(adapter)
-        if not adapter.info.chunk_ms:
+        adapter = _loaded(adapter)
+        if adapter.info.chunk_ms:
+            self.add_adapter(name, adapter, default=True)
+        else:
             merge(self.model, adapter)
-            return
-        self.adapters.add(name, adapter)
-        self.adapters.default = name
 
-    def add_adapter(self, name: str, adapter: str | os.PathLike[str] | LoraAdapter) -> None:
+    def add_adapter(self, name: str, adapter: str | os.PathLike[str] | LoraAdapter, *, default: bool = False) -> None:
         """Offer an adapter to streams, which choose it by name (see `Recognizer.add_adapter`)."""
-        self.adapters.add(name, adapter if isinstance(adapter, LoraAdapter) else load_adapter(adapter))
+        self.adapters.add(name, _loaded(adapter))
+        if default:
+            self.adapters.default = name
 
     def detect_language(self, source: Source) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
@@ -98,3 +104,7 @@ class WhisperRecognizer(Recognizer):
         with torch.inference_mode():
             memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
             return self._decoder.detect_language(memory, [0])[0]
+
+
+def _loaded(adapter: str | os.PathLike[str] | LoraAdapter) -> LoraAdapter:
+    return adapter if isinstance(adapter, LoraAdapter) else load_adapter(adapter)

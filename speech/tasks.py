@@ -38,6 +38,13 @@ class RecognizerTask(Protocol):
     def transcribe(self, source: Any, **options: Any) -> Transcript:
         """Transcribe one recording."""
 
+    @property
+    def live_adapter(self) -> str | None:
+        """Name of the adapter that streams go through by default, and recordings do not."""
+
+    def add_adapter(self, name: str, adapter: str | os.PathLike[str], *, default: bool = False) -> None:
+        """Offer an adapter to streams, which choose it by name; by default, those that choose none."""
+
     def streaming_task(self, **options: Any) -> StreamingTask:
         """The same model for an `Engine`."""
 

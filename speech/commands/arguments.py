@@ -81,6 +81,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", choices=("ctc", "transducer"), help="of a Conformer that has both (default: transducer)"
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        dest="adapters",
+        metavar="ADAPTER",
+        help="low-rank adapter of the model (PEFT), folder or hub id; `serve` takes several, as NAME=ADAPTER",
+    )
 
 
 def add_language_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,16 +150,26 @@ def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def load_recognizer(arguments: argparse.Namespace) -> RecognizerTask:
-    """The model that the flags ask for."""
+def load_recognizer(arguments: argparse.Namespace, several: bool = False) -> RecognizerTask:
+    """The model that the flags ask for, with its adapter: a nameless one for everybody, ``several`` by name."""
     from loquent.speech.tasks import load_task
 
-    return load_task("recognizer").from_pretrained(
+    named = [adapter.partition("=") for adapter in arguments.adapters if "=" in adapter]
+    nameless = [adapter for adapter in arguments.adapters if "=" not in adapter]
+    if len(nameless) > 1:
+        raise UsageError(f"--adapter {nameless[1]} is one too many: only one can be without a NAME= and for everybody")
+    if named and not several:
+        raise UsageError(f"--adapter {'='.join(named[0][::2])} has a name; only `loquent serve` gives streams a choice")
+    recognizer: RecognizerTask = load_task("recognizer").from_pretrained(
         model_name(arguments),
         device=arguments.device,
         compute_type=arguments.compute_type,
         threads=arguments.threads,
+        adapter=nameless[0] if nameless else None,
     )
+    for name, _, folder in named:
+        recognizer.add_adapter(name, folder, default=not nameless and name == named[0][0])
+    return recognizer
 
 
 def model_name(arguments: argparse.Namespace) -> str:

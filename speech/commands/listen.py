@@ -96,6 +96,10 @@ def _remote(arguments: argparse.Namespace) -> Recognise:
         raise UsageError(f"--server is a URL such as ws://127.0.0.1:8000, got {arguments.server!r}")
     url = f"{scheme}://{address if separator else arguments.server}"
     options = stream_start_options(arguments)
+    if len(arguments.adapters) > 1:
+        raise UsageError(f"--adapter {arguments.adapters[1]} is one too many: a stream has one")
+    if arguments.adapters:
+        options["adapter"] = arguments.adapters[0]
     return remotely(url, model=arguments.model, token=arguments.api_key, **options)
 
 

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
-    recognizer = load_recognizer(arguments)
+    recognizer = load_recognizer(arguments, several=True)
     task = recognizer.streaming_task(**streaming_options(arguments))
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     _warm_up(engine)

@@ -151,6 +151,8 @@ def _transcribe(
 
     with progress_bar(recordings, shown=arguments.verbose is not False) as progress:
         recognizer = load_recognizer(arguments)
+        if arguments.adapters and recognizer.live_adapter:
+            raise UsageError(f"--adapter {arguments.adapters[0]} was trained for live audio; it needs --stream")
         recognizer.batch = options.pop("batch_size", recognizer.batch)
         sources = [one.path for one in recordings]
         for number, item in recognizer.segments(sources, progress=progress(recordings), **options):
