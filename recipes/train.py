@@ -13,7 +13,10 @@ import torch
 from loquent.recipes.config import ConfigError, parse_config, read_config
 from loquent.recipes.training import Training, TrainingOptions
 
-RECIPES = {"conformer": "loquent.recipes.conformer:ConformerRecipe"}
+RECIPES = {
+    "conformer": "loquent.recipes.conformer:ConformerRecipe",
+    "causal_whisper": "loquent.recipes.causal_whisper:CausalWhisperRecipe",
+}
 CONFIGS = Path(__file__).parent / "configs"
 
 

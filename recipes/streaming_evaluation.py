@@ -1,0 +1,84 @@
+"""How well a model does as a streaming recogniser: error rates and delays at several chunk sizes."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from loquent.asr.emission_delay import EmissionDelay, TimedWord, word_delays
+from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.whisper import Whisper
+from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.recipes.error_rate import ErrorTally
+from loquent.recipes.speech_windows import TimedUtterance
+from loquent.speech.engine import Engine
+from loquent.speech.events import Event, Final, Word
+
+STREAMS = 8  # at once
+
+
+def evaluate_streaming(
+    model: Whisper,
+    tokenizer: WhisperTokenizer,
+    sources: Mapping[str, Sequence[TimedUtterance]],
+    chunk_ms: Sequence[int],
+) -> dict[str, float]:
+    """Figures of the policy "incremental", voice activity detection and all, each recording a stream.
+
+    Args:
+        model: in evaluation mode, with its adapter on.
+        sources: recordings with their words, by name.
+        chunk_ms: the chunk sizes.
+
+    Returns:
+        Word error rates in per cent under names such as ``300ms/books/wer`` and ``300ms/wer`` (the mean over sources),
+        "wer" the mean over chunk sizes; and in milliseconds, from the end of a word to its being committed,
+        ``300ms/delay_p50_ms`` and ``300ms/delay_p95_ms``.
+    """
+    figures: dict[str, float] = {}
+    for size in chunk_ms:
+        task = WhisperStreamingTask(model, tokenizer, StreamingOptions(policy="incremental", chunk_ms=size))
+        delays: list[float] = []
+        rates: dict[str, float] = {}
+        for name, utterances in sources.items():
+            tally = ErrorTally()
+            for utterance, events in _streamed(task, utterances):
+                text = " ".join(event.text for event in events if isinstance(event, Final))
+                tally.add(plain_words(utterance.row.text), plain_words(text))
+                emitted = [(e.text, e.emission_time) for e in events if isinstance(e, Word)]
+                spoken = [(word, end) for word, _, end in utterance.timed.words]
+                delays += word_delays(_timed(emitted), _timed(spoken))
+            rates[f"{size}ms/{name}/wer"] = tally.rate
+        delay = EmissionDelay.of(delays)
+        figures |= rates | {f"{size}ms/wer": statistics.fmean(rates.values())}
+        if delays:
+            figures |= {f"{size}ms/delay_p50_ms": delay.median_ms, f"{size}ms/delay_p95_ms": delay.p95_ms}
+    return {"wer": statistics.fmean(figures[f"{size}ms/wer"] for size in chunk_ms), **figures}
+
+
+def plain_words(text: str) -> str:
+    """Lower case, no punctuation: errors that remain are of words (or of how numbers are written)."""
+    return re.sub(r"[^\w' ]+", " ", text.lower().replace("’", "'"))
+
+
+def _streamed(
+    task: WhisperStreamingTask, utterances: Sequence[TimedUtterance]
+) -> Iterator[tuple[TimedUtterance, list[Event]]]:
+    """Every recording's events; recordings of similar length share a batch."""
+    engine = Engine(task, STREAMS)
+    ordered = sorted(utterances, key=lambda one: (one.row.duration, one.row.id))
+    for first in range(0, len(ordered), STREAMS):
+        group = ordered[first : first + STREAMS]
+        sessions = [engine.open(language=one.row.language) for one in group]
+        for session, one in zip(sessions, group, strict=True):
+            session.feed(one.row.samples())
+            session.end()
+        while engine.step():
+            pass
+        yield from zip(group, (session.drain() for session in sessions), strict=True)
+
+
+def _timed(words: Sequence[tuple[str, float]]) -> list[TimedWord]:
+    plain = ((plain_words(text).strip(), time) for text, time in words)
+    return [TimedWord(text, time) for text, time in plain if text]
