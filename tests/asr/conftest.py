@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import loquent.speech
 from loquent.asr.conformer import ConformerConfig
 from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
+from loquent.asr.lora import AdapterInfo, LoraAdapter, LoraFactors, base_digest
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.transducer import TransducerConfig
 from loquent.asr.whisper import Whisper
@@ -87,6 +89,26 @@ def toy_adaptive(toy_conformer: tuple[ConformerModel, SubwordTokenizer]) -> tupl
             weight.fill_(0.5)
     model.load_state_dict(fixed.state_dict() | schedulers)
     return model, tokenizer
+
+
+@pytest.fixture(scope="session")
+def random_adapter() -> Callable[..., LoraAdapter]:
+    """Makes adapters that change what a model writes."""
+
+    def make(
+        model: Whisper, seed: int, rank: int = 4, size: float = 0.7, part: str = "", chunk_ms: tuple[int, ...] = ()
+    ) -> LoraAdapter:
+        """Change every linear layer, or those with ``part`` in their names, by ``size`` of the layer's own strength."""
+        draw = torch.Generator().manual_seed(seed)
+        factors = {}
+        for name, layer in model.named_modules():
+            if isinstance(layer, torch.nn.Linear) and part in name:
+                a = torch.randn(rank, layer.in_features, generator=draw)
+                b = torch.randn(layer.out_features, rank, generator=draw) * layer.weight.std() * rank**-0.5
+                factors[name] = LoraFactors(a, b, size)
+        return LoraAdapter(factors, AdapterInfo("toy", base_digest(model), "en", chunk_ms))
+
+    return make
 
 
 @pytest.fixture(scope="session")
