@@ -24,6 +24,8 @@ from loquent.speech.relative_attention import RelativeAttention, Sight
 from loquent.speech.state import State
 from loquent.speech.streaming import ChainState, Chunk, WindowState, as_chunk, as_rows
 
+GAIN = 5.0  # of gates in training, so that they move at the learning rates of fine-tuning
+
 
 @dataclass(frozen=True)
 class AdaptiveEncoding:
@@ -191,7 +193,7 @@ class AdaptiveLayer(ConformerLayer):
         gates = nn.Linear(config.dim // 2, self.most)
         self.scheduler = nn.Sequential(nn.Linear(config.dim, config.dim // 2), nn.SiLU(), gates)
         nn.init.normal_(gates.weight, std=0.01)
-        nn.init.constant_(gates.bias, 2.0)  # nearly open: what a model trained with look-ahead is used to
+        nn.init.constant_(gates.bias, 2.0 / GAIN)  # nearly open: what a model trained with look-ahead is used to
 
     def forward(self, x: Tensor, length: Tensor, temperature: float) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Whole inputs (B, T, C) with (B,) valid frames; ``temperature`` is the noise of decisions in training.
@@ -278,7 +280,7 @@ class AdaptiveLayer(ConformerLayer):
 def _sampled(gates: Tensor, temperature: float) -> Tensor:
     """Decisions (B, T, K), 0 or 1, of gates with logistic noise; their gradients are those of soft decisions."""
     uniform = torch.rand_like(gates).clamp(1e-6, 1 - 1e-6)
-    noisy = gates + temperature * (uniform.log() - (-uniform).log1p())
+    noisy = GAIN * gates + temperature * (uniform.log() - (-uniform).log1p())
     soft, hard = F.logsigmoid(noisy).cumsum(-1).exp(), (noisy > 0).cumprod(-1)
     return hard + (soft - soft.detach())
 
