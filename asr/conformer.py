@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -137,13 +137,11 @@ class ConformerEncoder(StreamingModule):
     def initial_state(self, batch: int) -> ConformerState:
         """Streams that have heard nothing."""
         weight = self.subsampling.out.weight
-        zero = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        return ConformerState(
-            self.subsampling.initial_state(batch),
-            weight.new_zeros(batch, self.widest, self.config.dim),
-            *(zero.clone() for _ in range(4)),
-            tuple(layer.initial_state(batch) for layer in self.layers),
-        )
+        zeros = torch.zeros(4, batch, dtype=torch.long, device=weight.device)
+        held, chosen, following, position = (one.clone() for one in zeros)
+        waiting = weight.new_zeros(batch, self.widest, self.config.dim)
+        layers = tuple(layer.initial_state(batch) for layer in self._typed_layers)
+        return ConformerState(self.subsampling.initial_state(batch), waiting, held, chosen, following, position, layers)
 
     def set_lookahead(self, state: ConformerState, rows: Tensor, lookahead: int) -> None:
         """Choose the look-ahead of streams, from the next chunk of each that has not begun.
@@ -160,7 +158,7 @@ class ConformerEncoder(StreamingModule):
         frames, sight = self._whole_chunks(self.subsampling.step(chunk, state.subsampling, rows), state, rows)
         if frames.data.shape[1] == 0:
             return frames
-        for layer, cache in zip(self.layers, state.layers, strict=True):
+        for layer, cache in zip(self._typed_layers, state.layers, strict=True):
             frames = layer.step(frames, cache, rows, sight)
         return frames
 
@@ -168,6 +166,10 @@ class ConformerEncoder(StreamingModule):
         """Mel frames for whole chunks of the default look-ahead."""
         size = self.lookahead + 1
         return self.subsampling.inputs_for(-(-outputs // size) * size)
+
+    @property
+    def _typed_layers(self) -> list[ConformerLayer]:
+        return cast("list[ConformerLayer]", list(self.layers))
 
     def _whole_chunks(self, new: Chunk, state: ConformerState, rows: Tensor) -> tuple[Chunk, Sight]:
         """Put the frames of incomplete chunks aside; tell what those of the others see."""
@@ -209,8 +211,8 @@ class ConformerEncoder(StreamingModule):
         for begin, value in schedule:
             origin[begin:], size[begin:] = begin, self._checked(value) + 1
         start = origin + (frame - origin) // size * size
-        rows = len(length)
-        return self._sight(*(x.expand(rows, -1) for x in (frame, start, size)), length[:, None])
+        frame, start, size = (one.expand(len(length), -1) for one in (frame, start, size))
+        return self._sight(frame, start, size, length[:, None])
 
     def _sight(self, frame: Tensor, start: Tensor, size: Tensor, end: Tensor) -> Sight:
         """Frames in chunks of ``size`` that begin at ``start``, of streams that have come to ``end``."""

@@ -354,6 +354,7 @@ def _until(advance: Advance, frame: int, last: bool) -> Advance:
 def _fingerprint(model: ConformerModel, options: ConformerOptions) -> str:
     """Differs between models and options whose streams do not continue each other."""
     digest = hashlib.sha256(repr((model.config, options)).encode())
-    for weight in (model.encoder.subsampling.out.weight, model.encoder.layers[-1].norm_out.weight):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    for name, weight in model.state_dict().items():
+        if name.endswith(("norm_out.weight", "subsampling.out.bias")):
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -41,7 +41,7 @@ class StreamingTask(Protocol):
     def start(self, *_: Any, **options: Any) -> Memo:
         """Check a new stream's options, which are given by keyword."""
 
-    def configure(self, memo: Any, **options: Any) -> None:
+    def configure(self, memo: Any, *_: Any, **options: Any) -> None:
         """Change options of a stream under way, from the step after its next one at the latest."""
 
     def restore(self, values: dict[str, Any]) -> Memo:
