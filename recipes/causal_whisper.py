@@ -95,7 +95,8 @@ class CausalWhisperRecipe:
 
     def __init__(self, config: CausalWhisperConfig, folder: Path) -> None:
         self.config = config
-        prepare(config)
+        if config.data.word_times.find:
+            prepare(config)
         path = resolve(config.model).path
         self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         model = _stock(config.model)
@@ -222,8 +223,8 @@ def _adapted(model: Whisper, config: CausalWhisperConfig) -> Any:
         lora_alpha=options.rank if options.alpha is None else options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets,
-        base_model_name_or_path=config.model,
     )
+    vars(model)["name_or_path"] = config.model  # where PEFT looks for what to write into the adapter's configuration
     return get_peft_model(model, lora)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -34,7 +34,7 @@ class LossOptions:
     """What is asked of the model."""
 
     chunk_ms: tuple[int, ...] = (100, 200, 300, 500, 1000)  # one is drawn for each batch
-    prefixes: PrefixOptions = PrefixOptions()
+    prefixes: PrefixOptions = field(default_factory=PrefixOptions)
     distillation: float = 0.0  # weight of the distance to the features of the encoder that sees the whole window
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class WordTimesOptions:
     folder: str = ""  # by default in the user's cache folder
     aligner: str = "tiny.en"  # the Whisper whose cross-attention times the words
     transcriber: str = "base"  # the Whisper that writes the texts of sources with ``pseudo: true``
+    find: bool = True  # what is not known yet, before training; without, recordings that have no times are left out
     longest_s: float = 29.0  # longer recordings are left out
     least_probability: float = 0.15  # of a text's words to the aligner, as their geometric mean
     words_per_second: float = 7.0  # at most

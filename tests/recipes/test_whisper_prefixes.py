@@ -41,7 +41,14 @@ def test_tokens_are_spread_evenly_within_their_word() -> None:
 
 
 @few
-@given(transcripts(), st.integers(1, 500), st.integers(1, 50), st.floats(0.01, 1), st.integers(0, 400), st.integers())
+@given(
+    transcripts(),
+    st.integers(1, 500),
+    st.integers(1, 50),
+    st.floats(0.01, 1),
+    st.integers(0, 400),
+    st.integers(0, 2**31),
+)
 def test_at_the_end_of_a_chunk_what_has_been_said_is_due(
     transcript: Transcript, frames: int, block: int, share: float, delay_ms: int, seed: int
 ) -> None:
@@ -63,7 +70,7 @@ def test_at_the_end_of_a_chunk_what_has_been_said_is_due(
 
 
 @few
-@given(st.lists(transcripts(), min_size=1, max_size=3), st.integers(1, 20), st.integers())
+@given(st.lists(transcripts(), min_size=1, max_size=3), st.integers(1, 20), st.integers(0, 2**31))
 def test_prefixes_side_by_side_are_as_each_would_be_alone(rows: list[Transcript], block: int, seed: int) -> None:
     torch.manual_seed(seed)
     moments = [sample_prefixes(row, 500, block, PrefixOptions(0.3, 4)) for row in rows]
