@@ -191,9 +191,9 @@ class CausalWhisperRecipe:
 
 def prepare(config: CausalWhisperConfig, shard: tuple[int, int] = (0, 1)) -> None:
     """Find the word times of the training data that are not known yet; see `WordTimes.prepare`."""
+    times = WordTimes(config.data.word_times)
     for source in config.data.train.values():
-        rows = read_source(source, (), "train")
-        WordTimes(config.data.word_times).prepare(rows, source.pseudo, shard)
+        times.prepare(read_source(source, (), "train"), source.pseudo, shard)
 
 
 def _timed(

@@ -19,7 +19,7 @@ from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.recipes.augment import Augmenter, AugmentOptions, change_level, change_speed, colored_noise, concatenate
 from loquent.recipes.batching import BatchOptions, DurationBatches
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance
-from loquent.recipes.whisper_prefixes import Transcript, spread_in_word
+from loquent.recipes.whisper_prefixes import Transcript, token_ends
 from loquent.recipes.word_times import TimedText
 
 LONGEST_S = 29.9  # of any window: what the model has positions for
@@ -170,7 +170,8 @@ class WindowData:
         if not window.utterances:
             language = self.utterances[int(rng.integers(len(self.utterances)))].row.language
             return self._noise(round(window.silences[0] * SAMPLE_RATE), rng), Transcript(self._sot(language), [], [])
-        tokens, ends = [], []
+        tokens: list[int] = []
+        ends: list[float] = []
         clips = [np.zeros(0, np.float32)]
         at = window.silences[0]
         starts: list[tuple[float, int]] = []  # of words: when, and tokens before it
@@ -179,11 +180,12 @@ class WindowData:
             clip = change_level(change_speed(one.row.samples(), speed), rng.uniform(*self.options.level_db))
             clips.append(clip)
             duration = len(clip) / SAMPLE_RATE
-            for word, start, end in one.timed.words:
-                ids = self.tokenizer.encode(word)
-                starts.append((at + start / speed, len(tokens)))
+            words = [(word, start / speed, min(end / speed, duration)) for word, start, end in one.timed.words]
+            encoded = [self.tokenizer.encode(word) for word, _, _ in words]
+            ends += [at + end for end in token_ends(words, [len(ids) for ids in encoded])]
+            for (_, start, _), ids in zip(words, encoded, strict=True):
+                starts.append((at + start, len(tokens)))
                 tokens += ids
-                ends += [at + time for time in spread_in_word(start / speed, min(end / speed, duration), len(ids))]
             at += duration + silence
         samples = concatenate([*clips, np.zeros(0, np.float32)], window.silences)
         language = self.utterances[window.utterances[0]].row.language
@@ -193,7 +195,6 @@ class WindowData:
             samples = samples[int(begin * SAMPLE_RATE) :]
             control = [self.tokenizer.sot_prev, *tokens[:before][-self.context :], *control]
             tokens, ends = tokens[before:], [end - begin for end in ends[before:]]
-        ends = np.maximum.accumulate(ends).tolist() if ends else []
         return self.augment(samples, rng), Transcript(control, tokens, ends)
 
     def _noise(self, length: int, rng: np.random.Generator) -> np.ndarray:

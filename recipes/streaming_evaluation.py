@@ -47,7 +47,7 @@ def evaluate_streaming(
                 text = " ".join(event.text for event in events if isinstance(event, Final))
                 tally.add(plain_words(utterance.row.text), plain_words(text))
                 emitted = [(e.text, e.emission_time) for e in events if isinstance(e, Word)]
-                spoken = [(word, end) for word, _, end in utterance.timed.words]
+                spoken = [(word, end) for word, _, end in utterance.timed.spoken]
                 delays += word_delays(_timed(emitted), _timed(spoken))
             rates[f"{size}ms/{name}/wer"] = tally.rate
         delay = EmissionDelay.of(delays)

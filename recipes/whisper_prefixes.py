@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 ENCODER_RATE = 50  # encoder frames per second
+LONGEST_TOKEN_S = 0.3
+PUNCTUATION_S = 0.2  # long enough to hear a pause begin
 NOTHING = -100  # target of an entry that is not asked for; what cross-entropy ignores
 
 
@@ -84,9 +86,25 @@ class PackedPrefixes:
         return (torch.arange(frames, device=self.heard.device) < self.heard[:, :, None])[:, None]
 
 
-def spread_in_word(start: float, end: float, count: int) -> list[float]:
-    """When each of the ``count`` tokens of a word has been said: evenly within the word, the last at its end."""
-    return [start + (end - start) * (index + 1) / count for index in range(count)]
+def token_ends(words: Sequence[tuple[str, float, float]], counts: Sequence[int]) -> list[float]:
+    """When each token of a text has been said: evenly within a word, the last at the word's end. Never decreasing.
+
+    Where alignment gives a pause to the word after it, or the silence at the end to a full stop, that is put right: a
+    word's tokens are no longer than `LONGEST_TOKEN_S` each, and punctuation is due `PUNCTUATION_S` after its word.
+
+    Args:
+        words: text, start and end in seconds.
+        counts: tokens of each word.
+    """
+    ends: list[float] = []
+    for (text, start, end), count in zip(words, counts, strict=True):
+        before = ends[-1] if ends else 0.0
+        if ends and not any(character.isalnum() for character in text):
+            ends += [max(before, min(end, before + PUNCTUATION_S))] * count
+            continue
+        start = max(start, end - LONGEST_TOKEN_S * count)
+        ends += [max(before, start + (end - start) * (index + 1) / count) for index in range(count)]
+    return ends
 
 
 def sample_prefixes(transcript: Transcript, frames: int, block: int, options: PrefixOptions) -> list[Prefix]:

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,19 @@ class TimedText:
         """The words as one text."""
         return "".join(word for word, _, _ in self.words)
 
+    @property
+    def spoken(self) -> list[tuple[str, float, float]]:
+        """The words without punctuation, which takes what silence the words leave."""
+        return [word for word in self.words if any(character.isalnum() for character in word[0])]
+
     def plausible(self, duration: float, options: WordTimesOptions) -> bool:
         """Whether the text is likely to be what was said, and the times to be right."""
-        longest = max((end - start for _, start, end in self.words), default=0.0)
+        words = self.spoken
         return (
-            bool(self.words)
+            bool(words)
             and self.probability >= options.least_probability
-            and len(self.words) <= options.words_per_second * duration + 1
-            and longest <= options.longest_word_s
+            and len(words) <= options.words_per_second * duration + 1
+            and max(end - start for _, start, end in words) <= options.longest_word_s
         )
 
 
@@ -90,10 +96,11 @@ class WordTimes:
         wanted = {row.id: _key(row, pseudo, self.options) for row in rows}
         for name in sorted({identifier.partition("/")[0] for identifier in wanted}):
             for file in sorted(self.folder.glob(f"{name}.jsonl")) + sorted(self.folder.glob(f"{name}.*.jsonl")):
-                for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-                    if not line.endswith("\n"):
+                for line in file.read_bytes().splitlines():
+                    try:
+                        entry = json.loads(line)
+                    except ValueError:
                         continue  # half a line of a process that was killed
-                    entry = json.loads(line)
                     if wanted.get(entry["id"]) == entry["of"]:
                         words = tuple((word, start, end) for word, start, end in entry["words"])
                         known[entry["id"]] = TimedText(words, entry["probability"])
@@ -113,14 +120,12 @@ class WordTimes:
         if not missing:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        aligner = _Aligner(self.options.aligner)
-        writer = _Transcriber(self.options.transcriber) if pseudo else None
         ending = ".jsonl" if shard[1] == 1 else f".{shard[0]}-{shard[1]}.jsonl"
         with tqdm(total=len(missing), desc="word times", unit="rec", file=sys.stderr, mininterval=2) as progress:
             for row in missing:
                 samples = row.samples()[: int(self.options.longest_s * SAMPLE_RATE)]
-                text = writer(samples, row.language) if writer else written(row.text)
-                words = aligner(samples, text, row.language)
+                text = self._transcribe(samples, row.language) if pseudo else written(row.text)
+                words = self._align(samples, text, row.language)
                 logs = [math.log(max(word.probability, 1e-6)) for word in words]
                 entry = {
                     "id": row.id,
@@ -131,6 +136,14 @@ class WordTimes:
                 file = self.folder / f"{row.id.partition('/')[0]}{ending}"
                 _append(file, json.dumps(entry, ensure_ascii=False))
                 progress.update()
+
+    @cached_property
+    def _align(self) -> _Aligner:
+        return _Aligner(self.options.aligner)
+
+    @cached_property
+    def _transcribe(self) -> _Transcriber:
+        return _Transcriber(self.options.transcriber)
 
 
 class _Whisper:

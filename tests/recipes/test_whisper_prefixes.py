@@ -16,7 +16,7 @@ from loquent.recipes.whisper_prefixes import (
     Transcript,
     pack,
     sample_prefixes,
-    spread_in_word,
+    token_ends,
 )
 
 EOT = 999
@@ -28,16 +28,24 @@ few = settings(max_examples=60, deadline=None)
 def transcripts(draw: st.DrawFn) -> Transcript:
     """Up to a dozen words of one to three tokens within 10 s."""
     edges = sorted(draw(st.lists(st.floats(0, 10), min_size=0, max_size=24)))
-    tokens, ends = [], []
-    for start, end in zip(edges[::2], edges[1::2], strict=False):
-        count = draw(st.integers(1, 3))
-        tokens += [len(tokens) + n for n in range(count)]
-        ends += spread_in_word(start, end, count)
-    return Transcript([500, 501][: draw(st.integers(1, 2))], tokens, ends)
+    words = [(draw(st.sampled_from(["a", "."])), *span) for span in zip(edges[::2], edges[1::2], strict=False)]
+    counts = [draw(st.integers(1, 3)) for _ in words]
+    return Transcript([500, 501][: draw(st.integers(1, 2))], list(range(sum(counts))), token_ends(words, counts))
 
 
 def test_tokens_are_spread_evenly_within_their_word() -> None:
-    assert spread_in_word(1.0, 1.6, 3) == pytest.approx([1.2, 1.4, 1.6])
+    assert token_ends([(" one", 1.0, 1.6), (" two", 1.6, 2.0)], [3, 1]) == pytest.approx([1.2, 1.4, 1.6, 2.0])
+
+
+def test_pauses_do_not_count_as_speech() -> None:
+    words = [(" late", 0.0, 2.0), (".", 2.0, 9.0), (" later", 9.0, 10.0)]
+    assert token_ends(words, [2, 1, 1]) == pytest.approx([1.7, 2.0, 2.2, 10.0])
+
+
+@few
+@given(transcripts())
+def test_tokens_are_said_in_order(transcript: Transcript) -> None:
+    assert transcript.ends == sorted(transcript.ends)
 
 
 @few
