@@ -60,9 +60,9 @@ class DataOptions:
 class AdapterOptions:
     """What is trained."""
 
-    rank: int = 32
+    rank: int = 32  # of every layer's product
     alpha: int | None = None  # the product is scaled by alpha / rank; the rank by default
-    feed_forward: bool = False  # also the two layers after attention
+    feed_forward: bool = True  # also the two layers after attention
     dropout: float = 0.0
 
 

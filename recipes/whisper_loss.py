@@ -33,9 +33,9 @@ TEACHER_PADDING = 100  # mel frames of silence, after which a stock encoder know
 class LossOptions:
     """What is asked of the model."""
 
-    chunk_ms: tuple[int, ...] = (100, 200, 300, 500, 1000)  # one is drawn for each batch
+    chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
     prefixes: PrefixOptions = field(default_factory=PrefixOptions)
-    distillation: float = 0.0  # weight of the distance to the features of the encoder that sees the whole window
+    distillation: float = 1.0  # weight of the distance to the features of the encoder that sees the whole window
 
     def __post_init__(self) -> None:
         if not self.chunk_ms or any(ms % 20 or not 20 <= ms <= 5000 for ms in self.chunk_ms):

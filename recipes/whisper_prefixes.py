@@ -27,8 +27,8 @@ NOTHING = -100  # target of an entry that is not asked for; what cross-entropy i
 class PrefixOptions:
     """Which moments of an utterance are trained."""
 
-    share: float = 0.15  # of the ends of its chunks; the end of the utterance always is one more
-    most: int = 8  # moments of an utterance, besides its end
+    share: float = 0.25  # of the ends of its chunks; the end of the utterance always is one more
+    most: int = 12  # moments of an utterance, besides its end
     delay_ms: int = 0  # a token is due so long after it has been said: later text, but with fewer errors
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class WordTimesOptions:
     transcriber: str = "base"  # the Whisper that writes the texts of sources with ``pseudo: true``
     find: bool = True  # what is not known yet, before training; without, recordings that have no times are left out
     longest_s: float = 29.0  # longer recordings are left out
-    least_probability: float = 0.15  # of a text's words to the aligner, as their geometric mean
+    least_probability: float = 0.02  # of a text's words to the aligner, as their geometric mean
     words_per_second: float = 7.0  # at most
     longest_word_s: float = 3.0
 
