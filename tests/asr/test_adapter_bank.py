@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from loquent.asr.adapter_bank import AdapterBank
+from loquent.asr.conformer_model import ConformerModel
+from loquent.asr.conformer_recognizer import ConformerRecognizer
 from loquent.asr.lora import LoraAdapter, merge, save_adapter
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_recognizer import WhisperRecognizer
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
@@ -265,3 +268,11 @@ def test_an_adapter_of_the_whole_model_is_merged(
     assert recognizer.live_adapter is None
     assert recognizer.transcribe(sample[:RATE], **fast).text != before
     assert recognizer.streaming_task(overlap_s=1.0).fingerprint != snapshot_of
+
+
+def test_a_conformer_takes_none(toy_conformer: tuple[ConformerModel, SubwordTokenizer]) -> None:
+    recognizer = ConformerRecognizer(*toy_conformer)
+    assert recognizer.live_adapter is None
+    for offer in (lambda: recognizer.adapt("a"), lambda: recognizer.add_adapter("a", "a")):
+        with pytest.raises(ValueError, match="adapters are for Whisper; a ConformerRecognizer takes none"):
+            offer()

@@ -105,6 +105,9 @@ class TestUsage:
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--policy", "alignatt"], "--policy"),
             (["listen", "--file", str(SAMPLE), "--microphone", "1"], "--microphone"),
             (["serve", "--port", "99999"], "99999"),
+            (["transcribe", str(SAMPLE), "--adapter", "a", "--adapter", "b"], "--adapter b is one too many"),
+            (["transcribe", str(SAMPLE), "--adapter", "a=b"], "--adapter a=b has a name; only `loquent serve`"),
+            (["listen", "--file", str(SAMPLE), "--server", "host:1", "--adapter=a", "--adapter=b"], "--adapter b"),
         ],
     )
     def test_flags_that_make_no_sense_together(self, capsys, argv, complaint):
@@ -120,6 +123,7 @@ class TestUsage:
             (["listen", "--file", "nowhere.wav"], "nowhere.wav"),
             (["listen", "--file", str(SAMPLE), "--server", "127.0.0.1:9"], "is the server running?"),
             (["serve", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+            (["transcribe", str(SAMPLE), "--adapter", "nowhere"], "unknown adapter 'nowhere'"),
         ],
     )
     def test_what_a_user_can_mend_is_one_line_and_status_1(self, capsys, argv, complaint):

@@ -14,7 +14,7 @@ import huggingface_hub.constants
 import pytest
 
 from loquent.speech import hub
-from loquent.speech.hub import Checkpoint, CheckpointError, WeightPackage, resolve
+from loquent.speech.hub import Checkpoint, CheckpointError, WeightPackage, resolve, resolve_adapter
 
 CONFIG = json.dumps({"model_type": "whisper"})
 
@@ -182,6 +182,24 @@ def test_a_folder_of_that_name_without_weights_is_no_hindrance(tmp_path):
     assert resolve("tiny.en").source == "package"
     with pytest.raises(CheckpointError, match="a folder without weights in it"):
         resolve(str(tmp_path / "tiny.en"))
+
+
+def test_adapters(tmp_path):
+    settings = {"adapter_config__json": "{}", "adapter_model__safetensors": "x"}
+    folder = fill(tmp_path / "mine", **settings)
+    assert resolve_adapter(folder) == folder
+    cached = fill_hub_cache(tmp_path, "acme/medical", **settings)
+    assert resolve_adapter("acme/medical") == cached
+    fill_hub_cache(tmp_path, "acme/model", config__json=CONFIG, model__safetensors="x", tokenizer__json="{}")
+    for name, complaint in [
+        ("acme/model", "has no adapter_config.json: it is no adapter"),
+        ("acme/nothing", "cannot get 'acme/nothing' from the Hugging Face hub"),
+        ("medical", "unknown adapter 'medical': no such folder, and no hub id"),
+        ("site", "expected a folder with adapter_config.json in it"),
+    ]:
+        (tmp_path / "site").mkdir(exist_ok=True)
+        with pytest.raises(CheckpointError, match=complaint):
+            resolve_adapter(name)
 
 
 def test_single_files(tmp_path):
