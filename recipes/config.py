@@ -38,7 +38,7 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     if not isinstance(config, dict):
         raise ConfigError(f"{os.fspath(path)!r} holds {type(config).__name__}; expected keys and values")
     if "base" in config:
-        config = _merged(read_config(Path(path).parent / str(config.pop("base"))), config)
+        config = merged(read_config(Path(path).parent / str(config.pop("base"))), config)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -53,12 +53,13 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return config
 
 
-def _merged(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in config.items():
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, group by group."""
+    result = dict(base)
+    for key, value in changes.items():
         both_groups = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merged(base[key], value) if both_groups else value
-    return merged
+        result[key] = merged(base[key], value) if both_groups else value
+    return result
 
 
 def parse_config(kind: type[T], value: Any, key: str = "") -> T:

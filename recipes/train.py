@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loquent.recipes.config import ConfigError, parse_config, read_config
+from loquent.recipes.config import ConfigError, merged, parse_config, read_config
 from loquent.recipes.training import Training, TrainingOptions
 
 RECIPES = {
@@ -27,12 +27,14 @@ class Run:
     recipe: Any  # a class with ``Config``, made with its configuration and the folder of the run
     config: Any
     training: TrainingOptions
+    stages: tuple[Run, ...] = ()  # that come before it, each starting from the best of the one before
 
 
 def read_run(source: str, overrides: Sequence[str] = ()) -> Run:
     """Read a configuration: a YAML file, or the name of one that comes with loquent.
 
-    Its key ``recipe`` names the recipe, ``training`` holds `TrainingOptions`, and the rest is the recipe's own.
+    Its key ``recipe`` names the recipe, ``training`` holds `TrainingOptions`, and the rest is the recipe's own. Each
+    entry of ``stages`` changes some of these values for a run that comes first.
 
     Raises:
         ConfigError: there is no such configuration, or something in it is wrong.
@@ -47,10 +49,22 @@ def read_run(source: str, overrides: Sequence[str] = ()) -> Run:
     name = values.pop("recipe", None)
     if name not in RECIPES:
         raise ConfigError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
-    training = parse_config(TrainingOptions, values.pop("training", {}), "training")
     module, _, attribute = RECIPES[name].partition(":")
     recipe = getattr(importlib.import_module(module), attribute)
-    return Run(recipe, parse_config(recipe.Config, values), training)
+    stages = values.pop("stages", None) or []
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise ConfigError(f"stages: expected a list of groups of keys, got {stages!r}")
+    before = tuple(_parsed(recipe, merged(values, stage), f"stages[{at}].") for at, stage in enumerate(stages))
+    return replace(_parsed(recipe, values), stages=before)
+
+
+def _parsed(recipe: Any, values: dict[str, Any], inside: str = "") -> Run:
+    rest = {key: value for key, value in values.items() if key != "training"}
+    try:
+        training = parse_config(TrainingOptions, values.get("training", {}), "training")
+        return Run(recipe, parse_config(recipe.Config, rest), training)
+    except ConfigError as error:
+        raise ConfigError(f"{inside}{error}") from error
 
 
 def train(source: str, overrides: Sequence[str], output: str) -> dict[str, float] | None:
@@ -64,11 +78,19 @@ def train(source: str, overrides: Sequence[str], output: str) -> dict[str, float
         TrainingError: ``output`` belongs to another configuration.
         ManifestError: data is missing.
     """
+    run, folder = read_run(source, overrides), Path(output)
+    start: dict[str, str] = {}
+    for number, stage in enumerate(run.stages, start=1):
+        if not _training(stage, folder / f"stage-{number}", start).train():
+            return None
+        start = {"start": str(folder / f"stage-{number}" / "best")}
+    return _training(run, folder, start).run()
+
+
+def _training(run: Run, folder: Path, start: dict[str, str]) -> Training:
     from accelerate import PartialState
 
-    run = read_run(source, overrides)
-    folder = Path(output)
+    config = replace(run.config, **start)
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():  # the first one prepares data
-        recipe = run.recipe(run.config, folder)
-    config = {"recipe": asdict(run.config), "training": asdict(run.training)}
-    return Training(recipe, run.training, folder, config).run()
+        recipe = run.recipe(config, folder)
+    return Training(recipe, run.training, folder, {"recipe": asdict(config), "training": asdict(run.training)})

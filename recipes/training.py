@@ -118,10 +118,11 @@ class Training:
         self._stopping = False
 
     def run(self) -> dict[str, float] | None:
-        """Train to the end; returns the figures of `Recipe.test`, or None if SIGTERM stopped the run on its way.
+        """`train`, then `test`; None if SIGTERM stopped the run on its way."""
+        return self.test() if self.train() else None
 
-        Only the first process has figures; the others return an empty mapping.
-        """
+    def train(self) -> bool:
+        """Train to the end, where a run that was finished before already is; False if SIGTERM stopped it."""
         self._resume()
         with self._log() as log, self._stop_on_sigterm(), self._progress() as progress:
             for batches in self._stream():
@@ -140,8 +141,22 @@ class Training:
                 if done:
                     break
                 if stop:
-                    return None
-            return self._test(log)
+                    return False
+        return True
+
+    def test(self) -> dict[str, float]:
+        """Figures of the best weights on the evaluation data, once the run is finished.
+
+        Only the first process has figures; the others return an empty mapping.
+        """
+        figures: dict[str, float] = {}
+        if self.main:
+            with torch.no_grad(), self._log() as log:
+                figures = self.recipe.test(self.folder / "best")
+                log.write(self.step, {f"test/{name}": value for name, value in figures.items()})
+            (self.folder / "results.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        return figures
 
     def _update(self, batches: Sequence[Any]) -> dict[str, Any]:
         """One step of the optimizer; returns its figures, some of which the device may still be at work on."""
@@ -206,16 +221,6 @@ class Training:
 
     def _averaged(self) -> Any:
         return self.average.in_place() if self.options.average else _nothing()
-
-    def _test(self, log: _Log) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        if self.main:
-            with torch.no_grad():
-                figures = self.recipe.test(self.folder / "best")
-            log.write(self.step, {f"test/{name}": value for name, value in figures.items()})
-            (self.folder / "results.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        return figures
 
     def _save(self) -> None:
         if self.main:

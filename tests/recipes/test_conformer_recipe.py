@@ -158,7 +158,12 @@ def test_batches_for_evaluation_have_everything(data: Path) -> None:
 
 
 def test_the_command(data: Path, tmp_path: Path) -> None:
-    config = {"recipe": "conformer", "training": {"steps": 4, "warmup": 1, "log_every": 1}, **settings(data)}
+    config = {
+        "recipe": "conformer",
+        "training": {"steps": 4, "warmup": 1, "log_every": 1},
+        "stages": [{"ctc_only": 9, "training": {"steps": 2}}],
+        **settings(data),
+    }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "loquent.speech", "train", str(tmp_path / "tiny.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -171,7 +176,9 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert "wer" in json.loads(done.stdout)
     assert "4/4" in done.stderr
     assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["batch"]["utterances"] == 3
+    told = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert told["batch"]["utterances"] == 3
+    assert told["start"] == str(tmp_path / "run" / "stage-1" / "best")
 
     wrong = run("training.stepz=3", "--output", str(tmp_path / "run"))
     assert wrong.returncode == 1
