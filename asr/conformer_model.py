@@ -18,7 +18,8 @@ from loquent.asr.conformer import ConformerConfig, ConformerEncoder, Schedule
 from loquent.asr.ctc import CTCHead
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.transducer import Transducer, TransducerConfig
-from loquent.speech.features import NemoLogMel
+from loquent.speech.features import NemoLogMel, RunningNormalize
+from loquent.speech.streaming import Chain
 
 MODEL_TYPE = "loquent-conformer"
 
@@ -38,8 +39,11 @@ class ConformerModelConfig:
     language: str = "en"  # code
     adaptive_lookahead: int = 0  # frames that each layer may look ahead as it sees fit; 0: encoder.lookaheads instead
     fixed_statistics: bool = False  # normalise each mel bin by a mean and deviation that the weights hold
+    running_statistics: bool = False  # or by those of the stream so far
 
     def __post_init__(self) -> None:
+        if self.fixed_statistics and self.running_statistics:
+            raise ValueError("features are normalised by fixed statistics or by running ones, not by both")
         if not (self.ctc or self.transducer):
             raise ValueError("a recogniser needs a head: set ctc=True, give a transducer, or both")
         if self.transducer and (self.transducer.vocabulary, self.transducer.encoder_dim) != (
@@ -92,7 +96,10 @@ class ConformerModel(nn.Module):
     def __init__(self, config: ConformerModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.features = NemoLogMel(config.encoder.n_mels)
+        n_mels = config.encoder.n_mels
+        self.features: Chain = NemoLogMel(n_mels)
+        if config.running_statistics:
+            self.features = Chain(*self.features.stages, RunningNormalize(n_mels))
         self.encoder = (
             AdaptiveConformerEncoder(config.encoder, config.adaptive_lookahead)
             if config.adaptive_lookahead
@@ -124,13 +131,15 @@ class ConformerModel(nn.Module):
         """Log-mel frames (B, T, F) of whole recordings (B, N), and how many of each row are valid (B,)."""
         if length is None:
             length = torch.full((samples.shape[0],), samples.shape[1], device=samples.device)
-        x, emphasise, transform = samples, *self.features.stages
-        inside = torch.arange(x.shape[1], device=x.device) < length[:, None]
-        mel = transform(torch.where(inside, emphasise(x), 0))
-        return self.normalize(mel), length // 160
+        emphasise, *transforms = self.features.stages
+        inside = torch.arange(samples.shape[1], device=samples.device) < length[:, None]
+        x = torch.where(inside, emphasise(samples), 0)
+        for transform in transforms:
+            x = transform(x)
+        return self.normalize(x), length // 160
 
     def normalize(self, mel: Tensor) -> Tensor:
-        """(…, F) log-mel frames as the encoder was trained on them."""
+        """Frames (…, F) from `features`, by the statistics in the weights if there are any."""
         return (mel - self.mean) / self.deviation if self.config.fixed_statistics else mel
 
     @classmethod

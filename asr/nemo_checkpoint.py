@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import torch
 import yaml
@@ -55,13 +55,16 @@ class NemoCheckpoint:
         return ConformerModel.from_weights(self.config, self.weights)
 
 
-def load_nemo(file: str | os.PathLike[str], feature_statistics: Statistics | None = None) -> NemoCheckpoint:
+def load_nemo(
+    file: str | os.PathLike[str], feature_statistics: Statistics | Literal["running"] | None = None
+) -> NemoCheckpoint:
     """Read a `.nemo`.
 
     Args:
         file: its path.
-        feature_statistics: mean and deviation of each mel bin, for a model trained on features normalised by those of
-            the whole recording (`per_feature`), which a stream does not have. With fixed ones it streams, inexactly.
+        feature_statistics: for a model trained on features normalised by mean and deviation of the whole recording
+            (`per_feature`), which a stream does not have: "running" for those of the stream so far, or fixed ones of
+            each mel bin. With either it streams, inexactly.
 
     Raises:
         FileNotFoundError: there is no such file.

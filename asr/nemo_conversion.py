@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ from loquent.asr.nemo_settings import (
 
 
 def from_nemo(
-    settings: Mapping[str, Any], weights: Mapping[str, Tensor], given_statistics: Statistics | None = None
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    given_statistics: Statistics | Literal["running"] | None = None,
 ) -> tuple[ConformerModelConfig, dict[str, Tensor], tuple[str, ...]]:
     """A model of ours from NeMo's.
 
@@ -53,7 +55,8 @@ def from_nemo(
         vocabulary=transducer.vocabulary if transducer else len(weights[str(ctc)]) - 1,
         ctc=ctc is not None,
         transducer=transducer,
-        fixed_statistics=statistics is not None,
+        fixed_statistics=isinstance(statistics, tuple),
+        running_statistics=statistics == "running",
     )
 
     converted: dict[str, Tensor] = {}
@@ -65,7 +68,7 @@ def from_nemo(
     unknown = [name for name in weights if not name.startswith(("preprocessor.", "spec_augmentation.", "loss."))]
     if unknown:
         raise ValueError(_explain_unknown(unknown))
-    if statistics is not None:
+    if isinstance(statistics, tuple):
         converted["mean"], converted["deviation"] = statistics
     return config, converted, warnings
 

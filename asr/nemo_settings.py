@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -53,8 +53,8 @@ def nemo_mel_filters(n_mels: int) -> Tensor:
 
 
 def feature_statistics(
-    settings: Mapping[str, Any], given: Statistics | None
-) -> tuple[tuple[Tensor, Tensor] | None, tuple[str, ...]]:
+    settings: Mapping[str, Any], given: Statistics | Literal["running"] | None
+) -> tuple[tuple[Tensor, Tensor] | Literal["running"] | None, tuple[str, ...]]:
     """Mean and deviation (F,) of each mel bin to normalise with, if any, and warnings if that is inexact."""
     kind = _get(settings, "preprocessor.normalize", "per_feature")
     warnings: tuple[str, ...] = ()
@@ -66,10 +66,13 @@ def feature_statistics(
         if given is None:
             raise ValueError(
                 f"normalize: {kind} uses the mean and deviation of the whole recording, which a stream does not have. "
-                "Pass feature_statistics=(mean, deviation) of each mel bin over typical speech to stream it with "
-                "those; that is inexact: recordings that differ from them lose accuracy"
+                "Pass feature_statistics='running' to stream it with those of the stream so far, or (mean, deviation) "
+                "of each mel bin over typical speech; both are inexact and cost accuracy"
             )
-        warnings = (f"normalize: {kind} of the whole recording is replaced by fixed statistics, which is inexact",)
+        what = "running statistics" if given == "running" else "fixed statistics"
+        warnings = (f"normalize: {kind} of the whole recording is replaced by {what}, which is inexact",)
+        if given == "running":
+            return "running", warnings
     elif given is not None:
         raise ValueError(f"the model does not normalise its features (normalize: {kind}); give no feature_statistics")
     if given is None:
@@ -195,7 +198,7 @@ def settings_of(config: ConformerModelConfig, weights: Mapping[str, Tensor]) -> 
     """Content of `model_config.yaml`, without the tokenizer; feature statistics are among the weights."""
     encoder, transducer = config.encoder, config.transducer
     contexts = [[encoder.left_context, lookahead] for lookahead in encoder.lookaheads]
-    normalize: Any = "NA"
+    normalize: Any = "per_feature" if config.running_statistics else "NA"
     if config.fixed_statistics:
         normalize = {"fixed_mean": weights["mean"].tolist(), "fixed_std": weights["deviation"].tolist()}
     ctc = {

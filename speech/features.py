@@ -138,6 +138,62 @@ class RunningMaxNormalize(StreamingModule):
         return outputs
 
 
+@dataclass
+class RunningStatistics(State):
+    """Sums over all frames of each stream, in double precision: good for months."""
+
+    count: Tensor  # (S,) int64
+    total: Tensor  # (S, F) float64
+    squares: Tensor  # (S, F) float64
+
+
+class RunningNormalize(StreamingModule):
+    """Normalise each mel bin by the mean and deviation of its frames so far, (B, T, F) -> (B, T, F).
+
+    What a stream can do in place of NeMo's `per_feature`, which takes those of the whole recording. The two agree at
+    the recording's last frame; in its first seconds they do not.
+    """
+
+    like: Tensor  # device and dtype
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        self.register_buffer("like", torch.zeros(0), persistent=False)
+
+    def initial_state(self, batch: int) -> RunningStatistics:
+        """No frames yet."""
+        sums = torch.zeros(2, batch, self.n_mels, dtype=torch.float64, device=self.like.device)
+        return RunningStatistics(
+            torch.zeros(batch, dtype=torch.long, device=self.like.device), sums[0].clone(), sums[1].clone()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise whole recordings, each frame by those up to and including itself."""
+        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+
+    def step(
+        self, x: Chunk | Tensor, state: RunningStatistics, rows: Tensor | None = None, last: bool = False
+    ) -> Chunk:
+        """Normalise new frames and take them in."""
+        chunk = as_chunk(x, last)
+        rows = as_rows(rows, chunk)
+        if chunk.data.shape[1] == 0:
+            return chunk
+        frames = torch.where(chunk.mask[..., None], chunk.data, 0).double()
+        count = state.count[rows, None, None] + chunk.mask.cumsum(1)[..., None]
+        total = state.total[rows, None] + frames.cumsum(1)
+        squares = state.squares[rows, None] + frames.square().cumsum(1)
+        mean = total / count.clamp_min(1)
+        variance = (squares - count * mean.square()).clamp_min(0) / (count - 1).clamp_min(1)
+        state.count[rows], state.total[rows], state.squares[rows] = count[:, -1, 0], total[:, -1], squares[:, -1]
+        return chunk.with_data(((frames - mean) / (variance.sqrt() + 1e-5)).to(chunk.data.dtype))
+
+    def inputs_for(self, outputs: int) -> int:
+        """Every frame at once."""
+        return outputs
+
+
 def whisper_features(n_mels: int = 80) -> Chain:
     """Samples to the normalised frames that the incremental Whisper encoder takes."""
     return Chain(WhisperLogMel(n_mels), RunningMaxNormalize())

@@ -134,6 +134,14 @@ def test_normalisation_of_the_whole_recording_needs_statistics(changed):
     torch.testing.assert_close(model.normalize(mel), (mel - mean) / deviation)
     with pytest.raises(ValueError, match="positive deviation of 80 mel bins"):
         load_nemo(file, (mean, -deviation))
+    running = load_nemo(file, "running")
+    assert "running statistics, which is inexact" in running.warnings[0]
+    samples = torch.randn(2, 9_000)
+    mel, frames = running.build().log_mel(samples, torch.tensor([9_000, 5_000]))
+    plain = load_nemo(DATA / "nemo_hybrid.nemo").build().features(samples[1:, :5_000])[0]
+    # At its last frame a recording has been heard whole.
+    expected = (plain[-1] - plain.mean(0)) / (plain.std(0) + 1e-5)
+    torch.testing.assert_close(mel[1, frames[1] - 1], expected, rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="does not normalise its features"):
         load_nemo(DATA / "nemo_hybrid.nemo", (mean, deviation))
 

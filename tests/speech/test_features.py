@@ -13,6 +13,7 @@ from loquent.speech.features import (
     NemoLogMel,
     PreEmphasis,
     RunningMaxNormalize,
+    RunningNormalize,
     WhisperLogMel,
     mel_filters,
     normalize_window,
@@ -123,6 +124,7 @@ def test_laws(check_streaming, module, samples):
 
 def test_laws_of_running_maximum(check_streaming):
     check_streaming(RunningMaxNormalize(), 4 * noise(3, 40).reshape(3, 10, 4) - 3, shortest=0)
+    check_streaming(RunningNormalize(4), 4 * noise(3, 40).reshape(3, 10, 4) - 3, shortest=0)
 
 
 @pytest.mark.parametrize(
