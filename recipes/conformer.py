@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from loquent.asr.adaptive_lookahead import AdaptiveConformerEncoder
 from loquent.asr.align_with_purpose import Earlier, WordCorrection, align_with_purpose_loss
-from loquent.asr.conformer import ConformerConfig
+from loquent.asr.conformer import ConformerConfig, ConformerLayer
 from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.transducer import TransducerConfig
@@ -297,22 +297,24 @@ def _initialise(model: ConformerModel, tokens: Sequence[int]) -> None:
             last = module is encoder.subsampling.out
             nn.init.kaiming_normal_(weight, nonlinearity="linear" if last else "relu")
             nn.init.zeros_(module.get_parameter("bias"))
-    for layer in encoder.layers:
-        for branch in (
+    for layer in cast(list[ConformerLayer], encoder.layers):
+        branches = (
             layer.feed_forward1.linear2,
             layer.attention.out,
             layer.conv.pointwise2,
             layer.feed_forward2.linear2,
-        ):
+        )
+        for branch in branches:
             branch.weight.mul_((4 * len(encoder.layers)) ** -0.5)
             if branch.bias is not None:
                 nn.init.zeros_(branch.bias)
     counts = torch.bincount(torch.tensor(tokens), minlength=model.config.vocabulary) + 1.0
     frequencies = torch.cat([0.2 * counts / counts.sum(), torch.tensor([0.8])])  # a token in about every fifth frame
-    for head in (model.ctc, model.transducer and model.transducer.joiner):
-        if head is not None:
-            head.out.weight.mul_(0.1)
-            head.out.bias.copy_(frequencies.log())
+    outputs = [] if model.ctc is None else [model.ctc.out]
+    outputs += [] if model.transducer is None else [model.transducer.joiner.out]
+    for output in outputs:
+        output.weight.mul_(0.1)
+        output.bias.copy_(frequencies.log())
 
 
 def _model_config(config: ConformerRecipeConfig, vocabulary: int) -> ConformerModelConfig:
