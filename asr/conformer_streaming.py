@@ -204,18 +204,18 @@ class ConformerStreamingTask:
 
         events: list[list[Event]] = [[] for _ in memos]
         # Where an endpoint changes nothing for the search, it may run ahead of them; else it goes chunk by chunk.
-        greedy = self.options.beam_size == 1 and not any(memo.search.biasing for memo in memos)
+        ahead = isinstance(self.search, CTCGreedySearch) and not any(memo.search.biasing for memo in memos)
         size = max(memo.lookahead for memo in memos) + 1
-        whole = self.search.step(encoded, state.search, rows, [memo.search for memo in memos]) if greedy else []
+        whole = self.search.step(encoded, state.search, rows, [memo.search for memo in memos]) if ahead else []
         lengths, lasts = encoded.length.tolist(), encoded.last.tolist()
         for begin in range(0, max(*lengths, 1), size):
             part = _part(encoded, begin, size)
-            if not greedy:
+            if not ahead:
                 whole = self.search.step(part, state.search, rows, [memo.search for memo in memos])
             for row, memo in enumerate(memos):
                 end = memo.frames + min(max(lengths[row] - begin, 0), size)
                 last = lasts[row] and begin + size >= lengths[row]
-                advance = _until(whole[row], end, last) if greedy else whole[row]
+                advance = _until(whole[row], end, last) if ahead else whole[row]
                 self._follow(memo, advance, end, last, state, rows[row : row + 1], events[row])
         for memo in memos:
             memo.lookahead = memo.following

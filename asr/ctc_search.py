@@ -159,8 +159,11 @@ class CTCBeamSearch:
         return [Advance(tokens, list(memo.hypotheses[0].tokens)) for tokens, memo in zip(committed, memos, strict=True)]
 
     def flush(self, state: CTCBeamState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
-        """Commit the best hypotheses."""
-        return [Advance(decide(memo), []) for memo in memos]
+        """Commit the best hypotheses; the language model starts anew."""
+        committed = [decide(memo) for memo in memos]
+        for memo in memos:
+            memo.hypotheses[0].context = self.start().hypotheses[0].context
+        return [Advance(tokens, []) for tokens in committed]
 
     def _lm_scores(self, memos: Sequence[SearchMemo]) -> dict[tuple[int, ...], list[float]]:
         """What the language model adds after every context that occurs."""

@@ -143,7 +143,7 @@ class TokenSearch(Protocol):
         """
 
     def flush(self, state: Any, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
-        """Make the best hypotheses final, at an endpoint; the streams go on."""
+        """Make the best hypotheses final, at an endpoint; the streams go on, without memory of the words before it."""
 
 
 def log_add(a: float, b: float) -> float:

@@ -84,8 +84,12 @@ class TransducerBeamSearch:
         return [Advance(tokens, list(memo.hypotheses[0].tokens)) for tokens, memo in zip(committed, memos, strict=True)]
 
     def flush(self, state: TransducerState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
-        """Commit the best hypotheses."""
-        return [Advance(self._decide(memo, state, row), []) for memo, row in zip(memos, rows, strict=True)]
+        """Commit the best hypotheses; predictor and language model start anew."""
+        committed = [decide(memo) for memo in memos]
+        for memo in memos:
+            memo.hypotheses[0].context = self.start().hypotheses[0].context
+        state.restart(rows)
+        return [Advance(tokens, []) for tokens in committed]
 
     def _decide(self, memo: SearchMemo, state: TransducerState, slot: Tensor) -> list[Token]:
         """Commit the best hypothesis; its predictor moves to the front."""

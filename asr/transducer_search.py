@@ -40,6 +40,12 @@ class TransducerState(State):
         )
 
 
+    def restart(self, rows: Tensor) -> None:
+        """Let the predictors of streams forget what they have read."""
+        self.started[rows] = False
+        self.predictor.reset(rows)
+
+
 class TransducerGreedySearch:
     """The best token at every step, label-looping: the predictor runs only when some stream emits a token.
 
@@ -103,9 +109,10 @@ class TransducerGreedySearch:
         return [Advance(tokens, []) for tokens in committed]
 
     def flush(self, state: TransducerState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
-        """Nothing is open; matches of phrases end here."""
+        """Nothing is open; matches of phrases end here, and the predictor starts anew."""
         for memo in memos:
             decide(memo)
+        state.restart(rows)
         return [Advance([], []) for _ in memos]
 
     def _started(self, state: TransducerState, rows: Tensor) -> tuple[Tensor, State]:

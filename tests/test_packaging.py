@@ -56,15 +56,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_exactly_the_packages(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    data = PROJECT["tool"]["setuptools"]["package-data"]
     expected = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
-        for pattern in ("*.py", "py.typed", *(["assets/*"] if package == "loquent.speech" else []))
+        for pattern in ("*.py", "py.typed", *data.get(package, []))
         for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
     }
     assert names == {f"loquent/{name}" for name in expected}
     assert {"loquent/speech/assets/sample.flac", "loquent/speech/assets/sample.txt"} <= names
-    assert {f"loquent/{layer}/py.typed" for layer in ("kernels", "speech", "asr")} <= names
+    assert {"loquent/asr/assets/commands/model.safetensors", "loquent/recipes/configs/commands.yaml"} <= names
+    assert {f"loquent/{layer}/py.typed" for layer in ("kernels", "speech", "asr", "recipes")} <= names
 
 
 def test_wheel_metadata(wheel: Path) -> None:
