@@ -21,6 +21,7 @@ from loquent.asr.nemo_settings import (
     nemo_mel_filters,
     settings_of,
     transducer_config,
+    weight_size,
 )
 
 
@@ -52,7 +53,7 @@ def from_nemo(
         raise ValueError("the weights hold neither a CTC decoder nor a transducer's prediction network")
     config = ConformerModelConfig(
         encoder=encoder,
-        vocabulary=transducer.vocabulary if transducer else len(weights[str(ctc)]) - 1,
+        vocabulary=transducer.vocabulary if transducer else weight_size(weights, str(ctc), 0) - 1,
         ctc=ctc is not None,
         transducer=transducer,
         fixed_statistics=isinstance(statistics, tuple),
@@ -80,6 +81,8 @@ def to_nemo(config: ConformerModelConfig, weights: Mapping[str, Tensor]) -> tupl
         ValueError: NeMo has no such model.
     """
     encoder, transducer = config.encoder, config.transducer
+    if config.adaptive_lookahead:
+        raise ValueError("NeMo has no encoder that decides its look-ahead (adaptive_lookahead); only fixed ones")
     for lookahead in encoder.lookaheads:
         if encoder.left_context % (lookahead + 1):
             raise ValueError(

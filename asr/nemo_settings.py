@@ -106,9 +106,9 @@ def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         raise ValueError(f"conv_norm_type: {norm} normalises over time; expected layer_norm or batch_norm")
 
     first = "encoder.layers.0"
-    heads = _size(weights, f"{first}.self_attn.pos_bias_u", 0)
-    dim = _size(weights, "encoder.pre_encode.out.weight", 0)
-    kernel = _size(weights, f"{first}.conv.depthwise_conv.weight", 2)
+    heads = weight_size(weights, f"{first}.self_attn.pos_bias_u", 0)
+    dim = weight_size(weights, "encoder.pre_encode.out.weight", 0)
+    kernel = weight_size(weights, f"{first}.conv.depthwise_conv.weight", 2)
     context = _get(settings, "encoder.conv_context_size", None)
     if context != "causal" and context != [kernel - 1, 0]:
         raise ValueError(
@@ -124,9 +124,9 @@ def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -
         dim=dim,
         layers=len(numbers),
         heads=heads,
-        feed_forward=max(_size(weights, f"{first}.feed_forward1.linear1.weight", 0) // dim, 1),
+        feed_forward=max(weight_size(weights, f"{first}.feed_forward1.linear1.weight", 0) // dim, 1),
         conv_kernel=kernel,
-        subsampling_channels=_size(weights, "encoder.pre_encode.conv.0.weight", 0),
+        subsampling_channels=weight_size(weights, "encoder.pre_encode.conv.0.weight", 0),
         left_context=left,
         lookaheads=lookaheads,
         xscaling=bool(_get(settings, "encoder.xscaling", True)),
@@ -173,7 +173,7 @@ def transducer_config(
         raise ValueError(f"the prediction network's LSTM has normalization_mode: {mode}; expected none")
     dropout = _fraction(settings, "joint.jointnet.dropout", 0.0)
     out = f"joint.joint_net.{2 if dropout else 1}.weight"
-    rows, outputs = _size(weights, "decoder.prediction.embed.weight", 0), _size(weights, out, 0)
+    rows, outputs = weight_size(weights, "decoder.prediction.embed.weight", 0), weight_size(weights, out, 0)
     if rows != outputs:
         raise ValueError(
             f"the embedding of the prediction network has {rows} rows and the joint network {outputs} outputs; "
@@ -181,14 +181,17 @@ def transducer_config(
         )
     greedy = _get(settings, "decoding.greedy", None)
     given = greedy if isinstance(greedy, Mapping) else {}
+    activation = _get(settings, "joint.jointnet.activation", "relu")
+    if not isinstance(activation, str):
+        raise ValueError(f"joint.jointnet.activation: {activation} is not a name")
     max_symbols = given.get("max_symbols") or given.get("max_symbols_per_step") or 10
     return TransducerConfig(
         vocabulary=rows - 1,
         encoder_dim=encoder_dim,
-        predictor_dim=_size(weights, "decoder.prediction.embed.weight", 1),
+        predictor_dim=weight_size(weights, "decoder.prediction.embed.weight", 1),
         predictor_layers=len(layers),
-        joint_dim=_size(weights, out, 1),
-        activation=_get(settings, "joint.jointnet.activation", "relu"),
+        joint_dim=weight_size(weights, out, 1),
+        activation=activation,
         max_symbols=_checked_size("decoding.greedy.max_symbols", max_symbols),
         dropout=dropout,
     )
@@ -318,7 +321,8 @@ def _expect(settings: Mapping[str, Any], path: str, expected: Any, default: Any 
         raise ValueError(f"{path}: {value} cannot be loaded, expected {expected}")
 
 
-def _size(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
+def weight_size(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
+    """Length of one axis of a weight; refuses weights that are missing or have no such axis."""
     if name not in weights:
         raise ValueError(f"the weight {name} is missing; expected a streaming FastConformer")
     if weights[name].ndim <= axis or weights[name].shape[axis] < 1:

@@ -176,11 +176,12 @@ def model_name(arguments: argparse.Namespace) -> str:
     """The model asked for; else the first installed one that can do what is asked, else one to be fetched."""
     if arguments.model is not None:
         return arguments.model
-    from loquent.speech.hub import PACKAGES, installed
+    from loquent.speech.hub import PACKAGES, SHIPPED, installed
 
     language = (getattr(arguments, "language", None) or "en").lower()
     multilingual = language not in ("en", "english") or getattr(arguments, "task", None) == "translate"
     names = [name for name, package in PACKAGES.items() if package.locate() is not None]
-    names = names or [checkpoint.name for checkpoint in installed()]
+    # What comes with loquent knows a few words only: nobody gets it without asking.
+    names = names or [checkpoint.name for checkpoint in installed() if checkpoint.name not in SHIPPED]
     fitting = [name for name in names if not (multilingual and name.endswith(".en"))]
     return [*fitting, "base" if multilingual else "tiny.en"][0]

@@ -185,6 +185,8 @@ def test_causal_attention_without_chunks_is_look_ahead_zero(changed):
         ("tokenizer.model_path", "nemo:../../etc/passwd", "is missing"),
         ("encoder", [], "expected"),
         ("encoder.dropout", [0.1], "not a fraction"),
+        ("joint.jointnet.activation", ["relu"], "is not a name"),
+        ("joint.jointnet.activation", "gelu", "activation must be one of"),
         ("preprocessor.features", "eighty", "not a positive number"),
     ],
 )
@@ -286,15 +288,25 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path):
         load_nemo(packed(parts | {name: other.to_bytes()}, tmp_path / "other.nemo"))
 
 
+def test_a_decoder_without_rows_is_refused(changed):
+    def change(settings: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        weights["decoder.decoder_layers.0.weight"] = torch.tensor(1.0)
+
+    with pytest.raises(ValueError, match=r"decoder_layers\.0\.weight has shape \[\]"):
+        load_nemo(changed("ctc", change))
+
+
 def test_models_that_nemo_has_not_are_not_written(tmp_path):
     tokenizer = load_nemo(DATA / "nemo_ctc.nemo").tokenizer
     shape = {"dim": 16, "layers": 1, "heads": 2, "subsampling_channels": 4, "left_context": 28}
     stateless = TransducerConfig(32, 16, "stateless", 8, joint_dim=8)
-    for encoder, transducer, reason in (
-        (ConformerConfig(**shape, lookaheads=(2,)), None, "28 frames are not a multiple of 3"),
-        (ConformerConfig(**shape, lookaheads=(0,)), stateless, "only LSTM predictors"),
+    for lookahead, parts, reason in (
+        (2, {}, "28 frames are not a multiple of 3"),
+        (0, {"transducer": stateless}, "only LSTM predictors"),
+        (0, {"adaptive_lookahead": 2}, "no encoder that decides its look-ahead"),
     ):
-        model = ConformerModel(ConformerModelConfig(encoder, 32, transducer=transducer))
+        encoder = ConformerConfig(**shape, lookaheads=(lookahead,))
+        model = ConformerModel(ConformerModelConfig(encoder, 32, **parts))
         with pytest.raises(ValueError, match=reason):
             save_nemo(tmp_path / "copy.nemo", model, tokenizer)
     assert not list(tmp_path.iterdir())

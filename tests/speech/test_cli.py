@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 
 import loquent.asr
+from loquent.speech import hub
 from loquent.speech.audio import read_audio, write_audio
 from loquent.speech.cli import main
 from loquent.speech.commands.arguments import model_name
@@ -142,6 +144,13 @@ class TestUsage:
         names = [model_name(Namespace(model=None, language=language, task=task)) for language, task in wishes]
         assert names == ["tiny.en", "tiny.en", "base", "base"]
         assert model_name(Namespace(model="small.en", language="de", task=None)) == "small.en"
+
+    def test_without_packages_a_model_is_fetched_and_not_the_shipped_one(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(hub.WeightPackage, "locate", lambda package: None)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        assert [checkpoint.name for checkpoint in hub.installed()] == list(hub.SHIPPED)
+        names = [model_name(Namespace(model=None, language=language, task=None)) for language in (None, "de")]
+        assert names == ["tiny.en", "base"]
 
     @staticmethod
     def _one_line(capsys, *complaints):
