@@ -208,8 +208,12 @@ class ConformerEncoder(StreamingModule):
         schedule = [(0, lookahead)] if isinstance(lookahead, int) else lookahead
         frame = torch.arange(steps, device=length.device)
         origin, size = torch.zeros_like(frame), torch.ones_like(frame)
+        previous = 0, 1
         for begin, value in schedule:
-            origin[begin:], size[begin:] = begin, self._checked(value) + 1
+            if begin < previous[0] or (begin - previous[0]) % previous[1]:
+                raise ValueError(f"the look-ahead changes at frame {begin}, which is in the middle of a chunk")
+            previous = begin, self._checked(value) + 1
+            origin[begin:], size[begin:] = previous
         start = origin + (frame - origin) // size * size
         frame, start, size = (one.expand(len(length), -1) for one in (frame, start, size))
         return self._sight(frame, start, size, length[:, None])

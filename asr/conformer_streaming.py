@@ -19,6 +19,7 @@ from loquent.asr.conformer import SUBSAMPLING, ConformerState
 from loquent.asr.conformer_model import ConformerModel
 from loquent.asr.ctc_search import CTCBeamSearch, CTCGreedySearch
 from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.token_lm import Fusion
 from loquent.asr.token_search import Advance, BeamOptions, SearchMemo, Token, TokenSearch
 from loquent.asr.transducer_beam import TransducerBeamSearch
 from loquent.asr.transducer_search import TransducerGreedySearch
@@ -31,7 +32,8 @@ from loquent.speech.streaming import ChainState, Chunk
 
 FRAME_S = 0.01 * SUBSAMPLING
 FRAME_MS = 10 * SUBSAMPLING
-MAX_PHRASES, MAX_PHRASE = 1000, 200  # of one stream; characters
+MAX_PHRASES, MAX_PHRASE, MAX_PHRASE_TOKENS = 1000, 200, 10_000  # of one stream; characters of each; in all
+MAX_BOOST = 100.0  # nats
 
 # Tokens take the place of speech: a frame has speech if a token was found in it.
 TOKENS = SpeechOptions(frame_s=FRAME_S, min_speech_s=0.0, min_silence_s=FRAME_S, padding_s=0.0)
@@ -113,13 +115,25 @@ class ConformerStreamingTask:
     sample_rate = 16_000
 
     def __init__(
-        self, model: ConformerModel, tokenizer: SubwordTokenizer, options: ConformerOptions | None = None
+        self,
+        model: ConformerModel,
+        tokenizer: SubwordTokenizer,
+        options: ConformerOptions | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
+        """A task of its own for one choice of options.
+
+        Args:
+            fusion: a language model that joins the beam.
+
+        Raises:
+            ValueError: the model has no such head or latency, or there is no beam to join.
+        """
         self.model, self.tokenizer, self.options = model, tokenizer, options or ConformerOptions()
-        self.search = _search(model, self.options)
+        self.search = _search(model, self.options, fusion)
         self.lookaheads = offered_lookaheads(model)
         self.lookahead = self._lookahead(self.options.chunk_ms)
-        self.fingerprint = _fingerprint(model, self.options)
+        self.fingerprint = _fingerprint(model, tokenizer, self.options)
 
     def initial_state(self, slots: int) -> ConformerStreamState:
         """Pool of ``slots`` streams."""
@@ -177,9 +191,20 @@ class ConformerStreamingTask:
             values["word"] = [Token(*token) for token in values["word"]]
             values["shown"] = tuple(values["shown"])
             values["search"] = SearchMemo.from_dict(values["search"])
-            return ConformerMemo(**values)
+            memo = ConformerMemo(**values)
+            tokens = [*memo.word, *(token for one in memo.search.hypotheses for token in one.tokens)]
+            sound = (
+                {memo.lookahead, memo.following} <= set(self.lookaheads)
+                and all(type(count) is int and count >= 0 for count in (memo.frames, memo.samples))
+                and all(0 <= token.id < self.tokenizer.vocab_size for token in tokens)
+                and len(memo.search.hypotheses) <= self.options.beam_size
+                and all(isinstance(text, str) for text in (memo.utterance, *memo.shown))
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the memo of a Conformer's stream: {error}") from error
+        if not sound:
+            raise ValueError("not the memo of a stream of this Conformer: its values are out of range")
+        return memo
 
     def samples_wanted(self, memo: ConformerMemo) -> int:
         """Samples that complete the next chunk."""
@@ -238,9 +263,8 @@ class ConformerStreamingTask:
         waiting = list(advance.committed)
         endpointer = Endpointer(TOKENS, self.options.rules, memo.endpoint)
         for frame in range(memo.frames, end):
-            if frame in found:
-                while waiting and waiting[0].frame <= frame:
-                    self._take(memo, waiting.pop(0), events)
+            while waiting and waiting[0].frame <= frame:  # or before this chunk: a beam makes up its mind late
+                self._take(memo, waiting.pop(0), events)
             for decision in endpointer.feed(float(frame in found)):
                 if isinstance(decision, Endpoint) and not any(token.frame > frame for token in advance.open):
                     for token in self.search.flush(state.search, row, [memo.search])[0].committed:
@@ -249,7 +273,7 @@ class ConformerStreamingTask:
                         events.append(EndpointEvent(rule=decision.rule, time=decision.time_s))
                     advance = Advance(advance.committed, [])
         memo.frames = end
-        for token in waiting:  # tokens whose times lie before this chunk: a beam makes up its mind late
+        for token in waiting:  # of no new frames
             self._take(memo, token, events)
         if last:
             self._finalise(memo, events)
@@ -317,8 +341,20 @@ class ConformerStreamingTask:
             raise ValueError(f"phrases must be a list of texts, got {phrases!r}")
         if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
             raise ValueError(f"at most {MAX_PHRASES} phrases of {MAX_PHRASE} characters, got {len(phrases)}")
-        tokens = [self.tokenizer.encode(phrase) for phrase in phrases if phrase.strip()]
+        if isinstance(boost, bool) or not isinstance(boost, int | float) or not 0 < boost <= MAX_BOOST:
+            raise ValueError(f"phrase_boost must be above 0 and at most {MAX_BOOST} nats, got {boost!r}")
+        tokens = [self._tokens_of(phrase) for phrase in phrases if phrase.strip()]
+        if sum(map(len, tokens)) > MAX_PHRASE_TOKENS:
+            raise ValueError(f"phrases may have {MAX_PHRASE_TOKENS} tokens in all, got {sum(map(len, tokens))}")
         return Biasing.of(tokens, boost) if tokens else None
+
+    def _tokens_of(self, phrase: str) -> list[int]:
+        """Tokens of a phrase, in small letters if the model writes no capitals."""
+        for spelling in (phrase, phrase.lower()):
+            tokens = self.tokenizer.encode(spelling)
+            if self.tokenizer.unknown not in tokens:
+                return tokens
+        raise ValueError(f"the phrase {phrase!r} has characters that this model cannot write")
 
 
 def offered_lookaheads(model: ConformerModel) -> tuple[int, ...]:
@@ -326,15 +362,17 @@ def offered_lookaheads(model: ConformerModel) -> tuple[int, ...]:
     return (0,) if isinstance(model.encoder, AdaptiveConformerEncoder) else model.encoder.config.lookaheads
 
 
-def _search(model: ConformerModel, options: ConformerOptions) -> TokenSearch:
+def _search(model: ConformerModel, options: ConformerOptions, fusion: Fusion | None) -> TokenSearch:
+    if fusion is not None and options.beam_size == 1:
+        raise ValueError("a language model joins a beam: pass beam_size of 2 or more with it")
     head = options.head or ("transducer" if model.transducer else "ctc")
     beam = BeamOptions(options.beam_size)
     if head == "ctc" and model.ctc is not None:
-        return CTCGreedySearch(model.ctc) if options.beam_size == 1 else CTCBeamSearch(model.ctc, beam)
+        return CTCGreedySearch(model.ctc) if options.beam_size == 1 else CTCBeamSearch(model.ctc, beam, fusion)
     if head == "transducer" and model.transducer is not None:
         if options.beam_size == 1:
             return TransducerGreedySearch(model.transducer)
-        return TransducerBeamSearch(model.transducer, beam)
+        return TransducerBeamSearch(model.transducer, beam, fusion)
     raise ValueError(f"this model has no {head} head")
 
 
@@ -351,10 +389,10 @@ def _until(advance: Advance, frame: int, last: bool) -> Advance:
     return Advance(taken, [])
 
 
-def _fingerprint(model: ConformerModel, options: ConformerOptions) -> str:
+def _fingerprint(model: ConformerModel, tokenizer: SubwordTokenizer, options: ConformerOptions) -> str:
     """Differs between models and options whose streams do not continue each other."""
-    digest = hashlib.sha256(repr((model.config, options)).encode())
+    digest = hashlib.sha256(repr((model.config, options)).encode() + tokenizer.to_bytes())
     for name, weight in model.state_dict().items():
-        if name.endswith(("norm_out.weight", "subsampling.out.bias")):
+        if name.endswith(("norm_out.weight", "subsampling.out.bias", "ctc.out.bias", "joiner.out.bias")):
             digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()

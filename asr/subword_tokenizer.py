@@ -96,6 +96,11 @@ class SubwordTokenizer:
         """Number of tokens; the blank that CTC and transducers add is not among them."""
         return self._processor.GetPieceSize()
 
+    @property
+    def unknown(self) -> int:
+        """The token of characters that the vocabulary lacks."""
+        return self._processor.unk_id()
+
     @cached_property
     def pieces(self) -> list[str]:
         """What each token stands for; "▁" marks the start of a word."""

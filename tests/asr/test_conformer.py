@@ -101,6 +101,8 @@ def test_training_reaches_every_parameter():
 def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match=r"look-aheads of \(2, 0, 5, 1\) frames, not 3"):
         encoder()(torch.randn(1, 20, 16), lookahead=3)
+    with pytest.raises(ValueError, match="frame 5, which is in the middle of a chunk"):
+        encoder()(torch.randn(1, 80, 16), lookahead=[(0, 2), (5, 0)])
     with pytest.raises(ValueError, match="different numbers"):
         ConformerConfig(lookaheads=(1, 1))
     with pytest.raises(ValueError, match="multiple of heads"):

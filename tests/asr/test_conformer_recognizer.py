@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
 from loquent.asr.conformer_recognizer import ConformerRecognizer
+from loquent.asr.conformer_streaming import ConformerOptions, ConformerStreamingTask
 from loquent.asr.recognizer import Recognizer
 from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.token_lm import Fusion
+from loquent.asr.token_search import Advance, Token
 from loquent.speech.audio import AudioError, write_audio
 from loquent.speech.captions import Segment
 from loquent.speech.engine import Engine
@@ -155,11 +161,66 @@ def test_weights_have_to_fit(toy_conformer):
         ({"beam_size": 0}, "from 1 to 64"),
         ({"phrases": "one two"}, "list of texts"),
         ({"phrases": ["x"] * 1001}, "at most 1000"),
+        ({"phrases": ["x y"], "phrase_boost": 1e39}, "at most 100"),
+        ({"phrases": ["x y"], "phrase_boost": True}, "at most 100"),
+        ({"phrases": ["lazy dog " * 20] * 500}, "10000 tokens in all"),
+        ({"phrases": ["naïve"]}, "cannot write"),
     ],
 )
 def test_what_it_cannot_do_is_said(recognizer, options, message):
     with pytest.raises(ValueError, match=message):
         recognizer.session(**options)
+
+
+def test_late_tokens_come_before_what_an_endpoint_makes_final(recognizer):
+    """A beam agrees on its first token in a chunk that an endpoint falls into, with the second one still open."""
+    task = recognizer.streaming_task(beam_size=3)
+    start = [id_ for id_ in range(task.tokenizer.vocab_size) if task.tokenizer.is_word_start(id_)]
+    late, open_ = Token(start[1], 8, 1.0), Token(start[2], 12, 1.0)
+    memo, events, pool = task.start(), [], SimpleNamespace(search=None)
+    task.search = SimpleNamespace(flush=lambda *_: [Advance([open_], [])])
+    task._follow(memo, Advance([], [late, open_]), 14, False, pool, None, events)
+    task._follow(memo, Advance([late], [open_]), 28, False, pool, None, events)
+    texts = [event.text.strip() for event in events if event.type == "word"]
+    assert texts == [task.tokenizer.decode([late.id]), task.tokenizer.decode([open_.id])]
+    assert finals(events) == [" ".join(texts)]
+
+
+def test_memos_out_of_range_are_refused(recognizer):
+    task = recognizer.streaming_task()
+    sound = json.loads(json.dumps(task.start(phrases=["fox"]).to_dict()))
+    assert json.loads(json.dumps(task.restore(sound).to_dict())) == sound
+    wrong = [{"lookahead": 5}, {"lookahead": "x"}, {"frames": -1}, {"samples": "a"}, {"utterance": 5}]
+    for values in (*wrong, {"word": [[999, 1, 0.5]]}, {"search": {}}, {"more": 1}):
+        with pytest.raises(ValueError, match="not the memo"):
+            task.restore(sound | values)
+    with pytest.raises(ValueError, match="out of range"):
+        task.restore(sound | {"search": {**sound["search"], "hypotheses": sound["search"]["hypotheses"] * 2}})
+
+
+def test_a_language_model_joins_a_beam(recognizer, sample):
+    model, tokenizer = recognizer.model, recognizer.tokenizer
+
+    class Fond:
+        """Prefers one token to all others."""
+
+        def start(self):
+            return ()
+
+        def advance(self, context, token):
+            return ()
+
+        def scores(self, contexts):
+            scores = torch.full((len(contexts), tokenizer.vocab_size), -20.0)
+            scores[:, 5] = 0.0
+            return scores
+
+    options = ConformerOptions(beam_size=3, head="ctc")
+    session = Engine(ConformerStreamingTask(model, tokenizer, options, Fusion(Fond(), weight=1.0))).open()
+    with_model = finals(session.push(sample[: 5 * RATE]) + session.finish())
+    assert with_model != streamed(recognizer, sample[: 5 * RATE], beam_size=3, head="ctc")
+    with pytest.raises(ValueError, match="joins a beam"):
+        ConformerStreamingTask(model, tokenizer, None, Fusion(Fond()))
 
 
 def test_a_missing_head_is_said(toy_conformer):
