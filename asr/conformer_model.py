@@ -157,7 +157,12 @@ class ConformerModel(nn.Module):
             weights = safetensors.torch.load_file(folder / "model.safetensors")
         except (ValueError, safetensors.SafetensorError) as error:
             raise ValueError(f"cannot read the model in {folder}: {error}") from error
-        return cls.from_weights(config, weights), SubwordTokenizer.load(folder)
+        tokenizer = SubwordTokenizer.load(folder)
+        if tokenizer.vocab_size != config.vocabulary:
+            raise ValueError(
+                f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model {config.vocabulary}"
+            )
+        return cls.from_weights(config, weights), tokenizer
 
     @classmethod
     def from_weights(cls, config: ConformerModelConfig, weights: dict[str, Tensor]) -> ConformerModel:

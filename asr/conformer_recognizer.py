@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loquent.asr.conformer_model import ConformerModel
+from loquent.asr.conformer_model import MODEL_TYPE, ConformerModel
 from loquent.asr.conformer_streaming import (
     ConformerMemo,
     ConformerOptions,
@@ -18,7 +19,8 @@ from loquent.asr.conformer_streaming import (
     Head,
     offered_lookaheads,
 )
-from loquent.asr.recognizer import ComputeType, Recognizer
+from loquent.asr.options import checked_options
+from loquent.asr.recognizer import ComputeType, Recognizer, model_type
 from loquent.asr.recording import SAMPLE_RATE, Source, open_blocks
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.transcript import Progress, Transcript
@@ -26,6 +28,8 @@ from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.events import Event, Final, Word
 from loquent.speech.streaming import Chunk
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,30 @@ class ConformerRecognizer(Recognizer):
         """Read a folder, or a `.nemo` file; see `Recognizer.from_pretrained`."""
         if compute_type == "int8":
             raise ValueError("a Conformer has no 'int8' weights; use compute_type 'float32' or 'auto'")
+        if model_type(path) == MODEL_TYPE:  # even beside a `.nemo`: it may have been converted from that one
+            model, tokenizer = ConformerModel.from_pretrained(path)
+            return cls(model.to(device), tokenizer)
         from loquent.asr.nemo_checkpoint import load_nemo
 
-        archive = path if path.suffix == ".nemo" else next(path.glob("*.nemo"), None)
-        if archive:
-            checkpoint = load_nemo(archive)
-            return cls(checkpoint.build().to(device), checkpoint.tokenizer)
-        model, tokenizer = ConformerModel.from_pretrained(path)
-        return cls(model.to(device), tokenizer)
+        archives = [path] if path.is_file() else sorted(path.glob("*.nemo"))
+        if len(archives) > 1:
+            names = ", ".join(archive.name for archive in archives)
+            raise ValueError(f"{path} holds several models: {names}; pass the path of one of them")
+        checkpoint = load_nemo(archives[0])
+        for warning in checkpoint.warnings:
+            log.warning("%s: %s", archives[0], warning)
+        return cls(checkpoint.build().to(device), checkpoint.tokenizer)
 
     def streaming_task(self, **options: Any) -> ConformerStreamingTask:
         """What an `Engine` runs; options are the fields of `ConformerOptions`."""
-        return ConformerStreamingTask(self.model, self.tokenizer, _options(ConformerOptions, options))
+        chosen = checked_options(ConformerOptions, options, "a stream of a Conformer")
+        return ConformerStreamingTask(self.model, self.tokenizer, chosen)
 
     def segments(
         self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, a segment for every utterance; options: `ConformerTranscribeOptions`."""
-        wanted = _options(ConformerTranscribeOptions, options)
+        wanted = checked_options(ConformerTranscribeOptions, options, "a Conformer")
         latencies = offered_lookaheads(self.model)
         task = self.streaming_task(
             head=wanted.head, beam_size=wanted.beam_size, chunk_ms=wanted.chunk_ms or 80 * (max(latencies) + 1)
@@ -172,10 +182,3 @@ def _batch(reading: list[_Reading]) -> Chunk:
     for row, item in zip(data, reading, strict=True):
         row[: len(item.block)] = item.block
     return Chunk(data, lengths, torch.tensor([item.over for item in reading]))
-
-
-def _options(kind: Any, options: dict[str, Any]) -> Any:
-    known = kind.__dataclass_fields__
-    if unknown := sorted(options.keys() - known.keys()):
-        raise ValueError(f"a Conformer has no option {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return kind(**options)

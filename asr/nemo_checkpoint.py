@@ -6,6 +6,7 @@ unpacked to disk, nothing in it is executed, and no part may be larger than the 
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import os
@@ -28,6 +29,7 @@ from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
 from loquent.asr.nemo_conversion import from_nemo, to_nemo
 from loquent.asr.nemo_settings import Statistics
 from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.whisper_languages import language_code
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 LARGEST_TEXT = 32 << 20  # bytes of settings or tokenizer; vocabularies of 100,000 words take a tenth
@@ -56,7 +58,9 @@ class NemoCheckpoint:
 
 
 def load_nemo(
-    file: str | os.PathLike[str], feature_statistics: Statistics | Literal["running"] | None = None
+    file: str | os.PathLike[str],
+    feature_statistics: Statistics | Literal["running"] | None = None,
+    language: str = "en",
 ) -> NemoCheckpoint:
     """Read a `.nemo`.
 
@@ -65,12 +69,14 @@ def load_nemo(
         feature_statistics: for a model trained on features normalised by mean and deviation of the whole recording
             (`per_feature`), which a stream does not have: "running" for those of the stream so far, or fixed ones of
             each mel bin. With either it streams, inexactly.
+        language: what the model recognises, as code or English name; the file does not say.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged or unsafe, holds another kind of model, or one that cannot be streamed exactly; the
-            message says which.
+            message says which. Or the language is unknown.
     """
+    language = language_code(language)
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
@@ -89,7 +95,7 @@ def load_nemo(
         raise ValueError(f"{path} is truncated or not a .nemo file: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return NemoCheckpoint(config, converted, tokenizer, warnings)
+    return NemoCheckpoint(dataclasses.replace(config, language=language), converted, tokenizer, warnings)
 
 
 def save_nemo(file: str | os.PathLike[str], model: ConformerModel, tokenizer: SubwordTokenizer) -> None:

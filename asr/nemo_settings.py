@@ -67,7 +67,8 @@ def feature_statistics(
             raise ValueError(
                 f"normalize: {kind} uses the mean and deviation of the whole recording, which a stream does not have. "
                 "Pass feature_statistics='running' to stream it with those of the stream so far, or (mean, deviation) "
-                "of each mel bin over typical speech; both are inexact and cost accuracy"
+                "of each mel bin over typical speech; both are inexact and cost accuracy. docs/topics/conformer.md "
+                "shows how to make a folder for --model: load_nemo(…, feature_statistics='running') and save_pretrained"
             )
         what = "running statistics" if given == "running" else "fixed statistics"
         warnings = (f"normalize: {kind} of the whole recording is replaced by {what}, which is inexact",)
@@ -182,8 +183,8 @@ def transducer_config(
     greedy = _get(settings, "decoding.greedy", None)
     given = greedy if isinstance(greedy, Mapping) else {}
     activation = _get(settings, "joint.jointnet.activation", "relu")
-    if not isinstance(activation, str):
-        raise ValueError(f"joint.jointnet.activation: {activation} is not a name")
+    if activation not in ("relu", "tanh", "sigmoid"):
+        raise ValueError(f"joint.jointnet.activation: {activation} is none of relu, tanh, sigmoid")
     max_symbols = given.get("max_symbols") or given.get("max_symbols_per_step") or 10
     return TransducerConfig(
         vocabulary=rows - 1,

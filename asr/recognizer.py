@@ -166,11 +166,16 @@ class Recognizer(ABC):
         return engine.open(sample_rate=sample_rate, channels=channels, **chosen)
 
 
+def model_type(folder: Path) -> str | None:
+    """What the config.json in a model's folder says that it is; None if it says nothing or is not there."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values.get("model_type") if isinstance(values, dict) else None
+
+
 def _is_conformer(path: Path) -> bool:
     if path.suffix == ".nemo" or (path.is_dir() and next(path.glob("*.nemo"), None)):
         return True
-    try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("model_type") == "loquent-conformer"
+    return model_type(path) == "loquent-conformer"

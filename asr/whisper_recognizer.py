@@ -12,6 +12,7 @@ import torch
 from loquent.asr.adapter_bank import AdapterBank
 from loquent.asr.decoding import WindowDecoder
 from loquent.asr.lora import LoraAdapter, load_adapter, merge
+from loquent.asr.options import checked_options
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recognizer import ComputeType, Recognizer
 from loquent.asr.recording import Recording, Source
@@ -64,7 +65,8 @@ class WhisperRecognizer(Recognizer):
         self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, yielding each segment as it becomes final; options: `TranscribeOptions`."""
-        return transcribe(self._decoder, sources, TranscribeOptions(**options), batch=self.batch, progress=progress)
+        chosen = checked_options(TranscribeOptions, options, "a Whisper")
+        return transcribe(self._decoder, sources, chosen, batch=self.batch, progress=progress)
 
     def streaming_task(self, **options: Any) -> WhisperStreamingTask:
         """What an `Engine` runs; options are the fields of `StreamingOptions`.
@@ -75,7 +77,8 @@ class WhisperRecognizer(Recognizer):
         chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
         if chunks and options.setdefault("policy", "incremental") == "incremental":
             options.setdefault("chunk_ms", min(chunks, key=lambda chunk: abs(chunk - 300)))
-        return WhisperStreamingTask(self.model, self.tokenizer, StreamingOptions(**options), self.adapters)
+        chosen = checked_options(StreamingOptions, options, "a stream of a Whisper")
+        return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 
     def adapt(self, adapter: str | os.PathLike[str] | LoraAdapter) -> None:
         """Put everything that is recognised from now on through an adapter (see `Recognizer.adapt`).

@@ -191,7 +191,7 @@ class Connection:
             self.session = engine.open(sample_rate=start.sample_rate, channels=start.channels, **start.options)
         except EngineFull as full:
             return self._refuse("busy", str(full))
-        except (ValueError, TypeError) as error:  # TypeError: an option the task does not have
+        except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             return self._refuse("bad_options", str(error))
         self._stepper.attach(self.session, self._on_step)
         self.metrics.sessions.labels(name).inc()
@@ -250,7 +250,7 @@ class Connection:
             return
         try:
             self._live.configure(**options)
-        except (ValueError, TypeError) as error:  # TypeError: an option the task does not have
+        except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             self.conclude("bad_options", str(error))
 
     @property

@@ -16,7 +16,15 @@ import torch
 from loquent.speech.events import Event
 from loquent.speech.inbox import Inbox
 from loquent.speech.resample import Resampler
-from loquent.speech.session import Lender, Memo, Session, StreamingTask, read_snapshot, restore_session
+from loquent.speech.session import (
+    Lender,
+    Memo,
+    Session,
+    StreamingTask,
+    check_option_names,
+    read_snapshot,
+    restore_session,
+)
 from loquent.speech.streaming import Chunk
 
 log = logging.getLogger(__name__)
@@ -95,6 +103,7 @@ class Engine:
             EngineFull: no slot is free.
             ValueError: an option is wrong; no slot is taken.
         """
+        check_option_names(self.task.start, options)
         memo = self.task.start(**options)
         inbox = self._inbox(sample_rate or self.task.sample_rate, channels)
         return self._admit(stream or f"stream-{next(self._names)}", memo, inbox)

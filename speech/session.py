@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,6 +65,21 @@ class Lender(Protocol):
         """A stream that began or was restored here takes no further step."""
 
 
+def check_option_names(taker: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a task's ``start`` or ``configure`` has no parameter for.
+
+    Raises:
+        ValueError: there is such an option.
+    """
+    parameters = inspect.signature(taker).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [parameter.name for parameter in parameters if parameter.kind in by_keyword]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"this model's streams have no option {', '.join(unknown)}; expected {', '.join(known)}")
+
+
 class SessionClosed(RuntimeError):
     """A packet was pushed to a session that has ended."""
 
@@ -116,7 +134,9 @@ class Session:
             ValueError: an option is wrong or cannot be changed; nothing is.
         """
         self._check_open()
-        self.engine.task.configure(self.memo, **options)
+        change = functools.partial(self.engine.task.configure, self.memo)
+        check_option_names(change, options)
+        change(**options)
 
     def feed(self, packet: np.ndarray | bytes) -> None:
         """Buffer a packet without stepping."""

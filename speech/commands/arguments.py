@@ -121,7 +121,7 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         type=int,
         metavar="MS",
         help="audio per step: less is quicker. A multiple of 20 (default: 1000, or 300 with incremental), or one of "
-        "the latencies that a Conformer was made for",
+        "the latencies that a Conformer was made for, with recordings as well",
     )
     return group
 

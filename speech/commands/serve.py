@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import ipaddress
 import signal
 import socket
@@ -76,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     _warm_up(engine)
     app = create_app(
         {name: engine},
-        transcribe=recognizer.transcribe,
+        transcribe=functools.partial(recognizer.transcribe, head=arguments.head)
+        if arguments.head
+        else recognizer.transcribe,
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
     )

@@ -102,13 +102,14 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored."""
     offline = {name: getattr(arguments, name) for name in OFFLINE if hasattr(arguments, name)}
     streaming = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
-    head = {"head": streaming.pop("head")} if "head" in streaming else {}
+    # A Conformer reads recordings with one of its heads and latencies, too; a Whisper will say that it has none.
+    shared = {name: streaming.pop(name) for name in ("head", "chunk_ms") if name in streaming}
     wrong, why = (offline, "has no effect with --stream") if arguments.stream else (streaming, "needs --stream")
     if wrong:
         raise UsageError(f"--{next(iter(wrong)).replace('_', '-')} {why}")
     if arguments.stream:
         return stream_start_options(arguments)
-    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline | head
+    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline | shared
     if arguments.initial_prompt is not None:
         options["initial_prompt"] = arguments.initial_prompt
     if arguments.phrases is not None:

@@ -185,8 +185,8 @@ def test_causal_attention_without_chunks_is_look_ahead_zero(changed):
         ("tokenizer.model_path", "nemo:../../etc/passwd", "is missing"),
         ("encoder", [], "expected"),
         ("encoder.dropout", [0.1], "not a fraction"),
-        ("joint.jointnet.activation", ["relu"], "is not a name"),
-        ("joint.jointnet.activation", "gelu", "activation must be one of"),
+        ("joint.jointnet.activation", ["relu"], "is none of relu"),
+        ("joint.jointnet.activation", "gelu", "gelu is none of relu"),
         ("preprocessor.features", "eighty", "not a positive number"),
     ],
 )

@@ -1,9 +1,19 @@
 """What a recogniser is built from."""
 
+import logging
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
+from loquent.asr.conformer_recognizer import ConformerRecognizer
+from loquent.asr.nemo_checkpoint import NemoCheckpoint, load_nemo
 from loquent.asr.recognizer import Recognizer
+from loquent.asr.subword_tokenizer import SubwordTokenizer
+from loquent.asr.whisper_recognizer import WhisperRecognizer
+
+HYBRID, CTC = (Path(__file__).parent / "data" / f"nemo_{name}.nemo" for name in ("hybrid", "ctc"))
 
 
 @pytest.mark.parametrize(("engines", "int8"), [(["none", "fbgemm"], True), (["none", "qnnpack"], False)])
@@ -13,3 +23,51 @@ def test_auto_is_int8_only_where_that_is_fast(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", engines)
     model = Recognizer.from_pretrained("tiny.en", device="cpu").model
     assert (model.decoder.int8_vocabulary is not None) == int8
+
+
+def test_a_converted_folder_is_read_rather_than_the_archive_in_it(tmp_path: Path) -> None:
+    shutil.copy(HYBRID, tmp_path)
+    assert Recognizer.from_pretrained(tmp_path).model.config.ctc
+    german = load_nemo(CTC, language="German")
+    german.build().save_pretrained(tmp_path, german.tokenizer)
+    assert Recognizer.from_pretrained(tmp_path).model.config.language == "de"
+    with pytest.raises(ValueError, match="Klingon"):
+        load_nemo(CTC, language="Klingon")
+
+
+def test_a_folder_of_several_archives_is_refused(tmp_path: Path) -> None:
+    for archive in (HYBRID, CTC):
+        shutil.copy(archive, tmp_path)
+    with pytest.raises(ValueError, match=r"nemo_ctc\.nemo, nemo_hybrid\.nemo; pass the path of one"):
+        Recognizer.from_pretrained(tmp_path)
+    assert Recognizer.from_pretrained(tmp_path / CTC.name).model.config.transducer is None
+
+
+def test_warnings_of_an_archive_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    read = load_nemo(CTC)
+    inexact = NemoCheckpoint(read.config, read.weights, read.tokenizer, ("which is inexact",))
+    monkeypatch.setattr("loquent.asr.nemo_checkpoint.load_nemo", lambda file: inexact)
+    with caplog.at_level(logging.WARNING):
+        Recognizer.from_pretrained(CTC)
+    assert caplog.messages == [f"{CTC}: which is inexact"]
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
+    read = load_nemo(CTC)
+    read.build().save_pretrained(tmp_path, SubwordTokenizer.train(["some other words entirely"], 20, "char"))
+    with pytest.raises(ValueError, match=r"tokenizer in .* has \d+ tokens, the model 32"):
+        Recognizer.from_pretrained(tmp_path)
+
+
+def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_conformer, sample) -> None:
+    whisper, conformer = WhisperRecognizer(tiny_en, tokenizer), ConformerRecognizer(*toy_conformer)
+    with pytest.raises(ValueError, match="a Whisper has no option chunk_ms, head; expected some of task, language"):
+        whisper.transcribe(sample, head="ctc", chunk_ms=160)
+    with pytest.raises(ValueError, match="a Whisper has no option head; expected some of policy, chunk_ms"):
+        whisper.streaming_task(head="ctc")
+    with pytest.raises(ValueError, match="no option phrases"):
+        whisper.session(phrases=["x"])
+    with pytest.raises(ValueError, match="a Conformer has no option initial_prompt; expected some of language"):
+        conformer.transcribe(sample, initial_prompt="x")
+    with pytest.raises(ValueError, match="no option policy"):
+        conformer.session(policy="alignatt")

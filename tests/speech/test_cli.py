@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 
@@ -101,7 +100,7 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "-f", "all"], "--output-dir"),
             (["transcribe", str(SAMPLE), str(Path(__file__)), "-f", "srt"], "--output-dir"),
             (["transcribe", str(SAMPLE), "--stream", "--beam_size=4"], "--beam-size has no effect with --stream"),
-            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "--chunk-ms needs --stream"),
+            (["transcribe", str(SAMPLE), "--policy", "alignatt"], "--policy needs --stream"),
             (["transcribe", str(SAMPLE), "--suppress_tokens", "a,b"], "--suppress-tokens"),
             (["listen", "--file", str(SAMPLE), "--server", "ftp://host"], "ws://"),
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--policy", "alignatt"], "--policy"),
@@ -122,6 +121,12 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "--model", "no such model"], "unknown model 'no such model'"),
             (["transcribe", str(SAMPLE), "--model", "tiny.en", "--language", "klingon"], "klingon"),
             (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "multiple of 20"),
+            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "no option chunk_ms"),
+            (["transcribe", str(SAMPLE), "--head", "ctc"], "no option head"),
+            (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "no option head"),
+            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "no option phrases"),
+            (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"], "initial_prompt"),
+            (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--chunk-ms", "7"], "chunks of"),
             (["listen", "--file", "nowhere.wav"], "nowhere.wav"),
             (["listen", "--file", str(SAMPLE), "--server", "127.0.0.1:9"], "is the server running?"),
             (["serve", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
@@ -131,6 +136,15 @@ class TestUsage:
     def test_what_a_user_can_mend_is_one_line_and_status_1(self, capsys, argv, complaint):
         assert main(argv) == 1
         self._one_line(capsys, complaint)
+
+    @pytest.mark.parametrize("head", ["ctc", "transducer"])
+    def test_uploads_go_through_the_head_of_the_server(self, monkeypatch, head):
+        served = {}
+        monkeypatch.setattr("loquent.speech.server.create_app", lambda engines, **options: served.update(options))
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        assert main(["serve", "--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--head", head]) == 0
+        assert served["transcribe"].keywords == {"head": head}
+        assert served["transcribe"](np.zeros(16_000, np.float32)).text == ""
 
     def test_debug_shows_where(self, capsys, monkeypatch):
         assert main(["listen", "--file", "nowhere.wav", "--debug"]) == 1
@@ -147,7 +161,7 @@ class TestUsage:
 
     def test_without_packages_a_model_is_fetched_and_not_the_shipped_one(self, monkeypatch, tmp_path):
         monkeypatch.setattr(hub.WeightPackage, "locate", lambda package: None)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         assert [checkpoint.name for checkpoint in hub.installed()] == list(hub.SHIPPED)
         names = [model_name(Namespace(model=None, language=language, task=None)) for language in (None, "de")]
         assert names == ["tiny.en", "base"]

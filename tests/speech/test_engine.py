@@ -79,9 +79,12 @@ def test_a_wrong_option_takes_no_slot(band_energy):
         engine.open(chunk_ms=5)
     with pytest.raises(ValueError, match="outside 4000"):
         engine.open(sample_rate=100)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="no option unknown; expected chunk_ms, padding, fail_at"):
         engine.open(unknown=1)
     assert engine.active == 0
+    session = engine.open()
+    with pytest.raises(ValueError, match=r"no option memo, padding; expected chunk_ms$"):
+        session.configure(padding=1, memo=2)
 
 
 def test_the_longest_waiting_go_first(band_energy):
