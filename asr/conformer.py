@@ -210,6 +210,8 @@ class ConformerEncoder(StreamingModule):
         origin, size = torch.zeros_like(frame), torch.ones_like(frame)
         previous = 0, 1
         for begin, value in schedule:
+            if begin >= max(steps, 1):  # the stream has ended, perhaps in the middle of a chunk
+                break
             if begin < previous[0] or (begin - previous[0]) % previous[1]:
                 raise ValueError(f"the look-ahead changes at frame {begin}, which is in the middle of a chunk")
             previous = begin, self._checked(value) + 1

@@ -39,7 +39,6 @@ class TransducerState(State):
             predictor.map(lambda tensor: tensor.reshape(*shape, *tensor.shape[1:])),
         )
 
-
     def restart(self, rows: Tensor) -> None:
         """Let the predictors of streams forget what they have read."""
         self.started[rows] = False

@@ -8,7 +8,8 @@ from loquent.speech.tasks import TASKS, TaskEntry, TaskError, load_task
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_can_be_loaded(name):
-    assert callable(load_task(name).from_pretrained)
+    assert callable(load_task(name))
+    assert name == "training" or callable(load_task(name).from_pretrained)
 
 
 def test_unknown_task():
