@@ -120,3 +120,9 @@ def sample() -> np.ndarray:
 @pytest.fixture(scope="session")
 def sample_text() -> str:
     return (ASSETS / "sample.txt").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def talk(sample: np.ndarray) -> np.ndarray:
+    """Speech for longer than a window of the toy, a pause that ends the utterance, and a few words more."""
+    return np.concatenate([sample[:80_000], np.zeros(20_800, np.float32), sample[144_000:160_777]])

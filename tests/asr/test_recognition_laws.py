@@ -23,7 +23,6 @@ from loquent.speech.engine import Engine
 from loquent.speech.events import Event
 from loquent.speech.session import StreamingTask
 
-RATE = 16_000
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
 CONFORMERS = [(head, beam) for head in ("ctc", "transducer") for beam in (1, 3)]
 ADAPTIVE = [("adaptive", "ctc")]
@@ -46,14 +45,6 @@ def task(
     policy, vad = request.param
     options = StreamingOptions(policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0)
     return WhisperStreamingTask(toy_whisper, tokenizer, options)
-
-
-@pytest.fixture(scope="module")
-def talk(sample: np.ndarray) -> np.ndarray:
-    """Speech for longer than a window of the toy, a pause that ends the utterance, and a few words more."""
-    return np.concatenate(
-        [sample[: 5 * RATE], np.zeros(int(1.3 * RATE), np.float32), sample[9 * RATE : 10 * RATE + 777]]
-    )
 
 
 def packets(audio: np.ndarray, seed: int, largest: int) -> Iterator[np.ndarray]:

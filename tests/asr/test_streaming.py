@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
 from loquent.asr.whisper import Whisper
@@ -24,7 +21,6 @@ from loquent.speech.hub import CheckpointError, resolve
 
 POLICIES = ("local-agreement", "alignatt", "incremental")
 RATE = 16_000
-few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.fixture(
@@ -34,28 +30,6 @@ def task(request: pytest.FixtureRequest, toy_whisper: Whisper, tokenizer: Whispe
     policy, vad = request.param
     options = StreamingOptions(policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0)
     return WhisperStreamingTask(toy_whisper, tokenizer, options)
-
-
-@pytest.fixture(scope="module")
-def talk(sample: np.ndarray) -> np.ndarray:
-    """Speech for longer than a window of the toy, a pause that ends the utterance, and a few words more."""
-    return np.concatenate(
-        [sample[: 5 * RATE], np.zeros(int(1.3 * RATE), np.float32), sample[9 * RATE : 10 * RATE + 777]]
-    )
-
-
-def packets(audio: np.ndarray, seed: int, largest: int) -> Iterator[np.ndarray]:
-    draw = random.Random(seed)
-    position = 0
-    while position < len(audio):
-        size = draw.choice([0, 1, draw.randint(1, largest), largest])
-        yield audio[position : position + size]
-        position += size
-
-
-def said(events: list[Event]) -> list[dict[str, Any]]:
-    """Events without what may differ in the last digit when batches differ."""
-    return [{k: v for k, v in e.to_dict().items() if k not in ("stream", "confidence")} for e in events]
 
 
 def whole(task: WhisperStreamingTask, audio: np.ndarray, **options: Any) -> list[Event]:
