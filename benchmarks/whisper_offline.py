@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -78,6 +79,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="names of zip files without the ending; all by default")
     parser.add_argument("--limit", type=int, help="recordings of each set, chosen by the hash of their paths")
     parser.add_argument(
+        "--share", type=float, default=1.0, help="of all turns, the first; every beginning is a fair sample of all sets"
+    )
+    parser.add_argument(
         "--turn", type=int, default=16, help="recordings that an engine transcribes before the next one's turn"
     )
     parser.add_argument("--batch", type=int, default=8, help="windows that loquent decodes at once")
@@ -100,6 +104,7 @@ def main() -> None:
 
     journal = Journal(options)
     turns = in_turns(sets, options.turn)
+    turns = turns[: math.ceil(options.share * len(turns))]
     for turn in tqdm(turns, unit="turn", file=sys.stderr):
         for name, (_, pipe) in workers.items():
             if (name, turn[0].path) not in journal:
@@ -129,7 +134,7 @@ class Journal:
         self.file: Path | None = options.journal
         self.turns: dict[tuple[str, str], dict[str, Any]] = {}
         self.peaks: dict[str, float] = {}
-        asked = {name: value for name, value in vars(options).items() if name not in ("journal", "limit", "engines")}
+        asked = {name: value for name, value in vars(options).items() if name not in ("journal", "limit", "share", "engines")}
         if self.file and self.file.exists():
             header, *lines = (json.loads(line) for line in self.file.read_text().splitlines())
             if header != asked:
