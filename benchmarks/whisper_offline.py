@@ -134,7 +134,9 @@ class Journal:
         self.file: Path | None = options.journal
         self.turns: dict[tuple[str, str], dict[str, Any]] = {}
         self.peaks: dict[str, float] = {}
-        asked = {name: value for name, value in vars(options).items() if name not in ("journal", "limit", "share", "engines")}
+        asked = {
+            name: value for name, value in vars(options).items() if name not in ("journal", "limit", "share", "engines")
+        }
         if self.file and self.file.exists():
             header, *lines = (json.loads(line) for line in self.file.read_text().splitlines())
             if header != asked:

@@ -19,7 +19,7 @@ from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.recipes.augment import Augmenter, AugmentOptions, change_level, change_speed, colored_noise, concatenate
 from loquent.recipes.batching import BatchOptions, DurationBatches
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance
-from loquent.recipes.whisper_prefixes import Transcript, token_ends
+from loquent.recipes.whisper_moments import Transcript, token_ends
 from loquent.recipes.word_times import TimedText
 
 LONGEST_S = 29.9  # of any window: what the model has positions for

@@ -1,4 +1,4 @@
-"""Whisper's training loss as a streaming recogniser: block-causal encoder, sampled prefixes, distillation."""
+"""Whisper's training loss as a streaming recogniser: block-causal encoder, sampled moments, distillation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from loquent.asr.whisper import AudioEncoder, CrossAttentionBlock, ResidualAttentionBlock, TextDecoder, Whisper
 from loquent.kernels.cached_attention import attention_mask
-from loquent.recipes.whisper_prefixes import (
+from loquent.recipes.whisper_moments import (
     ENCODER_RATE,
     NOTHING,
-    PackedPrefixes,
-    PrefixOptions,
+    MomentOptions,
+    PackedMoments,
     Transcript,
     pack,
-    sample_prefixes,
+    sample_moments,
 )
 from loquent.speech.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.streaming import Chunk
@@ -34,7 +34,7 @@ class LossOptions:
     """What is asked of the model."""
 
     chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
-    prefixes: PrefixOptions = field(default_factory=PrefixOptions)
+    moments: MomentOptions = field(default_factory=MomentOptions)
     distillation: float = 1.0  # weight of the distance to the features of the encoder that sees the whole window
 
     def __post_init__(self) -> None:
@@ -76,11 +76,11 @@ class CausalWhisperLoss(nn.Module):
         encoded, frames = self.encode(log_mel, block)
         transcripts: Sequence[Transcript] = batch["transcripts"]
         moments = [
-            sample_prefixes(one, count, block, options.prefixes)
+            sample_moments(one, count, block, options.moments)
             for one, count in zip(transcripts, frames.tolist(), strict=True)
         ]
         packed = pack(transcripts, moments, self.eot, encoded.device)
-        hidden = read_prefixes(self.whisper.decoder, packed, encoded)
+        hidden = read_moments(self.whisper.decoder, packed, encoded)
         asked = packed.targets != NOTHING
         targets = packed.targets[asked]
         scores = self.whisper.decoder.logits(hidden[asked])
@@ -147,8 +147,8 @@ def encode_windows(encoder: AudioEncoder, mel: Chunk, block: int) -> tuple[Tenso
     return encoder.ln_post(x), frames
 
 
-def read_prefixes(decoder: TextDecoder, packed: PackedPrefixes, encoded: Tensor) -> Tensor:
-    """Hidden states (B, T, C) of packed prefixes; `TextDecoder.logits` turns them into scores."""
+def read_moments(decoder: TextDecoder, packed: PackedMoments, encoded: Tensor) -> Tensor:
+    """Hidden states (B, T, C) of packed moments; `TextDecoder.logits` turns them into scores."""
     x = decoder.token_embedding(packed.tokens) + decoder.positional_embedding[packed.position]
     tokens, audio = packed.token_mask, packed.audio_mask(encoded.shape[1])
     for layer in cast(Sequence[CrossAttentionBlock], decoder.blocks):

@@ -28,8 +28,8 @@ from loquent.recipes.config import parse_config
 from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.recipes.train import read_run
 from loquent.recipes.training import Training, TrainingOptions
-from loquent.recipes.whisper_loss import CausalWhisperLoss, LossOptions, encode_windows, read_prefixes
-from loquent.recipes.whisper_prefixes import Prefix, Transcript, pack
+from loquent.recipes.whisper_loss import CausalWhisperLoss, LossOptions, encode_windows, read_moments
+from loquent.recipes.whisper_moments import Moment, Transcript, pack
 from loquent.speech.audio import read_audio, write_audio
 from loquent.speech.features import RunningMaxNormalize, WhisperLogMel
 from loquent.speech.hub import resolve
@@ -144,7 +144,7 @@ def test_what_is_trained_is_what_streaming_runs(
             slot = torch.zeros(1, dtype=torch.long)
             for end in range(2 * block + 1, len(whole), 2 * block):
                 hearing.hear(ring, state, slot, [segment], [end], [False])
-                assert int(state.memory.frames) == end // 2  # what `Prefix.heard` counts: whole chunks
+                assert int(state.memory.frames) == end // 2  # what `Moment.heard` counts: whole chunks
             hearing.hear(ring, state, slot, [segment], [len(whole)], [True])
             count = int(frames[row])
             assert int(state.memory.frames) == count
@@ -153,24 +153,35 @@ def test_what_is_trained_is_what_streaming_runs(
                 torch.testing.assert_close(memory.k[0, :, :count], wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_a_pass_over_packed_prefixes_is_a_pass_over_each(toy: Whisper, tokenizer: WhisperTokenizer) -> None:
+def test_a_pass_over_packed_moments_is_streaming(toy: Whisper, tokenizer: WhisperTokenizer) -> None:
+    """The decoder's hidden states in training are those of its steps, with the keys and values that they keep."""
     sot = list(tokenizer.sot_sequence("en", timestamps=False))
     transcripts = [
-        Transcript(sot, tokenizer.encode(" one two three"), [0.1, 0.2, 0.3]),
+        Transcript(sot, tokenizer.encode(" one two three four five"), [0.1, 0.2, 0.3, 0.4, 0.5]),
         Transcript([7, *sot], [5], [1.0]),
     ]
-    moments = [[Prefix(10, 0), Prefix(20, 2), Prefix(50, 3)], [Prefix(30, 1)]]
+    moments = [
+        [Moment(10, 0, 0), Moment(20, 0, 2), Moment(30, 1, 3), Moment(40, 3, 3), Moment(50, 3, 5)],
+        [Moment(30, 0, 1)],
+    ]
+    decoder = toy.decoder
     encoded = torch.randn(2, 50, 32, generator=torch.Generator().manual_seed(0))
+    slot = torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
         packed = pack(transcripts, moments, tokenizer.eot, torch.device("cpu"))
-        hidden = read_prefixes(toy.decoder, packed, encoded)
-        for row, (transcript, prefixes) in enumerate(zip(transcripts, moments, strict=True)):
-            at = 0
-            for prefix in prefixes:
-                fed = transcript.control + transcript.tokens[: prefix.written]
-                alone = toy.decoder(torch.tensor([fed]), encoded[row : row + 1, : prefix.heard])[0]
-                together = toy.decoder.logits(hidden[row, at : at + len(fed)])
-                torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+        hidden = read_moments(decoder, packed, encoded)
+        for row, (transcript, of_row) in enumerate(zip(transcripts, moments, strict=True)):
+            text, control = transcript.control + transcript.tokens, len(transcript.control)
+            state, memory = decoder.initial_state(1), decoder.initial_memory(1)
+            at = heard = 0
+            for number, moment in enumerate(of_row):
+                decoder.listen(Chunk.of(encoded[row : row + 1, heard : moment.heard]), memory, slot)
+                heard = moment.heard
+                begin = control - 1 + moment.kept if number else 0
+                state.position[slot] = begin
+                fed = text[begin : control + moment.written]
+                streamed, _ = decoder.step(Chunk.of(torch.tensor([fed])), state, slot, memory, slot)
+                torch.testing.assert_close(hidden[row, at : at + len(fed)], streamed[0], rtol=1e-3, atol=1e-3)
                 at += len(fed)
 
 
