@@ -27,7 +27,7 @@ class CommitRule(Protocol):
 
 @dataclass(frozen=True)
 class LocalAgreement:
-    """Commit what two consecutive hypotheses agree on.
+    """Commit what two consecutive hypotheses agree on: one more chunk of audio has not changed it.
 
     Source: LocalAgreement-2, Liu et al. 2020 (arXiv 2005.11185); for Whisper, Macháček et al. 2023 (arXiv 2307.14743).
     """
@@ -63,7 +63,7 @@ class AlignAtt:
 
 @dataclass(frozen=True)
 class HoldLast:
-    """Commit all but the last ``count`` tokens, which stay open to revision.
+    """Commit all but the last ``count`` tokens, which stay open to revision; with none of them, commit at once.
 
     Source: the greedy streaming decoder of CarelessWhisper (arXiv 2508.12301).
     """

@@ -44,6 +44,8 @@ ENCODER_RATE = 50  # encoder frames per second
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
 
 PolicyName = Literal["local-agreement", "alignatt", "incremental"]
+CommitName = Literal["agreement", "hold-last", "at-once"]
+COMMIT_RULES: dict[str, CommitRule] = {"agreement": LocalAgreement(), "hold-last": HoldLast(), "at-once": HoldLast(0)}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class StreamingOptions:
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
+    commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement"),
+                  when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
     rules:        when an utterance ends.
@@ -66,6 +70,7 @@ class StreamingOptions:
 
     policy: PolicyName = "local-agreement"
     chunk_ms: int | None = None
+    commit: CommitName = "agreement"
     vad: bool = True
     speech: SpeechOptions = field(default_factory=SpeechOptions)
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
@@ -81,6 +86,8 @@ class StreamingOptions:
             raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
             raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
+        if self.commit not in COMMIT_RULES:
+            raise ValueError(f"unknown commit rule {self.commit!r}; expected {', '.join(map(repr, COMMIT_RULES))}")
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
 
@@ -96,7 +103,7 @@ class StreamingOptions:
         """The commit rule of the policy."""
         if self.policy == "alignatt":
             return AlignAtt(self.alignatt_margin)
-        return HoldLast() if self.policy == "incremental" else LocalAgreement()
+        return COMMIT_RULES[self.commit] if self.policy == "incremental" else LocalAgreement()
 
 
 @dataclass

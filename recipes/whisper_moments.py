@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 ENCODER_RATE = 50  # encoder frames per second
-LONGEST_TOKEN_S = 0.3
 PUNCTUATION_S = 0.2  # long enough to hear a pause begin
 NOTHING = -100  # target of an entry that is not asked for; what cross-entropy ignores
 
@@ -94,23 +93,20 @@ class PackedMoments:
 
 
 def token_ends(words: Sequence[tuple[str, float, float]], counts: Sequence[int]) -> list[float]:
-    """When each token of a text has been said: evenly within a word, the last at the word's end. Never decreasing.
+    """When each token of a text is due: at the end of its word, for half a word helps nobody. Never decreasing.
 
-    Where alignment gives a pause to the word after it, or the silence at the end to a full stop, that is put right: a
-    word's tokens are no longer than `LONGEST_TOKEN_S` each, and punctuation is due `PUNCTUATION_S` after its word.
+    Alignment gives the silence after a sentence to its full stop; punctuation is due `PUNCTUATION_S` after its word.
 
     Args:
         words: text, start and end in seconds.
         counts: tokens of each word.
     """
     ends: list[float] = []
-    for (text, start, end), count in zip(words, counts, strict=True):
+    for (text, _, end), count in zip(words, counts, strict=True):
         before = ends[-1] if ends else 0.0
         if ends and not any(character.isalnum() for character in text):
-            ends += [max(before, min(end, before + PUNCTUATION_S))] * count
-            continue
-        start = max(start, end - LONGEST_TOKEN_S * count)
-        ends += [max(before, start + (end - start) * (index + 1) / count) for index in range(count)]
+            end = min(end, before + PUNCTUATION_S)
+        ends += [max(before, end)] * count
     return ends
 
 
