@@ -57,6 +57,7 @@ class StreamingOptions:
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
     commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement"),
                   when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
+    beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
     rules:        when an utterance ends.
@@ -71,6 +72,7 @@ class StreamingOptions:
     policy: PolicyName = "local-agreement"
     chunk_ms: int | None = None
     commit: CommitName = "agreement"
+    beam_size: int = 1
     vad: bool = True
     speech: SpeechOptions = field(default_factory=SpeechOptions)
     rules: tuple[EndpointRule, ...] = DEFAULT_RULES
@@ -86,8 +88,10 @@ class StreamingOptions:
             raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
         if self.policy not in ("local-agreement", "alignatt", "incremental"):
             raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
+        if not 1 <= self.beam_size <= 16:
+            raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
         if self.commit not in COMMIT_RULES:
-            raise ValueError(f"unknown commit rule {self.commit!r}; expected {', '.join(map(repr, COMMIT_RULES))}")
+            raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
 
@@ -160,6 +164,7 @@ class WhisperStreamingTask:
             (*tokenizer.suppressed_tokens, tokenizer.no_timestamps, *languages, *timestamps),
             config.alignment_heads,
             lenient=incremental,
+            beam_size=self.options.beam_size,
         )
 
     # ------------------------------------------------------------------------------------------- what the engine calls

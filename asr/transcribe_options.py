@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from loquent.asr.decoding import DecodingOptions
+from loquent.asr.beam_search import DecodingOptions
 from loquent.asr.whisper_tokenizer import Task
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loquent.asr.alignment import AlignedWord, words_of_segments
-from loquent.asr.decoding import DecodingOptions, DecodingResult, WindowDecoder
+from loquent.asr.beam_search import DecodingOptions
+from loquent.asr.decoding import DecodingResult, WindowDecoder
 from loquent.asr.recording import FRAME_RATE, NOTHING, Frames, Recording, Source
 from loquent.asr.transcribe_options import TranscribeOptions
 from loquent.asr.transcript import Transcript

@@ -78,6 +78,13 @@ class DecoderState(State):
             for cache in (layer.k[:, :, :length], layer.v[:, :, :length]):
                 cache[target] = cache[source]
 
+    def take(self, other: DecoderState, source: Tensor, target: Tensor, length: int) -> None:
+        """Copy hypotheses of at most ``length`` tokens from slots of another pool to slots of this one."""
+        self.position[target] = other.position[source]
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.k[target, :, :length] = theirs.k[source, :, :length]
+            mine.v[target, :, :length] = theirs.v[source, :, :length]
+
     def resized(self, capacity: int) -> DecoderState:
         """The same hypotheses with room for more tokens."""
 

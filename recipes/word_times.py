@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loquent.asr.alignment import AlignedWord, align
-from loquent.asr.decoding import DecodingOptions, WindowDecoder
+from loquent.asr.beam_search import DecodingOptions
+from loquent.asr.decoding import WindowDecoder
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from loquent.asr.decoding import DecodingOptions, WindowDecoder, compression_ratio
+from loquent.asr.beam_search import DecodingOptions
+from loquent.asr.decoding import WindowDecoder, compression_ratio
 from loquent.asr.whisper import AudioMemory, Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.features import WhisperLogMel, normalize_window

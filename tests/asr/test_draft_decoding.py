@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.asr.beam_search import DecodingOptions
+from loquent.asr.decoding import WindowDecoder
 from loquent.asr.draft_decoding import Draft, DraftDecoder, repeats
 from loquent.asr.hearing import SILENCE
 from loquent.asr.whisper import AudioMemory, Whisper
@@ -30,8 +32,11 @@ def memory(tiny_en: Whisper, sample: np.ndarray) -> AudioMemory:
 
 @pytest.fixture(scope="module")
 def decode(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> DraftDecoder:
-    banned = (*tokenizer.suppressed_tokens, *range(tokenizer.no_timestamps, tokenizer.n_vocab))
-    return DraftDecoder(tiny_en.decoder, tokenizer.eot, banned, tiny_en.config.alignment_heads)
+    return DraftDecoder(tiny_en.decoder, tokenizer.eot, suppressed(tokenizer), tiny_en.config.alignment_heads)
+
+
+def suppressed(tokenizer: WhisperTokenizer) -> tuple[int, ...]:
+    return (*tokenizer.suppressed_tokens, *range(tokenizer.no_timestamps, tokenizer.n_vocab))
 
 
 @torch.inference_mode()
@@ -82,3 +87,41 @@ def test_a_loop_is_cut(decode: DraftDecoder, memory: AudioMemory, tokenizer: Whi
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
     (cut,) = run(decode, memory, [Draft(start, [], [], 40, past=[truth[0]] * 23)])
     assert cut == []
+
+
+def test_a_beam_without_a_draft_is_the_search_of_recordings(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, decode: DraftDecoder, memory: AudioMemory
+) -> None:
+    beam = DraftDecoder(tiny_en.decoder, tokenizer.eot, suppressed(tokenizer), decode.watch, beam_size=4)
+    start = list(tokenizer.sot_sequence(timestamps=False))
+    options = DecodingOptions(beam_size=4, length_penalty=0.0, without_timestamps=True, suppress_blank=False)
+    with torch.inference_mode():
+        wanted = WindowDecoder(tiny_en, tokenizer).decode(memory, [0], [options])[0]
+    (found,) = run(beam, memory, [Draft(start, [], [], 60)])
+    assert found == list(wanted.tokens)
+    # Streams do not meddle with each other, and limits hold.
+    drafts = [Draft(start, [], [], 60), Draft(start + found[:3], found[3:5], [0.0, 0.0], 9), Draft(start, [], [], 0)]
+    together = run(beam, memory, drafts)
+    assert together[0] == found
+    assert together[1][:2] == found[3:5]
+    assert 2 < len(together[1]) <= 9
+    assert together[2] == []
+
+
+def test_a_beam_tells_how_sure_it_is_and_where_it_listens(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, decode: DraftDecoder, memory: AudioMemory
+) -> None:
+    """Scores and attention of what a beam has found are those of writing the same text greedily."""
+    beam = DraftDecoder(tiny_en.decoder, tokenizer.eot, suppressed(tokenizer), decode.watch, beam_size=4)
+    start, row = list(tokenizer.sot_sequence(timestamps=False)), torch.tensor([0])
+    with torch.inference_mode():
+        (found,) = beam([Draft(start, [], [], 60)], tiny_en.decoder.initial_state(1), row, memory, row)
+        draft = Draft(start, found.tokens, [-1e9] * len(found.tokens), 60)
+        lenient = DraftDecoder(tiny_en.decoder, tokenizer.eot, suppressed(tokenizer), decode.watch, lenient=True)
+        (read,) = lenient([draft], tiny_en.decoder.initial_state(1), row, memory, row)
+    assert found.complete
+    assert read.tokens[: len(found.tokens)] == found.tokens
+    for name in ("scores", "probabilities"):
+        assert getattr(found, name) == pytest.approx(getattr(read, name)[: len(found.tokens)], rel=1e-3, abs=1e-3)
+    for mine, theirs in zip(found.attention, read.attention, strict=False):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)

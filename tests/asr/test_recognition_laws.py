@@ -24,12 +24,13 @@ from loquent.speech.events import Event
 from loquent.speech.session import StreamingTask
 
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
+BEAMS = [("beam", "at-once"), ("beam", "hold-last")]
 CONFORMERS = [(head, beam) for head in ("ctc", "transducer") for beam in (1, 3)]
 ADAPTIVE = [("adaptive", "ctc")]
 few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
-@pytest.fixture(scope="module", params=WHISPERS + CONFORMERS + ADAPTIVE, ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(scope="module", params=WHISPERS + BEAMS + CONFORMERS + ADAPTIVE, ids=lambda p: f"{p[0]}-{p[1]}")
 def task(
     request: pytest.FixtureRequest,
     toy_whisper: Whisper,
@@ -42,6 +43,11 @@ def task(
     if request.param in CONFORMERS:
         head, beam = request.param
         return ConformerStreamingTask(*toy_conformer, ConformerOptions(head=head, beam_size=beam))
+    if request.param in BEAMS:
+        common = {"policy": "incremental", "chunk_ms": 500, "overlap_s": 1.0, "tokens_per_second": 4.0}
+        return WhisperStreamingTask(
+            toy_whisper, tokenizer, StreamingOptions(commit=request.param[1], beam_size=3, **common)
+        )
     policy, vad = request.param
     options = StreamingOptions(policy=policy, chunk_ms=500, vad=vad, overlap_s=1.0, tokens_per_second=4.0)
     return WhisperStreamingTask(toy_whisper, tokenizer, options)

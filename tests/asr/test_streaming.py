@@ -117,7 +117,15 @@ def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk:
 
 @pytest.mark.parametrize(
     "options",
-    [{"chunk_ms": 30}, {"chunk_ms": 0}, {"policy": "guess"}, {"overlap_s": 0.1}, {"chunk_ms": 20_000}],
+    [
+        {"chunk_ms": 30},
+        {"chunk_ms": 0},
+        {"policy": "guess"},
+        {"overlap_s": 0.1},
+        {"chunk_ms": 20_000},
+        {"beam_size": 0},
+        {"commit": "soon"},
+    ],
 )
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
