@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLICIES = ("local-agreement", "alignatt", "incremental")
+COMMIT_RULES = ("agreement", "hold-last", "at-once")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 SWITCHES = (
     *("--word-timestamps", "--highlight-words", "--condition-on-previous-text"),
@@ -123,6 +124,17 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         help="audio per step: less is quicker. A multiple of 20 (default: 1000, or 300 with incremental), or one of "
         "the latencies that a Conformer was made for, with recordings as well",
     )
+    group.add_argument(
+        "--commit",
+        choices=COMMIT_RULES,
+        help="when the policy incremental takes a word to be certain (default: agreement)",
+    )
+    group.add_argument(
+        "--beam-size",
+        type=int,
+        metavar="INT",
+        help="hypotheses followed; 1 is greedy (default: 1 live; with recordings 5, at temperature 0)",
+    )
     return group
 
 
@@ -138,7 +150,7 @@ def add_key_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The streaming flags that were given, as options of ``streaming_task``."""
-    names = ("policy", "chunk_ms", "head")
+    names = ("policy", "chunk_ms", "commit", "beam_size", "head")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 

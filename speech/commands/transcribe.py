@@ -27,7 +27,6 @@ from loquent.speech.commands.results import Results, progress_bar
 
 # Flags of whole recordings; their values are passed on under these names if they are given.
 OFFLINE: dict[str, tuple[Callable[[str], Any], str]] = {
-    "beam_size": (int, "hypotheses followed at temperature 0; 1 is greedy (default: 5)"),
     "best_of": (int, "samples drawn at higher temperatures (default: 5)"),
     "patience": (float, "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)"),
     "length_penalty": (float, "log-probabilities are divided by length to this power (default: 1)"),
@@ -102,8 +101,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored."""
     offline = {name: getattr(arguments, name) for name in OFFLINE if hasattr(arguments, name)}
     streaming = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
-    # A Conformer reads recordings with one of its heads and latencies, too; a Whisper will say that it has none.
-    shared = {name: streaming.pop(name) for name in ("head", "chunk_ms") if name in streaming}
+    # What recordings have as well: a Conformer one of its heads and latencies (a Whisper will say that it has none).
+    shared = {name: streaming.pop(name) for name in ("head", "chunk_ms", "beam_size") if name in streaming}
     wrong, why = (offline, "has no effect with --stream") if arguments.stream else (streaming, "needs --stream")
     if wrong:
         raise UsageError(f"--{next(iter(wrong)).replace('_', '-')} {why}")

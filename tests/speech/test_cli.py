@@ -99,7 +99,7 @@ class TestUsage:
         [
             (["transcribe", str(SAMPLE), "-f", "all"], "--output-dir"),
             (["transcribe", str(SAMPLE), str(Path(__file__)), "-f", "srt"], "--output-dir"),
-            (["transcribe", str(SAMPLE), "--stream", "--beam_size=4"], "--beam-size has no effect with --stream"),
+            (["transcribe", str(SAMPLE), "--stream", "--best_of=4"], "--best-of has no effect with --stream"),
             (["transcribe", str(SAMPLE), "--policy", "alignatt"], "--policy needs --stream"),
             (["transcribe", str(SAMPLE), "--suppress_tokens", "a,b"], "--suppress-tokens"),
             (["listen", "--file", str(SAMPLE), "--server", "ftp://host"], "ws://"),
