@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loquent.asr.emission_delay import EmissionDelay, TimedWord, word_delays
 from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.recipes.error_rate import ErrorTally
+from loquent.recipes.manifest import Utterance
 from loquent.recipes.speech_windows import TimedUtterance
+from loquent.recipes.word_times import TimedText
 from loquent.speech.engine import Engine
 from loquent.speech.events import Event, Final, Word
+from loquent.speech.session import StreamingTask
 
 STREAMS = 8  # at once
 
@@ -43,12 +46,10 @@ def evaluate_streaming(
         rates: dict[str, float] = {}
         for name, utterances in sources.items():
             tally = ErrorTally()
-            for utterance, events in _streamed(task, utterances):
-                text = " ".join(event.text for event in events if isinstance(event, Final))
-                tally.add(plain_words(utterance.row.text), plain_words(text))
-                emitted = [(e.text, e.emission_time) for e in events if isinstance(e, Word)]
-                spoken = [(word, end) for word, _, end in utterance.timed.spoken]
-                delays += word_delays(_timed(emitted), _timed(spoken))
+            for number, events in streamed(task, [one.row for one in utterances]):
+                utterance = utterances[number]
+                tally.add(plain_words(utterance.row.text), plain_words(final_text(events)))
+                delays += commit_delays(events, utterance.timed)
             rates[f"{size}ms/{name}/wer"] = tally.rate
         delay = EmissionDelay.of(delays)
         figures |= rates | {f"{size}ms/wer": statistics.fmean(rates.values())}
@@ -62,21 +63,30 @@ def plain_words(text: str) -> str:
     return re.sub(r"[^\w' ]+", " ", text.lower().replace("’", "'"))
 
 
-def _streamed(
-    task: WhisperStreamingTask, utterances: Sequence[TimedUtterance]
-) -> Iterator[tuple[TimedUtterance, list[Event]]]:
-    """Every recording's events; recordings of similar length share a batch."""
+def streamed(task: StreamingTask, rows: Sequence[Utterance]) -> Iterator[tuple[int, list[Event]]]:
+    """Every recording's number and events; recordings of similar length share a batch."""
     engine = Engine(task, STREAMS)
-    ordered = sorted(utterances, key=lambda one: (one.row.duration, one.row.id))
+    ordered = sorted(range(len(rows)), key=lambda number: (rows[number].duration, rows[number].id))
     for first in range(0, len(ordered), STREAMS):
         group = ordered[first : first + STREAMS]
-        sessions = [engine.open(language=one.row.language) for one in group]
-        for session, one in zip(sessions, group, strict=True):
-            session.feed(one.row.samples())
+        sessions = [engine.open(language=rows[number].language) for number in group]
+        for session, number in zip(sessions, group, strict=True):
+            session.feed(rows[number].samples())
             session.end()
         while engine.step():
             pass
         yield from zip(group, (session.drain() for session in sessions), strict=True)
+
+
+def final_text(events: Iterable[Event]) -> str:
+    """All that was said in a stream."""
+    return " ".join(event.text for event in events if isinstance(event, Final))
+
+
+def commit_delays(events: Iterable[Event], said: TimedText) -> list[float]:
+    """Milliseconds from the end of each word that was recognised to its being committed."""
+    committed = [(event.text, event.emission_time) for event in events if isinstance(event, Word)]
+    return word_delays(_timed(committed), _timed([(word, end) for word, _, end in said.spoken]))
 
 
 def _timed(words: Sequence[tuple[str, float]]) -> list[TimedWord]:
