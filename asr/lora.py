@@ -88,6 +88,15 @@ class LoraAdapter:
         return digest.hexdigest()
 
 
+def adapter_info(name_or_path: str | os.PathLike[str]) -> AdapterInfo:
+    """What an adapter is for, without reading its weights; errors are those of `load_adapter`."""
+    folder = resolve_adapter(name_or_path)
+    try:
+        return _info(_read_settings(folder / CONFIG))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
 def load_adapter(name_or_path: str | os.PathLike[str]) -> LoraAdapter:
     """Read an adapter from a folder or the Hugging Face hub.
 

@@ -197,7 +197,7 @@ class WhisperStreamingTask:
         for name, value in given.items():
             if not isinstance(value, str):
                 raise ValueError(f"{name} must be text, got {value!r}")
-        adapter = self.adapters.default if adapter is None else None if adapter == NONE else adapter
+        adapter = self._default_adapter if adapter is None else None if adapter == NONE else adapter
         chosen = None if adapter is None else self.adapters[adapter]
         if chosen is not None and self.tokenizer.is_multilingual:
             language = language or chosen.info.language
@@ -208,6 +208,13 @@ class WhisperStreamingTask:
         memo = StreamMemo(language or None, task, context, EndpointMemory(), adapter, chosen.digest if chosen else "")
         self.adapters.lend(memo)
         return memo
+
+    @property
+    def _default_adapter(self) -> str | None:
+        """The bank's, unless it was trained for another policy than this one."""
+        name = self.adapters.default
+        live = name is not None and bool(self.adapters[name].info.chunk_ms)
+        return None if live and self.options.policy != "incremental" else name
 
     def configure(self, memo: StreamMemo, **options: Any) -> None:
         """Refuse: a Whisper stream keeps the options it began with.

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from loquent.asr.adapter_bank import AdapterBank
+from loquent.asr.adapter_bank import NONE, AdapterBank
 from loquent.asr.decoding import WindowDecoder
-from loquent.asr.lora import LoraAdapter, load_adapter, merge
+from loquent.asr.lora import LoraAdapter, adapter_info, base_digest, load_adapter, merge
 from loquent.asr.options import checked_options
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recognizer import ComputeType, Recognizer
@@ -25,6 +25,7 @@ from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
+from loquent.speech.hub import SHIPPED_ADAPTERS
 
 
 class WhisperRecognizer(Recognizer):
@@ -33,6 +34,7 @@ class WhisperRecognizer(Recognizer):
     Attributes:
         model, tokenizer: what it was built from.
         adapters: that streams may choose from.
+        takes_shipped: whether streams go through an adapter of loquent's own, if there is one for the model.
     """
 
     stream_options = ("language", "task", "prompt", "adapter")
@@ -41,6 +43,7 @@ class WhisperRecognizer(Recognizer):
         super().__init__(batch)
         self.model, self.tokenizer = model, tokenizer
         self.adapters = AdapterBank(model)
+        self.takes_shipped = True
         self._decoder = WindowDecoder(model, tokenizer)
 
     @property
@@ -72,20 +75,33 @@ class WhisperRecognizer(Recognizer):
         """What an `Engine` runs; options are the fields of `StreamingOptions`.
 
         If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
-        in chunks of the trained size that is next to 300 ms.
+        in chunks of the trained size that is next to 300 ms. An adapter that comes with loquent for this very model is
+        the default of a bank that has none of the user's.
         """
+        if self.takes_shipped and not len(self.adapters):
+            self._add_shipped()
         chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
         if chunks and options.setdefault("policy", "incremental") == "incremental":
             options.setdefault("chunk_ms", min(chunks, key=lambda chunk: abs(chunk - 300)))
         chosen = checked_options(StreamingOptions, options, "a stream of a Whisper")
         return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 
+    def _add_shipped(self) -> None:
+        """Make the adapter that comes with loquent for this model, if there is one, that of streams."""
+        for name in SHIPPED_ADAPTERS:
+            if adapter_info(name).base_digest == base_digest(self.model):
+                self.add_adapter(name, name, default=True)
+
     def adapt(self, adapter: str | os.PathLike[str] | LoraAdapter) -> None:
         """Put everything that is recognised from now on through an adapter (see `Recognizer.adapt`).
 
         One that was trained to stream becomes the default of streams, and recordings stay with the model as it is; any
-        other is merged into the weights, which streams under way would notice: there must be none.
+        other is merged into the weights, which streams under way would notice: there must be none. "none" leaves the
+        model as it is, without the adapter that comes with loquent.
         """
+        self.takes_shipped = False
+        if adapter == NONE:
+            return
         name = "default" if isinstance(adapter, LoraAdapter) else Path(adapter).resolve().name
         adapter = _loaded(adapter)
         if adapter.info.chunk_ms:

@@ -4,9 +4,9 @@
 
 LOQUENT_DATA holds `speech/*.zip` as for `whisper_offline.py`; only texts by humans count. Every system hears the same
 recordings, each a stream, eight at a time. *Delay* is from the end of a word to its being committed, in audio time,
-over the words that were recognised; when a word ends is found by aligning the human text with the stock model. *Revised*
-counts words that were shown and changed again, per word of the final text (normalised erasure, arXiv 1912.03393).
-*Compute* is the CPU time of this process per second of audio.
+over the words that were recognised; when a word ends is found by aligning the human text with the stock model.
+*Revised* counts words that were shown and changed again, per word of the final text (normalised erasure, arXiv
+1912.03393). *Compute* is the CPU time of this process per second of audio.
 
 A system is a policy and its chunk size, such as `local-agreement:1000`; `agreement`, `hold-last` and `at-once` are the
 policy incremental with that commit rule, `beam` is agreement with a beam of four. `offline` is the stock model on the

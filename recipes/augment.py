@@ -28,6 +28,7 @@ class AugmentOptions:
     noise: float = 0.0  # probability
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     noises: str | None = None  # folder or zip of recordings; coloured noise alone without
+    noises_kept_back: str | None = None  # such as "*/5-*": names of those to measure with
     room: float = 0.0  # probability of a simulated room
     room_rt60_s: tuple[float, float] = (0.15, 0.6)
     telephone: float = 0.0  # probability of a telephone line

@@ -101,7 +101,7 @@ class CausalWhisperRecipe:
         self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         model = _stock(config.model)
         train, self.valid = self._divided()
-        noises = read_noises(config.augment.noises) if config.augment.noises else []
+        noises = read_noises(config.augment)
         context = model.config.n_text_ctx // 4  # as in streaming
         self.data = WindowData(
             train, self.tokenizer, config.windows, config.batch, config.augment, noises, config.seed, context

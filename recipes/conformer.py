@@ -196,7 +196,7 @@ class ConformerRecipe:
         train = {name: read_source(source, prepared, "train") for name, source in data.train.items()}
         self.valid = {name: read_source(source, prepared, "valid") for name, source in data.valid.items()}
         self.held_out = {name: read_source(source, prepared, "eval") for name, source in data.test.items()}
-        noises = read_noises(config.augment.noises) if config.augment.noises else []
+        noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)
         self.tokenizer = self._tokenizer(folder)

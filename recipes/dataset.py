@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -113,19 +114,26 @@ def padded(rows: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
-def read_noises(source: str) -> list[np.ndarray]:
-    """All recordings in a folder or a zip archive, at 16 kHz, without those that are silent.
+def read_noises(options: AugmentOptions) -> list[np.ndarray]:
+    """The recordings of noise that training may use, at 16 kHz, without those that are silent.
 
     Raises:
-        ManifestError: there are none.
+        ManifestError: there are none where there should be.
     """
+    source, kept_back = options.noises, options.noises_kept_back
+    if source is None:
+        return []
     noises = []
+
+    def wanted(name: str) -> bool:
+        return name.lower().endswith(AUDIO_ENDINGS) and not (kept_back and fnmatch(name, kept_back))
+
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
-            names = sorted(name for name in archive.namelist() if name.lower().endswith(AUDIO_ENDINGS))
+            names = sorted(filter(wanted, archive.namelist()))
             noises = [read_audio(BytesIO(archive.read(name)), SAMPLE_RATE).samples for name in names]
     elif os.path.isdir(source):
-        paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+        paths = sorted(path for path in Path(source).rglob("*") if wanted(str(path)))
         noises = [read_audio(path, SAMPLE_RATE).samples for path in paths]
     noises = [noise for noise in noises if float(np.square(noise, dtype=np.float64).mean()) > 1e-10]
     if not noises:

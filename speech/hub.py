@@ -73,12 +73,14 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def resolve_adapter(name: str | os.PathLike[str]) -> Path:
-    """The folder of a low-rank adapter in PEFT's format: a local one, or one of the hub (see `resolve`).
+    """The folder of a low-rank adapter in PEFT's format: loquent's own, a local one, or one of the hub (see `resolve`).
 
     Raises:
         CheckpointError: there is none, or it cannot be fetched.
     """
     name = os.fspath(name)
+    if name in SHIPPED_ADAPTERS:
+        return _folder_of(name, *SHIPPED_ADAPTERS[name])
     folder = Path(name).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         return folder
@@ -217,6 +219,8 @@ PACKAGES: dict[str, WeightPackage] = {
 
 # Models that come with loquent: folders of its own packages.
 SHIPPED: dict[str, tuple[str, str]] = {"loquent/commands": ("loquent.asr", "assets/commands")}
+# Adapters that come with loquent, and make a Whisper stream.
+SHIPPED_ADAPTERS: dict[str, tuple[str, str]] = {"loquent/live-tiny.en": ("loquent.asr", "assets/live-tiny.en")}
 
 HUB_NAMES: dict[str, str] = {
     **{
@@ -266,12 +270,15 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
 
 
 def _shipped(name: str) -> Checkpoint:
-    package, folder = SHIPPED[name]
+    path = _folder_of(name, *SHIPPED[name])
+    return Checkpoint(path, "package", name, _size(path), _licence(path))
+
+
+def _folder_of(name: str, package: str, folder: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise CheckpointError(f"{name!r} comes with {package}, which is not installed")
-    path = Path(spec.submodule_search_locations[0]) / folder
-    return Checkpoint(path, "package", name, _size(path), _licence(path))
+    return Path(spec.submodule_search_locations[0]) / folder
 
 
 def _cached() -> Iterator[Checkpoint]:

@@ -16,6 +16,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from loquent.asr.conformer_model import ConformerModel
+from loquent.recipes.augment import AugmentOptions
 from loquent.recipes.config import ConfigError, parse_config
 from loquent.recipes.conformer import ConformerRecipe, ConformerRecipeConfig
 from loquent.recipes.dataset import padded, read_noises, whole_batches
@@ -139,9 +140,10 @@ def test_the_transducer_joins_after_the_first_batches(data: Path, tmp_path: Path
 
 
 def test_noise_comes_from_folders(data: Path) -> None:
-    assert len(read_noises(str(data / "noise"))) == 1  # silence is none
-    with pytest.raises(ManifestError, match="no noise in"):
-        read_noises(str(data / "nothing"))
+    assert len(read_noises(AugmentOptions(noises=str(data / "noise")))) == 1  # silence is none
+    for wrong in ({"noises": str(data / "nothing")}, {"noises": str(data / "noise"), "noises_kept_back": "*noise.wav"}):
+        with pytest.raises(ManifestError, match="no noise in"):
+            read_noises(AugmentOptions(**wrong))
 
 
 def test_sources_without_rows_are_refused(data: Path, tmp_path: Path) -> None:
