@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from loquent.recipes.manifest import SAMPLE_RATE
+from loquent.speech.features import mel_edges
 from loquent.speech.resample import resample
 
+OCTAVES = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)  # Hz
 SPEED_OF_SOUND = 343.0  # m/s
 
 
@@ -32,6 +34,7 @@ class AugmentOptions:
     room: float = 0.0  # probability of a simulated room
     room_rt60_s: tuple[float, float] = (0.15, 0.6)
     telephone: float = 0.0  # probability of a telephone line
+    equalizer_db: float = 0.0  # gain or loss of each octave, at most: another microphone
     padding_s: tuple[float, float] = (0.0, 0.3)  # silence added before, and after
 
 
@@ -52,6 +55,8 @@ class Augmenter:
             noise = self.noises[int(rng.integers(len(self.noises)))] if self.noises and rng.random() < 0.8 else None
             noise = colored_noise(len(samples), rng.uniform(0, 2), rng) if noise is None else noise
             samples = add_noise(samples, noise, rng.uniform(*options.noise_snr_db), rng)
+        if options.equalizer_db:
+            samples = equalize(samples, rng.uniform(-options.equalizer_db, options.equalizer_db, len(OCTAVES)))
         if rng.random() < options.telephone:
             samples = telephone(samples)
         return change_level(samples, rng.uniform(*options.gain_db))
@@ -170,6 +175,15 @@ def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     return wet[: len(samples)].astype(np.float32)
 
 
+def equalize(samples: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
+    """Amplify by gains in dB at `OCTAVES`, and by what is linear between them on a logarithmic scale of frequencies."""
+    if not len(samples):
+        return samples
+    frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    curve = np.interp(np.log2(np.maximum(frequencies, 1.0)), np.log2(OCTAVES), gains_db)
+    return np.fft.irfft(np.fft.rfft(samples) * 10 ** (curve / 20), len(samples)).astype(np.float32)
+
+
 def telephone(samples: np.ndarray) -> np.ndarray:
     """A telephone line: 300 … 3400 Hz, sampled at 8 kHz in 8 bits of mu-law (ITU-T G.711)."""
     narrow = resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2)
@@ -193,12 +207,13 @@ def _power(samples: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class SpecAugmentOptions:
-    """Masks of SpecAugment (Park et al. 2019). Counts 0 switch it off."""
+    """Masks of SpecAugment (Park et al. 2019), and before them other voices. Zeros switch things off."""
 
     frequency_masks: int = 2
     frequency_width: int = 20  # mel bins, at most
     time_masks: int = 5
     time_share: float = 0.05  # of the utterance, at most, for each mask
+    warp: float = 0.0  # most by which a voice's formants are scaled, up or down: a shorter or longer vocal tract
 
 
 class SpecAugment(nn.Module):
@@ -213,12 +228,31 @@ class SpecAugment(nn.Module):
         if not self.training:
             return mel
         options, (frames, bins) = self.options, mel.shape[1:]
+        if options.warp:
+            mel = warp_frequencies(mel, 1 + options.warp * (2 * torch.rand(len(mel), device=mel.device) - 1))
         valid = torch.arange(frames, device=mel.device) < length[:, None]
         times = _stripes(options.time_masks, (options.time_share * length).long(), length, frames)
         width, height = torch.full_like(length, options.frequency_width), torch.full_like(length, bins)
         masked = times[:, :, None] | _stripes(options.frequency_masks, width, height, bins)[:, None, :]
         mean = (mel.mean(-1) * valid).sum(-1) / length.clamp_min(1)
         return torch.where(masked & valid[..., None], mean[:, None, None].to(mel.dtype), mel)
+
+
+def warp_frequencies(mel: Tensor, factor: Tensor) -> Tensor:
+    """Scale the frequencies of log-mel features by a factor of each row: (B, T, F) of 16 kHz audio, (B,).
+
+    Up to 4800 Hz; what lies above is stretched or squeezed to end where it did. Source: VTLP, Jaitly and Hinton 2013.
+    """
+    top, corner = SAMPLE_RATE / 2, 4800.0
+    centres = mel_edges(mel.shape[2], top)[1:-1].to(mel.device)
+    scale = factor.double()[:, None]
+    edge = corner * scale.clamp_max(1.0)  # in the result; the lower of two straight lines ends here
+    source = torch.where(centres < edge, centres / scale, top - (top - edge / scale) * (top - centres) / (top - edge))
+    upper = torch.searchsorted(centres, source.contiguous()).clamp(1, mel.shape[2] - 1)
+    share = ((source - centres[upper - 1]) / (centres[upper] - centres[upper - 1])).clamp(0, 1).to(mel.dtype)
+    rows = torch.arange(len(mel), device=mel.device)[:, None]
+    below, above = (mel.transpose(1, 2)[rows, at] for at in (upper - 1, upper))
+    return (below + share[..., None] * (above - below)).transpose(1, 2)
 
 
 def _stripes(count: int, widest: Tensor, length: Tensor, size: int) -> Tensor:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(normalised(argv))
+    arguments = _parsed(argv)
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
@@ -46,6 +46,17 @@ def _run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"loquent: {_explained(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(normalised(argv))
+    overrides: list[str] | None = getattr(arguments, "overrides", None)
+    if overrides is not None and not any(word.startswith("-") for word in rest):
+        overrides += rest  # argparse stops taking them at the first flag
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def _explained(error: Exception) -> str:

@@ -274,12 +274,18 @@ def mel_filters(n_freqs: int, n_mels: int, sample_rate: int, f_max: float | None
     Those of `librosa.filters.mel`, which Whisper's, NeMo's and Matcha's checkpoints were trained on. Computed in double
     precision: in single, as in `torchaudio.functional.melscale_fbanks`, narrow filters are off by up to 0.3 %.
     """
-    # Slaney's scale: 3 mels per 200 Hz up to 1 kHz, then 27 mels per factor of 6.4.
-    top = sample_rate / 2 if f_max is None else f_max
-    highest = 15 + 27 * math.log(top / 1000, 6.4) if top > 1000 else top * 3 / 200
-    mels = torch.linspace(0, highest, n_mels + 2, dtype=torch.float64)
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
+    edges = mel_edges(n_mels, sample_rate / 2 if f_max is None else f_max)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     frequencies = torch.linspace(0, sample_rate / 2, n_freqs, dtype=torch.float64)[:, None]
     rising, falling = (frequencies - lower) / (centre - lower), (upper - frequencies) / (upper - centre)
     return torch.minimum(rising, falling).clamp_min(0) * 2 / (upper - lower)
+
+
+def mel_edges(n_mels: int, top: float) -> Tensor:
+    """Where Slaney's filters from 0 to ``top`` Hz begin and end: (n_mels + 2,) Hz, float64; filter i is [i, i + 2].
+
+    The scale has 3 mels for 200 Hz up to 1 kHz, then 27 mels for a factor of 6.4.
+    """
+    highest = 15 + 27 * math.log(top / 1000, 6.4) if top > 1000 else top * 3 / 200
+    mels = torch.linspace(0, highest, n_mels + 2, dtype=torch.float64)
+    return torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.recipes.augment import (
+    OCTAVES,
     Augmenter,
     AugmentOptions,
     SpecAugment,
@@ -18,14 +21,19 @@ from loquent.recipes.augment import (
     change_speed,
     colored_noise,
     concatenate,
+    equalize,
     pad,
     reverberate,
     room_response,
     telephone,
+    warp_frequencies,
 )
 from loquent.recipes.manifest import SAMPLE_RATE
+from loquent.speech.features import NemoLogMel
 
-EVERYTHING = AugmentOptions(speed=(0.8, 1.25), noise=0.7, room=0.7, telephone=0.5, padding_s=(0.0, 0.2))
+EVERYTHING = AugmentOptions(
+    speed=(0.8, 1.25), noise=0.7, room=0.7, telephone=0.5, equalizer_db=6.0, padding_s=(0.0, 0.2)
+)
 
 
 def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
@@ -174,3 +182,28 @@ def test_spec_augment_masks_stripes_within_the_recording() -> None:
 def test_spec_augment_is_for_training() -> None:
     mel = torch.randn(2, 30, 8)
     assert SpecAugment(SpecAugmentOptions()).eval()(mel, torch.tensor([30, 10])) is mel
+
+
+def test_a_warp_moves_formants_and_keeps_the_ends() -> None:
+    features = NemoLogMel()
+    time_s = torch.arange(16_000) / 16_000
+    tones = [torch.sin(2 * math.pi * hertz * time_s) for hertz in (1000, 1150, 7000)]
+    low, high, treble = features(torch.stack(tones))
+    warped = warp_frequencies(torch.stack([low, low, treble]), torch.tensor([1.15, 1.0, 0.85]))
+    assert int(warped[0, 50].argmax()) == int(high[50].argmax())
+    torch.testing.assert_close(warped[1], low, rtol=1e-4, atol=1e-3)
+    assert int(warped[2, 50].argmax()) < int(treble[50].argmax())
+    flat = torch.ones(1, 3, 80)
+    assert torch.equal(warp_frequencies(flat, torch.tensor([1.2])), flat)
+
+
+def test_an_equalizer_gives_each_octave_its_gain() -> None:
+    time_s = np.arange(16_000) / 16_000
+    for hertz, gain_db in ((500, 6.0), (2000, -6.0), (707.1, 3.0)):
+        gains = np.zeros(len(OCTAVES))
+        gains[OCTAVES.index(500.0)], gains[OCTAVES.index(2000.0)] = 6.0, -6.0
+        tone = np.sin(2 * np.pi * hertz * time_s).astype(np.float32)
+        changed = equalize(tone, gains)
+        level = 10 * np.log10(np.square(changed[4000:12000]).mean() / np.square(tone[4000:12000]).mean())
+        assert level == pytest.approx(gain_db, abs=0.2)
+    assert len(equalize(np.zeros(0, np.float32), gains)) == 0

@@ -86,6 +86,7 @@ class TestUsage:
             (["transcribe", "a.wav", "--beam-size", "x"], "--beam-size: invalid int value: 'x'"),
             (["transcribe", "a.wav", "--no_such_flag"], "--no-such-flag"),
             (["serve", "--policy", "psychic"], "'psychic'"),
+            (["train", "commands", "--output", "run", "seed=1", "--seed"], "--seed"),
         ],
     )
     def test_wrong_flags_are_one_line_and_status_2(self, capsys, argv, complaint):
@@ -123,6 +124,7 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "multiple of 20"),
             (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "no option chunk_ms"),
             (["transcribe", str(SAMPLE), "--head", "ctc"], "no option head"),
+            (["train", "commands", "--output", "run", "no.such=1"], "no.such"),
             (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "no option head"),
             (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "no option phrases"),
             (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"], "initial_prompt"),
