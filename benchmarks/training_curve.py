@@ -35,8 +35,8 @@ def main() -> None:
             if "loss" in values:
                 loss.append((origin + step, values["loss"]))
             for name, value in values.items():
-                if name.startswith("valid/") and name.endswith("ms") and "delay" not in name:
-                    rates[name.removeprefix("valid/")].append((origin + step, value))
+                if name.startswith("valid/") and name.endswith(("ms", "ms/wer")) and "delay" not in name:
+                    rates[name.removeprefix("valid/").removesuffix("/wer")].append((origin + step, value))
         origin += step
         ends.append(origin)
 

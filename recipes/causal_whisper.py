@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from loquent.asr.lora import AdapterInfo, base_digest, load_adapter, merge
+from loquent.asr.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
@@ -79,6 +79,7 @@ class CausalWhisperConfig:
     batch: BatchOptions = field(default_factory=BatchOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     evaluate_ms: tuple[int, ...] = (100, 300, 1000)
+    start: str | None = None  # adapter to go on from: folder, hub id, or "loquent/live-tiny.en"
     seed: int = 1
 
 
@@ -225,7 +226,29 @@ def _adapted(model: Whisper, config: CausalWhisperConfig) -> Any:
         target_modules=targets,
     )
     vars(model)["name_or_path"] = config.model  # where PEFT looks for what to write into the adapter's configuration
-    return get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora)
+    if config.start is not None:
+        _start_from(adapted.get_base_model(), load_adapter(config.start), config.start)
+    return adapted
+
+
+@torch.no_grad()
+def _start_from(model: nn.Module, adapter: LoraAdapter, name: str) -> None:
+    """Put an adapter's factors into PEFT's layers."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    try:
+        if layers.keys() != adapter.factors.keys():
+            raise ValueError("it changes other layers")
+        for path, layer in layers.items():
+            factors, (a, b) = adapter.factors[path], (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+            if a.shape != factors.a.shape:
+                raise ValueError(f"its rank is {len(factors.a)}, not adapter.rank")
+            a.copy_(factors.a)
+            b.copy_(factors.b * (factors.scale / layer.scaling["default"]))
+    except ValueError as error:
+        raise ConfigError(f"start: cannot go on from {name}: {error}") from error
 
 
 def _share(key: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,8 +24,8 @@ from loquent.asr.whisper_checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper_config import WhisperConfig
 from loquent.asr.whisper_conversion import weight_shapes
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
-from loquent.recipes.causal_whisper import CausalWhisperConfig, CausalWhisperRecipe
-from loquent.recipes.config import parse_config
+from loquent.recipes.causal_whisper import AdapterOptions, CausalWhisperConfig, CausalWhisperRecipe
+from loquent.recipes.config import ConfigError, parse_config
 from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.recipes.train import read_run
 from loquent.recipes.training import Training, TrainingOptions
@@ -221,6 +222,21 @@ def test_it_learns_and_its_export_is_what_was_trained(
         assert float((expected - toy.encoder(mel)).abs().max()) > 1e-3
         torch.testing.assert_close(merged.encoder(mel), expected, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(loaded.get_base_model().encoder(mel), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_training_goes_on_from_an_adapter(model_folder: Path, data: Path, tmp_path: Path) -> None:
+    config = parse_config(CausalWhisperConfig, configuration(model_folder, data, tmp_path / "times"))
+    first = CausalWhisperRecipe(config, tmp_path)
+    for name, weight in first.loss.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    first.save(tmp_path / "adapter")
+    second = CausalWhisperRecipe(dataclasses.replace(config, start=str(tmp_path / "adapter")), tmp_path)
+    for name, weight in second.loss.state_dict().items():
+        torch.testing.assert_close(weight, first.loss.state_dict()[name], rtol=1e-6, atol=1e-6)
+    narrow = dataclasses.replace(config, start=str(tmp_path / "adapter"), adapter=AdapterOptions(rank=2))
+    with pytest.raises(ConfigError, match="its rank is 4"):
+        CausalWhisperRecipe(narrow, tmp_path)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(model_folder: Path, data: Path, tmp_path: Path) -> None:

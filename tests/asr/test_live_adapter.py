@@ -1,0 +1,70 @@
+"""The adapter that comes with loquent: tiny.en streams with it unless one says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import loquent.speech
+from loquent.asr import Recognizer
+from loquent.asr.adapter_bank import NONE
+from loquent.asr.lora import adapter_info, base_digest
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.whisper_recognizer import WhisperRecognizer
+from loquent.recipes.augment import colored_noise
+from loquent.recipes.error_rate import error_rate
+from loquent.recipes.streaming_evaluation import final_text, plain_words
+from loquent.speech.engine import Engine
+from loquent.speech.hub import SHIPPED_ADAPTERS, resolve_adapter
+
+LIVE = "loquent/live-tiny.en"
+TEXT = (Path(loquent.speech.__file__).parent / "assets" / "sample.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> WhisperRecognizer:
+    loaded = Recognizer.from_pretrained("tiny.en")
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def task(recognizer: WhisperRecognizer) -> WhisperStreamingTask:
+    return recognizer.streaming_task()
+
+
+def test_streams_go_through_it_by_default(recognizer: WhisperRecognizer, task: WhisperStreamingTask) -> None:
+    assert (task.options.policy, task.options.chunk_ms) == ("incremental", 300)
+    assert recognizer.live_adapter == LIVE
+    assert task.start().adapter == LIVE
+    assert adapter_info(LIVE).base_digest == base_digest(recognizer.model)
+    for name in SHIPPED_ADAPTERS:
+        assert (resolve_adapter(name) / "README.md").is_file()  # the model card
+
+
+def test_other_policies_hear_with_the_stock_model(recognizer: WhisperRecognizer) -> None:
+    assert recognizer.streaming_task(policy="local-agreement").start().adapter is None
+
+
+def test_it_can_be_declined() -> None:
+    stock = Recognizer.from_pretrained("tiny.en", adapter=NONE)
+    assert isinstance(stock, WhisperRecognizer)
+    task = stock.streaming_task()
+    assert (task.options.policy, len(stock.adapters), task.start().adapter) == ("local-agreement", 0, None)
+
+
+@pytest.mark.parametrize("chunk_ms", [100, 300, 1000])
+def test_it_hears_what_is_said(recognizer: WhisperRecognizer, sample: np.ndarray, chunk_ms: int) -> None:
+    session = Engine(recognizer.streaming_task(chunk_ms=chunk_ms)).open()
+    heard = final_text(session.push(sample) + session.finish())
+    assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 20
+
+
+def test_noise_says_nothing(task: WhisperStreamingTask) -> None:
+    rng = np.random.default_rng(0)
+    session = Engine(task).open()
+    noise = np.concatenate([colored_noise(160_000, tilt, rng) * level for tilt, level in ((0, 0.02), (1.5, 0.1))])
+    events = session.push(noise.astype(np.float32)) + session.finish()
+    assert final_text(events) == ""
