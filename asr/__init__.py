@@ -1,7 +1,7 @@
 """Speech recognition: Whisper and the Conformer on the streaming runtime."""
 
 from loquent.asr.recognizer import Recognizer
-from loquent.asr.streaming import StreamingOptions
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.transcribe_options import TranscribeOptions
 from loquent.asr.transcript import Transcript
 

@@ -8,8 +8,8 @@ window for stock weights, or incrementally on cached keys and values.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +17,16 @@ from torch import Tensor
 from loquent.asr.adapter_bank import NONE, AdapterBank
 from loquent.asr.draft_decoding import Draft, DraftDecoder, Hypothesis
 from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
-from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
 from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_languages import language_code
 from loquent.asr.whisper_tokenizer import Task, WhisperTokenizer
 from loquent.asr.word_timing import word_spans
 from loquent.speech.endpoint import (
-    DEFAULT_RULES,
     Endpoint,
     Endpointer,
     EndpointMemory,
-    EndpointRule,
-    SpeechOptions,
     SpeechStart,
 )
 from loquent.speech.events import Endpoint as EndpointEvent
@@ -42,72 +39,6 @@ from loquent.speech.vad import SileroVad, VadState
 FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
-
-PolicyName = Literal["local-agreement", "alignatt", "incremental"]
-CommitName = Literal["agreement", "hold-last", "at-once"]
-COMMIT_RULES: dict[str, CommitRule] = {"agreement": LocalAgreement(), "hold-last": HoldLast(), "at-once": HoldLast(0)}
-
-
-@dataclass(frozen=True)
-class StreamingOptions:
-    """How live audio is turned into text.
-
-    policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
-                  "incremental" encodes every chunk once and needs weights trained for it.
-    chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
-    commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement"),
-                  when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
-    beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
-    vad:          decode only while somebody speaks, and end utterances at pauses.
-    speech:       when somebody speaks.
-    rules:        when an utterance ends.
-    preroll_ms:   audio before the detected start of speech that belongs to it.
-    overlap_s:    audio that the next window hears again when a window of 30 s is full.
-    tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
-                  and so cannot hold up the streams it shares a batch with. By default 8 for English and 25 for other
-                  languages, some of which take several tokens a letter.
-    alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
-    """
-
-    policy: PolicyName = "local-agreement"
-    chunk_ms: int | None = None
-    commit: CommitName = "agreement"
-    beam_size: int = 1
-    vad: bool = True
-    speech: SpeechOptions = field(default_factory=SpeechOptions)
-    rules: tuple[EndpointRule, ...] = DEFAULT_RULES
-    preroll_ms: int = 500
-    overlap_s: float = 5.0
-    tokens_per_second: float | None = None
-    alignatt_margin: int = 25
-
-    def __post_init__(self) -> None:
-        if self.step_ms % 20 or not 20 <= self.step_ms <= 5000:
-            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 5000, got {self.chunk_ms}")
-        if not 0 <= self.preroll_ms <= 5000:
-            raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
-        if self.policy not in ("local-agreement", "alignatt", "incremental"):
-            raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
-        if not 1 <= self.beam_size <= 16:
-            raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
-        if self.commit not in COMMIT_RULES:
-            raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
-        if not 1.0 <= self.overlap_s <= 15.0:
-            raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
-
-    @property
-    def step_ms(self) -> int:
-        """``chunk_ms``, or what the policy makes of None."""
-        if self.chunk_ms is not None:
-            return self.chunk_ms
-        return 300 if self.policy == "incremental" else 1000
-
-    @property
-    def rule(self) -> CommitRule:
-        """The commit rule of the policy."""
-        if self.policy == "alignatt":
-            return AlignAtt(self.alignatt_margin)
-        return COMMIT_RULES[self.commit] if self.policy == "incremental" else LocalAgreement()
 
 
 @dataclass

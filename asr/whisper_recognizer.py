@@ -16,7 +16,8 @@ from loquent.asr.options import checked_options
 from loquent.asr.quantization import quantize_int8
 from loquent.asr.recognizer import ComputeType, Recognizer
 from loquent.asr.recording import Recording, Source
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.transcribe import transcribe
 from loquent.asr.transcribe_options import TranscribeOptions
 from loquent.asr.transcript import Progress, Transcript

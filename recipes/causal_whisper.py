@@ -237,12 +237,12 @@ def _start_from(model: nn.Module, adapter: LoraAdapter, name: str) -> None:
     """Put an adapter's factors into PEFT's layers."""
     from peft.tuners.lora import LoraLayer
 
-    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    layers: dict[str, Any] = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     try:
         if layers.keys() != adapter.factors.keys():
             raise ValueError("it changes other layers")
         for path, layer in layers.items():
-            factors, (a, b) = adapter.factors[path], (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+            factors, a, b = adapter.factors[path], layer.lora_A["default"].weight, layer.lora_B["default"].weight
             if a.shape != factors.a.shape:
                 raise ValueError(f"its rank is {len(factors.a)}, not adapter.rank")
             a.copy_(factors.a)

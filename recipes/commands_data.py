@@ -86,14 +86,14 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
     # Kokoro's voices differ more, but it is a hundred times as slow.
-    many, one = KokoroVoice(), HibariVoice()
+    voices: tuple[Voice, ...] = (HibariVoice(), KokoroVoice())
     for name, random_text, counts in (
         ("coffee", random_order, (options.synthetic_coffee, options.kokoro_coffee)),
         ("digits", random_digits, (options.synthetic_digits, options.kokoro_digits)),
     ):
-        for voice, count, folder_name in zip((one, many), counts, (f"synthetic_{name}", f"kokoro_{name}"), strict=True):
+        for voice, count in zip(voices, counts, strict=True):
             texts = [random_text(rng) for _ in range(count)]
-            yield from _recorded(_synthetic(texts, f"synthetic_{name}", voice, rng), folder / folder_name)
+            yield from _recorded(_synthetic(texts, f"synthetic_{name}", voice, rng), folder / f"{name}_{voice.source}")
 
 
 def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loquent.asr.emission_delay import EmissionDelay, TimedWord, word_delays
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.recipes.error_rate import ErrorTally

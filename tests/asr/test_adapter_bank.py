@@ -15,7 +15,8 @@ from loquent.asr.conformer_model import ConformerModel
 from loquent.asr.conformer_recognizer import ConformerRecognizer
 from loquent.asr.lora import LoraAdapter, merge, save_adapter
 from loquent.asr.quantization import quantize_int8
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_recognizer import WhisperRecognizer

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from loquent.asr.conformer_model import ConformerModel
 from loquent.asr.conformer_streaming import ConformerOptions, ConformerStreamingTask
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.subword_tokenizer import SubwordTokenizer
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
@@ -83,7 +84,8 @@ def test_a_snapshot_continues_in_another_process(
     here = session.push(sample[3 * RATE : 5 * RATE]) + session.finish()
     program = """
 import sys, numpy as np
-from loquent.asr.streaming import StreamingOptions, WhisperStreamingTask
+from loquent.asr.streaming import WhisperStreamingTask
+from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer

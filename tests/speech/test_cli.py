@@ -124,7 +124,7 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "multiple of 20"),
             (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "no option chunk_ms"),
             (["transcribe", str(SAMPLE), "--head", "ctc"], "no option head"),
-            (["train", "commands", "--output", "run", "no.such=1"], "no.such"),
+            (["train", "nothing", "--output", "run", "seed=1"], "no configuration named 'nothing'"),
             (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "no option head"),
             (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "no option phrases"),
             (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"], "initial_prompt"),
