@@ -86,14 +86,16 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
     # Kokoro's voices differ more, but it is a hundred times as slow.
-    voices: tuple[Voice, ...] = (HibariVoice(), KokoroVoice())
-    for name, random_text, counts in (
-        ("coffee", random_order, (options.synthetic_coffee, options.kokoro_coffee)),
-        ("digits", random_digits, (options.synthetic_digits, options.kokoro_digits)),
+    one: Voice = HibariVoice()
+    many: Voice = KokoroVoice()
+    for kind, random_text, voice, count in (
+        ("synthetic_coffee", random_order, one, options.synthetic_coffee),
+        ("synthetic_coffee", random_order, many, options.kokoro_coffee),
+        ("synthetic_digits", random_digits, one, options.synthetic_digits),
+        ("synthetic_digits", random_digits, many, options.kokoro_digits),
     ):
-        for voice, count in zip(voices, counts, strict=True):
-            texts = [random_text(rng) for _ in range(count)]
-            yield from _recorded(_synthetic(texts, f"synthetic_{name}", voice, rng), folder / f"{name}_{voice.source}")
+        texts = [random_text(rng) for _ in range(count)]
+        yield from _recorded(_synthetic(texts, kind, voice, rng), folder / f"{kind}_{voice.source}")
 
 
 def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:
