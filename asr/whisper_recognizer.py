@@ -35,7 +35,7 @@ class WhisperRecognizer(Recognizer):
     Attributes:
         model, tokenizer: what it was built from.
         adapters: that streams may choose from.
-        takes_shipped: whether streams go through an adapter of loquent's own, if there is one for the model.
+        takes_shipped: whether incremental streams go through the adapter that loquent has for the model, if any.
     """
 
     stream_options = ("language", "task", "prompt", "adapter")
@@ -76,10 +76,10 @@ class WhisperRecognizer(Recognizer):
         """What an `Engine` runs; options are the fields of `StreamingOptions`.
 
         If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
-        in chunks of the trained size that is next to 300 ms. An adapter that comes with loquent for this very model is
-        the default of a bank that has none of the user's.
+        in chunks of the trained size that is next to 300 ms. Where that policy is asked for and the bank has no adapter
+        of the user's, the one that comes with loquent for this very model is the default.
         """
-        if self.takes_shipped and not len(self.adapters):
+        if options.get("policy") == "incremental" and self.takes_shipped and not len(self.adapters):
             self._add_shipped()
         chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
         if chunks and options.setdefault("policy", "incremental") == "incremental":

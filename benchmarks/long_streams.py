@@ -102,10 +102,17 @@ def speech(recognizer: Recognizer, data: Path, options: argparse.Namespace) -> N
         for place, near in (("near a hand-over", True), ("elsewhere", False)):
             counts, total = _differences(long, reference, handovers, near)
             print(f"{f'against {name}, {place} ({total})':40}" + "".join(f"{100 * n / total:8.1f}" for n in counts))
+    said = {time for words in (parts, offline) for _, time in _doubled(words)}
     doubled = [
-        (a.text, round(b.time_s)) for a, b in itertools.pairwise(long) if a.text == b.text and _near(b, handovers)
+        (word, round(time))
+        for word, time in _doubled(long)
+        if any(abs(time - one) <= NEAR_S for one in handovers) and not any(abs(time - one) <= NEAR_S for one in said)
     ]
-    print(f"said twice in a row near a hand-over: {doubled or 'nothing'}")
+    print(f"said twice in a row near a hand-over, and there only: {doubled or 'nothing'}")
+
+
+def _doubled(words: list[Heard]) -> list[tuple[str, float]]:
+    return [(b.text, b.time_s) for a, b in itertools.pairwise(words) if a.text == b.text]
 
 
 def noise(recognizer: Recognizer, data: Path, options: argparse.Namespace, vad: bool) -> None:

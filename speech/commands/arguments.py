@@ -88,7 +88,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="adapters",
         metavar="ADAPTER",
-        help="low-rank adapter of the model (PEFT), folder or hub id; `serve` takes several, as NAME=ADAPTER",
+        help="low-rank adapter of the model (PEFT), folder or hub id; `serve` takes several, as NAME=ADAPTER; `none` "
+        "declines the one that the policy incremental has by default",
     )
 
 
