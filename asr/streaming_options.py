@@ -20,8 +20,8 @@ class StreamingOptions:
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
-    commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement"),
-                  when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
+    commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement",
+                  the default), when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
@@ -36,7 +36,7 @@ class StreamingOptions:
 
     policy: PolicyName = "local-agreement"
     chunk_ms: int | None = None
-    commit: CommitName = "agreement"
+    commit: CommitName | None = None
     beam_size: int = 1
     vad: bool = True
     speech: SpeechOptions = field(default_factory=SpeechOptions)
@@ -55,7 +55,9 @@ class StreamingOptions:
             raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
         if not 1 <= self.beam_size <= 16:
             raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
-        if self.commit not in COMMIT_RULES:
+        if self.commit is not None and self.policy != "incremental":
+            raise ValueError(f"commit={self.commit!r} is for the policy 'incremental', not for {self.policy!r}")
+        if self.commit not in (None, *COMMIT_RULES):
             raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
@@ -72,4 +74,4 @@ class StreamingOptions:
         """The commit rule of the policy."""
         if self.policy == "alignatt":
             return AlignAtt(self.alignatt_margin)
-        return COMMIT_RULES[self.commit] if self.policy == "incremental" else LocalAgreement()
+        return COMMIT_RULES[self.commit or "agreement"] if self.policy == "incremental" else LocalAgreement()

@@ -122,6 +122,7 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "--model", "no such model"], "unknown model 'no such model'"),
             (["transcribe", str(SAMPLE), "--model", "tiny.en", "--language", "klingon"], "klingon"),
             (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "multiple of 20"),
+            (["transcribe", str(SAMPLE), "--stream", "--commit", "at-once"], "is for the policy 'incremental'"),
             (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "no option chunk_ms"),
             (["transcribe", str(SAMPLE), "--head", "ctc"], "no option head"),
             (["train", "nothing", "--output", "run", "seed=1"], "no configuration named 'nothing'"),
