@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from loquent.asr.adapters import Adapters
 from loquent.asr.stream_memo import Segment
@@ -17,6 +18,7 @@ from loquent.speech.state import State
 from loquent.speech.streaming import Chunk
 
 SILENCE = -10.0  # log10 of the smallest mel energy: what Whisper's front end makes of zeros
+TAIL = 50  # mel frames of silence after a stream's last sound: a word is certain once it is heard to have ended
 
 
 class Heard(NamedTuple):
@@ -150,7 +152,10 @@ class IncrementalHearing:
         last: Sequence[bool],
         adapters: Adapters | None = None,
     ) -> Heard:
-        """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch."""
+        """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch.
+
+        A stream that ends is heard to end, see `with_tail`.
+        """
         fresh = [row for row, segment in zip(rows.tolist(), segments, strict=True) if segment.heard == segment.start]
         if fresh:
             state.normalize.reset(fresh)
@@ -164,11 +169,11 @@ class IncrementalHearing:
             slots = rows[members]
             first = torch.tensor([segments[i].heard for i in members], device=mel.device)
             entry = (first[:, None] + torch.arange(count, device=mel.device)) % mel.shape[1]
-            chunk = Chunk(
-                mel[slots[:, None], entry],
-                torch.full_like(slots, count),
-                torch.tensor([last[i] for i in members], device=mel.device),
-            )
+            ends = torch.tensor([last[i] for i in members], device=mel.device)
+            chunk = Chunk(mel[slots[:, None], entry], torch.full_like(slots, count), ends)
+            if any(last[i] for i in members):
+                heard = torch.tensor([frames[i] - segments[i].start for i in members], device=mel.device)
+                chunk = with_tail(chunk, mel.shape[1] - heard)
             chosen = None if adapters is None else adapters.select(torch.tensor(members))
             mel_chunk = self.normalize.step(chunk, state.normalize, slots)
             features = self.encoder.step(mel_chunk, state.encoder, slots, adapters=chosen)
@@ -176,3 +181,14 @@ class IncrementalHearing:
             for i in members:
                 segments[i].heard = frames[i]
         return Heard(state.decoder, rows, state.memory, rows, adapters)
+
+
+def with_tail(mel: Chunk, room: Tensor) -> Chunk:
+    """Log-mel frames (B, T, F) and, in rows that end, silence: `TAIL` frames, or ``room`` (B,) if that is less.
+
+    Who waits to see how a word ends would otherwise never write the last one. A window that is encoded afresh has this
+    silence anyway, for it is padded to 30 s.
+    """
+    tail = torch.where(mel.last, room.clamp(0, TAIL), 0)
+    data = F.pad(mel.data.masked_fill(~mel.mask[..., None], SILENCE), (0, 0, 0, int(tail.max())), value=SILENCE)
+    return Chunk(data, mel.length + tail, mel.last)

@@ -8,17 +8,16 @@ Source: arXiv 2508.12301.
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from loquent.asr.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge
+from loquent.asr.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge, save_adapter
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
@@ -26,6 +25,7 @@ from loquent.recipes.augment import AugmentOptions
 from loquent.recipes.batching import BatchOptions
 from loquent.recipes.config import ConfigError
 from loquent.recipes.dataset import SourceOptions, read_noises, read_source
+from loquent.recipes.low_rank import LowRankLinear, add_factors, factors, start_from
 from loquent.recipes.manifest import ManifestError, Utterance, select
 from loquent.recipes.speech_windows import TimedUtterance, Window, WindowData, WindowOptions
 from loquent.recipes.streaming_evaluation import evaluate_streaming
@@ -64,7 +64,6 @@ class AdapterOptions:
     rank: int = 32  # of every layer's product
     alpha: int | None = None  # the product is scaled by alpha / rank; the rank by default
     feed_forward: bool = True  # also the two layers after attention
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class CausalWhisperConfig:
     batch: BatchOptions = field(default_factory=BatchOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     evaluate_ms: tuple[int, ...] = (100, 300, 1000)
+    frozen: Literal["fp32", "bf16"] = "fp32"  # precision of the checkpoint's weights, and of the layers' outputs
     start: str | None = None  # adapter to go on from: folder, hub id, or "loquent/live-tiny.en"
     seed: int = 1
 
@@ -109,7 +109,10 @@ class CausalWhisperRecipe:
             train, self.tokenizer, config.windows, config.batch, config.augment, noises, config.seed, context
         )
         torch.manual_seed(config.seed)
-        self.loss = CausalWhisperLoss(_adapted(model, config), self.tokenizer.eot, config.loss)
+        self.info = AdapterInfo(config.model, base_digest(model), config.language, config.loss.chunk_ms)
+        model = model.to(torch.bfloat16) if config.frozen == "bf16" else model
+        self.layers = _with_factors(model, config)
+        self.loss = CausalWhisperLoss(model, self.tokenizer.eot, config.loss)
         self.module: nn.Module = self.loss
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[Window]]:
@@ -122,29 +125,32 @@ class CausalWhisperRecipe:
 
     def evaluate(self) -> dict[str, float]:
         """Streaming error rates and delays on what was held out; the loss at each chunk size, and its mean."""
-        figures = evaluate_streaming(self.loss.whisper, self.tokenizer, self.valid, self.config.evaluate_ms)
+        figures = self._streaming(self.adapter, self.valid)
         losses = self._losses()
         return figures | losses | {"loss": statistics.fmean(losses.values())}
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's format, with what the streaming recogniser wants to know of it."""
-        self.loss.adapted.save_pretrained(str(folder), save_embedding_layers=False)  # or it asks the hub
-        file = folder / "adapter_config.json"
-        digest = base_digest(self.loss.whisper)
-        info = AdapterInfo(self.config.model, digest, self.config.language, self.config.loss.chunk_ms)
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        file.write_text(json.dumps(settings | {"loquent": asdict(info)}, indent=2) + "\n", encoding="utf-8")
+        """Write the adapter in PEFT's format."""
+        save_adapter(folder, self.adapter)
+
+    @property
+    def adapter(self) -> LoraAdapter:
+        """What has been trained."""
+        return LoraAdapter(factors(self.layers), self.info)
 
     def test(self, folder: Path) -> dict[str, float]:
         """Streaming error rates and delays of a saved adapter on the test sources."""
-        model = _stock(self.config.model).to(next(self.module.parameters()).device)
-        merge(model, load_adapter(folder))
         data = self.config.data
         sources = {}
         for name, source in data.test.items():
             rows = _first(select(read_source(source, (), "eval"), human_text=True), data.test_recordings)
             WordTimes(data.word_times).prepare(rows)
             sources[name] = _timed(rows, source, data.word_times, only_plausible=False)
+        return self._streaming(load_adapter(folder), sources)
+
+    def _streaming(self, adapter: LoraAdapter, sources: Mapping[str, Sequence[TimedUtterance]]) -> dict[str, float]:
+        model = _stock(self.config.model).to(next(self.module.parameters()).device)
+        merge(model, adapter)
         return evaluate_streaming(model, self.tokenizer, sources, self.config.evaluate_ms)
 
     def _divided(self) -> tuple[list[tuple[list[TimedUtterance], float]], dict[str, list[TimedUtterance]]]:
@@ -214,43 +220,19 @@ def _stock(name: str) -> Whisper:
     return Whisper.from_weights(checkpoint.config, checkpoint.weights)
 
 
-def _adapted(model: Whisper, config: CausalWhisperConfig) -> Any:
-    from peft import LoraConfig, get_peft_model
-
+def _with_factors(model: Whisper, config: CausalWhisperConfig) -> dict[str, LowRankLinear]:
     options = config.adapter
     if options.rank < 1:
         raise ConfigError(f"adapter.rank: expected at least 1, got {options.rank}")
+    alpha = options.rank if options.alpha is None else options.alpha
     targets = [*ATTENTION, *(FEED_FORWARD if options.feed_forward else ())]
-    lora = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.rank if options.alpha is None else options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=targets,
-    )
-    vars(model)["name_or_path"] = config.model  # where PEFT looks for what to write into the adapter's configuration
-    adapted = get_peft_model(model, lora)
+    layers = add_factors(model, targets, options.rank, alpha / options.rank)
     if config.start is not None:
-        _start_from(adapted.get_base_model(), load_adapter(config.start), config.start)
-    return adapted
-
-
-@torch.no_grad()
-def _start_from(model: nn.Module, adapter: LoraAdapter, name: str) -> None:
-    """Put an adapter's factors into PEFT's layers."""
-    from peft.tuners.lora import LoraLayer
-
-    layers: dict[str, Any] = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-    try:
-        if layers.keys() != adapter.factors.keys():
-            raise ValueError("it changes other layers")
-        for path, layer in layers.items():
-            factors, a, b = adapter.factors[path], layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            if a.shape != factors.a.shape:
-                raise ValueError(f"its rank is {len(factors.a)}, not adapter.rank")
-            a.copy_(factors.a)
-            b.copy_(factors.b * (factors.scale / layer.scaling["default"]))
-    except ValueError as error:
-        raise ConfigError(f"start: cannot go on from {name}: {error}") from error
+        try:
+            start_from(layers, load_adapter(config.start).factors)
+        except ValueError as error:
+            raise ConfigError(f"start: cannot go on from {config.start}: {error}") from error
+    return layers
 
 
 def _share(key: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.asr.hearing import SILENCE, with_tail
 from loquent.asr.whisper import AudioEncoder, CrossAttentionBlock, ResidualAttentionBlock, TextDecoder, Whisper
 from loquent.kernels.cached_attention import attention_mask
+from loquent.recipes.low_rank import without_factors
+from loquent.recipes.vocabulary_loss import vocabulary_loss
 from loquent.recipes.whisper_moments import (
     ENCODER_RATE,
     NOTHING,
+    Moment,
     MomentOptions,
     PackedMoments,
     Transcript,
@@ -25,7 +28,6 @@ from loquent.recipes.whisper_moments import (
 from loquent.speech.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.streaming import Chunk
 
-SILENCE = -10.0  # log10 of the smallest mel energy
 TEACHER_PADDING = 100  # mel frames of silence, after which a stock encoder knows that the recording is over
 
 
@@ -36,32 +38,28 @@ class LossOptions:
     chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
     moments: MomentOptions = field(default_factory=MomentOptions)
     distillation: float = 1.0  # weight of the distance to the features of the encoder that sees the whole window
+    teaching: float = 1.0  # weight of the distance to what the stock model, having heard all, thinks of the next word
 
     def __post_init__(self) -> None:
         if not self.chunk_ms or any(ms % 20 or not 20 <= ms <= 5000 for ms in self.chunk_ms):
             raise ValueError(f"chunk_ms must be multiples of 20 from 20 to 5000, got {self.chunk_ms}")
-        if self.distillation < 0:
-            raise ValueError(f"distillation must not be negative, got {self.distillation}")
+        if self.distillation < 0 or self.teaching < 0:
+            raise ValueError(f"distillation and teaching must not be negative, got {self}")
 
 
 class CausalWhisperLoss(nn.Module):
-    """A Whisper with adapters, and the loss of a batch of windows at a chunk size drawn for the batch.
+    """A Whisper with low-rank factors, and the loss of a batch of windows at a chunk size drawn for the batch.
 
     Args:
-        adapted: PEFT's wrapper of the Whisper, whose adapters are trained.
+        whisper: in any precision, with factors on its layers (see `low_rank`).
         eot: the token that says "wait".
     """
 
-    def __init__(self, adapted: Any, eot: int, options: LossOptions) -> None:
+    def __init__(self, whisper: Whisper, eot: int, options: LossOptions) -> None:
         super().__init__()
-        self.adapted, self.eot, self.options = adapted, eot, options
-        self.features = WhisperLogMel(self.whisper.config.n_mels)
+        self.whisper, self.eot, self.options = whisper, eot, options
+        self.features = WhisperLogMel(whisper.config.n_mels)
         self.normalize = RunningMaxNormalize()
-
-    @property
-    def whisper(self) -> Whisper:
-        """The model with its adapters on."""
-        return cast(Whisper, self.adapted.get_base_model())
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss in nats per token, and its parts.
@@ -83,43 +81,71 @@ class CausalWhisperLoss(nn.Module):
         hidden = read_moments(self.whisper.decoder, packed, encoded)
         asked = packed.targets != NOTHING
         targets = packed.targets[asked]
-        scores = self.whisper.decoder.logits(hidden[asked])
-        loss = F.cross_entropy(scores.float(), targets)
-        with torch.no_grad():
-            right = (scores.argmax(-1) == targets).float()
-            waits = targets == self.eot
-            figures = {"tokens": loss.detach(), "accuracy": right.mean(), "wait_accuracy": right[waits].mean()}
+        waits = targets == self.eot
+        if options.distillation or options.teaching:
+            heard = self.hear_all(log_mel)
+        teacher = taught = None
+        if options.teaching:
+            teacher, index = self.teach(transcripts, heard)
+            taught = index[asked.nonzero()[:, 0], packed.position[asked]]
+            taught = taught.where(~waits, -1)  # when to wait is nothing that the teacher knows
+        embedding = self.whisper.decoder.token_embedding.weight
+        found = vocabulary_loss(hidden[asked], embedding, targets, teacher, taught, options.teaching)
+        right = found.right.float()
+        loss, figures = found.loss, {"tokens": found.tokens, "accuracy": right.mean()}
+        figures |= {"wait_accuracy": right[waits].mean(), "teaching": found.teaching}
         if options.distillation:
-            distance = self.distance(encoded, frames, log_mel)
+            distance = feature_distance(encoded, heard, frames)
             loss = loss + options.distillation * distance
             figures["distance"] = distance.detach()
         return loss, figures
 
     @torch.no_grad()
     def log_mel(self, samples: Tensor, length: Tensor) -> Chunk:
-        """Log-mel frames of whole windows (B, N) that end at ``length`` (B,)."""
+        """Log-mel frames of whole windows (B, N) that end at ``length`` (B,), and of the silence that streaming adds."""
         ends = torch.ones_like(length, dtype=torch.bool)
-        return self.features.step(Chunk(samples, length, ends), self.features.initial_state(len(length)))
+        mel = self.features.step(Chunk(samples, length, ends), self.features.initial_state(len(length)))
+        return with_tail(mel, 2 * self.whisper.config.n_audio_ctx - mel.length)
 
     def encode(self, log_mel: Chunk, block: int) -> tuple[Tensor, Tensor]:
         """What streaming in chunks of ``block`` encoder frames gives: features (B, S, C), and how many are valid."""
         mel = self.normalize.step(log_mel, self.normalize.initial_state(len(log_mel.length)))
-        return encode_windows(self.whisper.encoder, mel, block)
+        return encode_windows(self.whisper.encoder, mel.with_data(mel.data.to(self.dtype)), block)
 
-    def distance(self, encoded: Tensor, frames: Tensor, log_mel: Chunk) -> Tensor:
-        """Mean squared distance to the stock encoder's features, in units of their variance."""
-        with torch.no_grad(), self._stock():
-            mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
-            mel = F.pad(
-                mel, (0, 0, 0, min(TEACHER_PADDING, 2 * self.whisper.config.n_audio_ctx - mel.shape[1])), value=SILENCE
-            )
-            wanted = self.whisper.encoder(normalize_window(mel))[:, : encoded.shape[1]]
-        valid = torch.arange(encoded.shape[1], device=encoded.device) < frames[:, None]
-        wanted, encoded = wanted[valid], encoded[valid]
-        return (encoded - wanted).square().mean() / wanted.var().clamp_min(1e-6)
+    @torch.no_grad()
+    def hear_all(self, log_mel: Chunk) -> Tensor:
+        """Features (B, S, C) of the stock encoder, which sees each window whole."""
+        room = 2 * self.whisper.config.n_audio_ctx - log_mel.data.shape[1]
+        mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
+        mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
+        with without_factors(self.whisper):
+            return self.whisper.encoder(normalize_window(mel).to(self.dtype))
 
-    def _stock(self) -> AbstractContextManager[None]:
-        return cast(AbstractContextManager[None], self.adapted.disable_adapter())
+    @torch.no_grad()
+    def teach(self, transcripts: Sequence[Transcript], heard: Tensor) -> tuple[Tensor, Tensor]:
+        """What the stock model makes of each text when it has heard all, ``heard`` (B, S, C) by its encoder.
+
+        Returns:
+            Hidden states (M, C), and which of them belongs to each place of each row (B, T).
+        """
+        whole = [[Moment(heard.shape[1], 0, len(transcript.tokens))] for transcript in transcripts]
+        packed = pack(transcripts, whole, self.eot, heard.device)
+        with without_factors(self.whisper):
+            hidden = read_moments(self.whisper.decoder, packed, heard)
+        return hidden.flatten(0, 1), torch.arange(packed.tokens.numel(), device=heard.device).view_as(packed.tokens)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights, and of what passes between layers."""
+        return self.whisper.decoder.ln.weight.dtype
+
+
+def feature_distance(encoded: Tensor, wanted: Tensor, frames: Tensor) -> Tensor:
+    """Mean squared distance of features (B, S, C) to others, in units of their variance; ``frames`` (B,) are valid."""
+    valid = torch.arange(encoded.shape[1], device=encoded.device) < frames[:, None]
+    wanted, encoded = wanted[:, : encoded.shape[1]][valid], encoded[valid]
+    wanted = wanted.float()
+    return (encoded - wanted).square().mean() / wanted.var().clamp_min(1e-6)
 
 
 def encode_windows(encoder: AudioEncoder, mel: Chunk, block: int) -> tuple[Tensor, Tensor]:
@@ -134,8 +160,8 @@ def encode_windows(encoder: AudioEncoder, mel: Chunk, block: int) -> tuple[Tenso
     Raises:
         ValueError: a window has more frames than the model has positions.
     """
-    x = F.gelu(encoder.conv1(mel.data * mel.mask[..., None]))
-    x = F.gelu(encoder.conv2(x * mel.mask[..., None]))
+    x = F.gelu(encoder.conv1(mel.data.masked_fill(~mel.mask[..., None], 0.0)))
+    x = F.gelu(encoder.conv2(x.masked_fill(~mel.mask[..., None], 0.0)))
     if x.shape[1] > encoder.capacity:
         raise ValueError(f"{x.shape[1]} encoder frames exceed the model's {encoder.capacity}; make windows shorter")
     x = x + encoder.positional_embedding[: x.shape[1]]

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.asr.hearing import IncrementalHearing
+from loquent.asr.hearing import IncrementalHearing, with_tail
 from loquent.asr.lora import load_adapter, merge
 from loquent.asr.stream_memo import Segment
 from loquent.asr.whisper import Whisper
@@ -26,13 +26,20 @@ from loquent.asr.whisper_conversion import weight_shapes
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.recipes.causal_whisper import AdapterOptions, CausalWhisperConfig, CausalWhisperRecipe
 from loquent.recipes.config import ConfigError, parse_config
+from loquent.recipes.low_rank import add_factors
 from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.recipes.train import read_run
 from loquent.recipes.training import Training, TrainingOptions
-from loquent.recipes.whisper_loss import CausalWhisperLoss, LossOptions, encode_windows, read_moments
+from loquent.recipes.whisper_loss import (
+    CausalWhisperLoss,
+    LossOptions,
+    encode_windows,
+    feature_distance,
+    read_moments,
+)
 from loquent.recipes.whisper_moments import Moment, Transcript, pack
 from loquent.speech.audio import read_audio, write_audio
-from loquent.speech.features import RunningMaxNormalize, WhisperLogMel
+from loquent.speech.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.hub import resolve
 from loquent.speech.streaming import Chunk
 
@@ -131,6 +138,7 @@ def test_what_is_trained_is_what_streaming_runs(
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         chunk = Chunk(padded, torch.tensor(lengths), torch.ones(len(rows), dtype=torch.bool))
         log_mel = features.step(chunk, features.initial_state(len(rows)))
+        log_mel = with_tail(log_mel, 2 * toy.config.n_audio_ctx - log_mel.length)
         normalize = RunningMaxNormalize()
         mel = normalize.step(log_mel, normalize.initial_state(len(rows)))
         encoded, frames = encode_windows(toy.encoder, mel, block)
@@ -228,7 +236,7 @@ def test_training_goes_on_from_an_adapter(model_folder: Path, data: Path, tmp_pa
     config = parse_config(CausalWhisperConfig, configuration(model_folder, data, tmp_path / "times"))
     first = CausalWhisperRecipe(config, tmp_path)
     for name, weight in first.loss.named_parameters():
-        if "lora_B" in name:
+        if "lora_b" in name:
             torch.nn.init.normal_(weight)
     first.save(tmp_path / "adapter")
     second = CausalWhisperRecipe(dataclasses.replace(config, start=str(tmp_path / "adapter")), tmp_path)
@@ -268,21 +276,47 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(model_folder: Path, data
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_distillation_compares_with_the_model_as_it_was(toy: Whisper, tokenizer: WhisperTokenizer) -> None:
-    from peft import LoraConfig, get_peft_model
-
+@pytest.fixture
+def loss(toy: Whisper, tokenizer: WhisperTokenizer) -> CausalWhisperLoss:
+    """Of a model with factors that change it."""
     model = Whisper.from_weights(toy.config, {name: p.clone() for name, p in toy.state_dict().items()})
-    adapted = get_peft_model(model, LoraConfig(r=2, lora_alpha=2, target_modules=["query", "value"]))
-    loss = CausalWhisperLoss(adapted, tokenizer.eot, LossOptions(chunk_ms=(200,), distillation=1.0))
+    for layer in add_factors(model, ["query", "value"], 2, 1.0).values():
+        torch.nn.init.normal_(layer.lora_b)
+    return CausalWhisperLoss(model, tokenizer.eot, LossOptions(chunk_ms=(200,)))
+
+
+def test_the_teacher_is_the_model_as_it_was(loss: CausalWhisperLoss, toy: Whisper) -> None:
+    """It hears the whole window, and reads the text as any Whisper does."""
     samples = torch.randn(2, 2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     log_mel = loss.log_mel(samples, torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE]))
+    heard = loss.hear_all(log_mel)
+    silence = log_mel.data.masked_fill(~log_mel.mask[..., None], -10.0)
+    mel = torch.nn.functional.pad(silence, (0, 0, 0, 2 * heard.shape[1] - silence.shape[1]), value=-10.0)
+    torch.testing.assert_close(heard, toy.encoder(normalize_window(mel)))
+    texts = [Transcript([1, 2], [5, 6, 7], [0.1, 0.2, 0.3]), Transcript([1, 2], [8], [0.1])]
+    hidden, place = loss.teach(texts, heard)
+    for row, text in enumerate(texts):
+        tokens = torch.tensor([text.control + text.tokens])
+        scores = toy.decoder.logits(hidden[place[row, : tokens.shape[1]]])
+        torch.testing.assert_close(scores, toy.decoder(tokens, heard[row : row + 1])[0], rtol=1e-3, atol=1e-3)
     encoded, frames = loss.encode(log_mel, 10)
-    before = loss.distance(encoded, frames, log_mel)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight)
-    torch.testing.assert_close(loss.distance(encoded, frames, log_mel), before)  # of the same features
-    assert float(before.detach()) > 0
+    assert float(feature_distance(encoded, heard, frames)) > 1e-3
+    assert float(feature_distance(heard, heard, frames)) == 0
+
+
+def test_the_loss_in_bfloat16_is_that_in_float32(loss: CausalWhisperLoss, sample: np.ndarray) -> None:
+    window = torch.from_numpy(sample[None, : 3 * SAMPLE_RATE])
+    text = Transcript([1, 2], [5, 6, 7], [0.5, 1.0, 2.5])
+    batch = {"samples": window, "length": torch.tensor([3 * SAMPLE_RATE]), "transcripts": [text], "chunk_ms": 200}
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        loss.whisper.to(dtype)
+        for name, factor in loss.named_parameters():
+            if "lora" in name:
+                factor.data = factor.data.float()
+        torch.manual_seed(0)
+        losses.append(loss(batch)[0].item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["causal_tiny_en", "causal_base"])
