@@ -67,6 +67,34 @@ class AdapterBank:
             self[name]
         self._default = name
 
+    def default_for(self, language: str | None, live: bool) -> str | None:
+        """Name of the adapter of a stream that chooses none: the default, or if that is for another language the first
+        one for the stream's own. None if the default was trained to be streamed with, and the stream does not.
+
+        Args:
+            language: code, or None if it is not known.
+            live: whether the stream's policy is "incremental".
+
+        Raises:
+            ValueError: there are adapters to stream with, but none for this language.
+        """
+        if self._default is None:
+            return None
+        info = self[self._default].info
+        if info.chunk_ms and not live:
+            return None
+        if language is None or info.language in (None, language):
+            return self._default
+        for name, adapter in tuple(self._adapters.items()):
+            if adapter.info.language == language and bool(adapter.info.chunk_ms) == bool(info.chunk_ms):
+                return name
+        if info.chunk_ms:
+            raise ValueError(
+                f"no adapter for live audio in {language!r} is loaded, {self._default!r} is for {info.language!r}; "
+                "load one, or use the policy 'local-agreement'"
+            )
+        return self._default
+
     def add(self, name: str, adapter: LoraAdapter) -> None:
         """Offer an adapter to streams that begin from now on.
 

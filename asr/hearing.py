@@ -18,7 +18,7 @@ from loquent.speech.state import State
 from loquent.speech.streaming import Chunk
 
 SILENCE = -10.0  # log10 of the smallest mel energy: what Whisper's front end makes of zeros
-TAIL = 50  # mel frames of silence after a stream's last sound: a word is certain once it is heard to have ended
+TAIL = 50  # mel frames of silence after an utterance: a word is certain once it is heard to have ended
 
 
 class Heard(NamedTuple):
@@ -60,7 +60,7 @@ class Hearing(Protocol):
             rows: (B,) slots of the streams.
             segments: their windows; ``heard`` is moved on.
             frames: mel frames that each stream has brought in all.
-            last: whether each stream ends here.
+            last: whether each segment ends here.
             adapters: of the streams.
         """
 
@@ -154,7 +154,7 @@ class IncrementalHearing:
     ) -> Heard:
         """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch.
 
-        A stream that ends is heard to end, see `with_tail`.
+        A segment that ends is heard to end, see `with_tail`.
         """
         fresh = [row for row, segment in zip(rows.tolist(), segments, strict=True) if segment.heard == segment.start]
         if fresh:

@@ -119,33 +119,31 @@ class WhisperStreamingTask:
             language: code or English name; by default the adapter's, else detected from the first speech.
             task: "transcribe", or "translate" into English.
             prompt: text that precedes the speech: names and spellings to expect.
-            adapter: name of one in the bank, by default the bank's ``default``; "none" is the model as it is.
+            adapter: name of one in the bank, by default what the bank has for the language; "none" is the model as it
+                is.
 
         Raises:
-            ValueError: the model does not know the language or the task, or the bank not the adapter.
+            ValueError: the model does not know the language or the task, or the bank has not the adapter, or none for
+                live audio in this language.
         """
         given = {"language": language or "", "task": task, "prompt": prompt, "adapter": adapter or ""}
         for name, value in given.items():
             if not isinstance(value, str):
                 raise ValueError(f"{name} must be text, got {value!r}")
-        adapter = self._default_adapter if adapter is None else None if adapter == NONE else adapter
+        language = language_code(language) if language else None
+        if adapter is None:
+            adapter = self.adapters.default_for(language, live=self.options.policy == "incremental")
+        adapter = None if adapter == NONE else adapter
         chosen = None if adapter is None else self.adapters[adapter]
-        if chosen is not None and self.tokenizer.is_multilingual:
+        if not self.tokenizer.is_multilingual:
+            language = language or "en"
+        elif chosen is not None:
             language = language or chosen.info.language
-        if language or not self.tokenizer.is_multilingual:
-            language = language_code(language or "en")
         self.tokenizer.sot_sequence(language or "en", task)
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
-        memo = StreamMemo(language or None, task, context, EndpointMemory(), adapter, chosen.digest if chosen else "")
+        memo = StreamMemo(language, task, context, EndpointMemory(), adapter, chosen.digest if chosen else "")
         self.adapters.lend(memo)
         return memo
-
-    @property
-    def _default_adapter(self) -> str | None:
-        """The bank's, unless it was trained for another policy than this one."""
-        name = self.adapters.default
-        live = name is not None and bool(self.adapters[name].info.chunk_ms)
-        return None if live and self.options.policy != "incremental" else name
 
     def configure(self, memo: StreamMemo, **options: Any) -> None:
         """Refuse: a Whisper stream keeps the options it began with.
@@ -198,7 +196,6 @@ class WhisperStreamingTask:
             self._transcribe(
                 [memos[i] for i in talking],
                 [lasts[i] or ends[i] is not None for i in talking],
-                [lasts[i] for i in talking],
                 state,
                 rows[index],
                 [events[i] for i in talking],
@@ -273,7 +270,6 @@ class WhisperStreamingTask:
         self,
         memos: list[StreamMemo],
         flush: list[bool],
-        last: list[bool],
         state: StreamState,
         rows: Tensor,
         events: list[list[Event]],
@@ -282,7 +278,7 @@ class WhisperStreamingTask:
         segments = [memo.segment for memo in memos if memo.segment is not None]
         frames = [memo.frames for memo in memos]
         adapters = self.adapters.choose(memos)
-        heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, last, adapters)
+        heard = self.hearing.hear(state.mel, state.hearing, rows, segments, frames, flush, adapters)
         self._detect_languages(memos, segments, heard)
         hypotheses = self.decode(self._drafts(memos, segments, flush, heard), *heard)
         for memo, segment, hypothesis, final, out in zip(memos, segments, hypotheses, flush, events, strict=True):
@@ -386,13 +382,14 @@ class WhisperStreamingTask:
     def _hand_over(self, memo: StreamMemo, segment: Segment) -> Segment:
         """The window that follows a full one.
 
-        It hears the last seconds again, from the beginning of a committed word. That word and those after it are given
-        to its decoder, which goes on behind them: nothing is said twice, and nothing between two windows is lost.
+        It hears the last seconds again, from the beginning of a committed word, or of the last one if that is longer
+        ago. That word and those after it are given to its decoder, which goes on behind them: nothing is said twice,
+        and nothing between two windows is lost.
         """
         recent = memo.frames / FRAMES_PER_SECOND - self.options.overlap_s
-        begin = next((word.start for word in segment.words if word.start >= recent), None)
-        if begin is None:
-            begin = segment.words[-1].end if segment.words else recent
+        begin = next((word.start for word in segment.words if word.start >= recent), recent)
+        if segment.words:  # after its end, of which the attention knows little, one might hear the rest of a word
+            begin = min(begin, segment.words[-1].start)
         start = int(begin * FRAMES_PER_SECOND)
         start -= start % self.chunk
         earliest = max(segment.start + 1, memo.frames - self.longest_open)

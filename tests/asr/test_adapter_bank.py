@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -277,3 +278,18 @@ def test_a_conformer_takes_none(toy_conformer: tuple[ConformerModel, SubwordToke
     for offer in (lambda: recognizer.adapt("a"), lambda: recognizer.add_adapter("a", "a")):
         with pytest.raises(ValueError, match="adapters are for Whisper; a ConformerRecognizer takes none"):
             offer()
+
+
+def test_a_stream_has_the_adapter_of_its_language(model: Whisper, adapters: dict[str, LoraAdapter]) -> None:
+    bank = AdapterBank(model)
+    for name, language, chunks in (("english", "en", (300,)), ("german", "de", (300,)), ("radio", "fr", ())):
+        info = replace(adapters["a"].info, language=language, chunk_ms=chunks)
+        bank.add(name, replace(adapters["a"], info=info))
+    assert bank.default_for("de", live=True) is None
+    bank.default = "english"
+    assert [bank.default_for(language, live=True) for language in (None, "en", "de")] == ["english", "english", "german"]
+    with pytest.raises(ValueError, match=r"no adapter for live audio in 'fr'.*local-agreement"):
+        bank.default_for("fr", live=True)
+    assert bank.default_for("fr", live=False) is None
+    bank.default = "radio"
+    assert bank.default_for("en", live=False) == "radio"

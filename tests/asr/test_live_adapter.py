@@ -66,6 +66,17 @@ def test_it_hears_what_is_said(recognizer: WhisperRecognizer, sample: np.ndarray
     assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 20
 
 
+@pytest.mark.parametrize("chunk_ms", [300, 1000])
+def test_the_last_word_is_written_although_nothing_follows_it(
+    recognizer: WhisperRecognizer, sample: np.ndarray, chunk_ms: int
+) -> None:
+    """The recording is cut where its last word ends."""
+    loud = np.flatnonzero(np.abs(sample) > 0.02)
+    session = Engine(recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms)).open()
+    heard = final_text(session.push(sample[: loud[-1] + 1]) + session.finish())
+    assert plain_words(heard).split()[-2:] == ["last", "word"]
+
+
 def test_noise_says_nothing(task: WhisperStreamingTask) -> None:
     rng = np.random.default_rng(0)
     session = Engine(task).open()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loquent.asr.stream_memo import TimedWord
 from loquent.asr.streaming import WhisperStreamingTask
 from loquent.asr.streaming_options import StreamingOptions
 from loquent.asr.whisper import Whisper
@@ -71,6 +72,21 @@ def test_a_full_window_is_handed_over_without_losing_or_repeating_words(
     text = plain("".join(event.text for event in events if event.type == "word"))
     assert text == once * 3
     assert sum(event.type == "final" for event in events) >= 2
+
+
+def test_a_window_begins_with_the_last_word_although_it_is_long_ago(
+    toy_whisper: Whisper, tokenizer: WhisperTokenizer
+) -> None:
+    """The next window hears no end of a word that its decoder has not been given."""
+    task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=200, overlap_s=1.0))
+    memo = task.start()
+    memo.frames = 390
+    segment = task._segment(memo, 0, tokenizer.encode(" nine ten"))
+    segment.words = [TimedWord(0.5, 0.9, 1), TimedWord(1.45, 2.0, 1)]
+    following = task._hand_over(memo, segment)
+    assert (following.start, following.committed) == (140, tokenizer.encode(" ten"))
+    assert following.words == segment.words[1:]
+    assert memo.context == tokenizer.encode(" nine")
 
 
 def test_a_snapshot_continues_in_another_process(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import soundfile
 
 from loquent.recipes.commands_data import CommandsDataOptions, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE
+from loquent.recipes.synthetic_voices import FliteVoice
 
 RNG = np.random.default_rng(0)
 
@@ -83,8 +86,8 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
         strings=40,
         synthetic_coffee=2,
         synthetic_digits=2,
-        kokoro_coffee=1,
-        kokoro_digits=0,
+        flite_coffee=0,
+        flite_digits=0,
     )
     rows = prepare(options)
     by_kind: dict[str, list[Any]] = {}
@@ -104,7 +107,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     assert len(by_kind["strings"]) == 40 + 2 + 2
     assert all(2 <= len(row.text.split()) <= 6 for row in by_kind["strings"])
     assert [row.text for row in by_kind["accents"]] == ["five six"]
-    assert len(by_kind["synthetic_coffee"]) == 3
+    assert len(by_kind["synthetic_coffee"]) == 2
     assert len(by_kind["synthetic_digits"]) == 2
     assert all(0.3 < row.duration < 12 for row in by_kind["synthetic_coffee"])
 
@@ -116,8 +119,8 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
         strings=20,
         synthetic_coffee=1,
         synthetic_digits=0,
-        kokoro_coffee=0,
-        kokoro_digits=0,
+        flite_coffee=0,
+        flite_digits=0,
     )
     before = prepare(options)
     stamp = (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns
@@ -125,3 +128,18 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
     assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
     fewer = prepare(replace(options, strings=0))
     assert not [row for row in fewer if row.extra["kind"] == "strings"]
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs the program flite")
+def test_flite_reads_a_text_as_many_speakers() -> None:
+    rng = random.Random(0)
+    voice = FliteVoice()
+    readings = [voice("three, eight", rng) for _ in range(3)]
+    assert all(0.4 * SAMPLE_RATE < len(one) < 3 * SAMPLE_RATE and np.abs(one).max() > 0.05 for one in readings)
+    assert len({len(one) for one in readings}) == 3
+
+
+def test_without_flite_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FileNotFoundError, match="apt install flite"):
+        FliteVoice()
