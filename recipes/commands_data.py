@@ -8,6 +8,7 @@
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | accents | strings of digits among the sentences of speechocean762, many speakers | train |
+| words | digits cut out of sentences that other sets have, many speakers | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 """
 
@@ -28,8 +29,10 @@ from loquent.recipes.augment import concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, Voice
+from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 
+MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
 
 
@@ -37,8 +40,11 @@ VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the
 class CommandsDataOptions:
     """What goes into the data."""
 
-    data: str = "${LOQUENT_DATA}/speech"  # folder with picovoice_coffee.zip, fsdd.zip, speechocean762.zip
+    data: str = "${LOQUENT_DATA}/speech"  # folder with picovoice_coffee.zip, fsdd.zip, speechocean762.zip and ``words``
     folder: str = ""  # where the prepared data goes; by default in the user's cache folder
+    words: tuple[str, ...] = (  # sets to cut digits out of
+        *("speechocean762", "librispeech_resemblyzer", "lj_text_selfrecorded", "game_fotaq_en", "game_bass_en"),
+    )
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     synthetic_coffee: int = 3000
     synthetic_digits: int = 1500
@@ -57,13 +63,13 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
     """
     folder = Path(options.folder or _default_folder()).absolute()
     made = folder / "options.json"
-    wanted = asdict(replace(options, folder="", data=""))
-    if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != wanted:
+    wanted = json.dumps(asdict(replace(options, folder="", data="")))
+    if not made.is_file() or made.read_text(encoding="utf-8") != wanted:
         made.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         rows = list(_made(options, folder))
         write_manifest(folder / "manifest.jsonl", rows)
-        made.write_text(json.dumps(wanted), encoding="utf-8")
+        made.write_text(wanted, encoding="utf-8")
     return read_manifest(folder)
 
 
@@ -86,6 +92,7 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
         if set(spoken(row.text).split()) <= set(DIGITS)
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
+    yield from _recorded(_words([data / f"{name}.zip" for name in options.words]), folder / "words")
     for kind, random_text, voice, count in (
         ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
         ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
@@ -173,6 +180,29 @@ def _strings(
                 extra={"kind": "strings"},
             )
             yield row, concatenate([samples[one.id] for one in chosen], gaps)
+
+
+def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Digits out of sentences, where an aligner finds them. Sentences of digits alone are whole among the accents."""
+    times = WordTimes(WordTimesOptions())
+    for manifest in manifests:
+        said = [(row, set(spoken(row.text).split())) for row in read_manifest(manifest, split="train")]
+        rows = [row for row, words in said if words & set(DIGITS) and not words <= set(DIGITS)]
+        times.prepare(rows)
+        known = times.read(rows, pseudo=False)
+        for row in rows:
+            timed = known.get(row.id)
+            if timed is None or not timed.plausible(row.duration, times.options):
+                continue
+            samples = row.samples()
+            for word, start, end in timed.spoken:
+                text = spoken(word).strip()
+                if text in DIGITS and 0.1 <= end - start <= 1.0:
+                    begin = max(round((start - MARGIN_S) * SAMPLE_RATE), 0)
+                    yield (
+                        replace(_kind(row, "words", "train"), text=text),
+                        samples[begin : round((end + MARGIN_S) * SAMPLE_RATE)],
+                    )
 
 
 def _synthetic(texts: list[str], kind: str, voice: Voice, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:

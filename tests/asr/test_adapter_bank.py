@@ -287,7 +287,11 @@ def test_a_stream_has_the_adapter_of_its_language(model: Whisper, adapters: dict
         bank.add(name, replace(adapters["a"], info=info))
     assert bank.default_for("de", live=True) is None
     bank.default = "english"
-    assert [bank.default_for(language, live=True) for language in (None, "en", "de")] == ["english", "english", "german"]
+    assert [bank.default_for(language, live=True) for language in (None, "en", "de")] == [
+        "english",
+        "english",
+        "german",
+    ]
     with pytest.raises(ValueError, match=r"no adapter for live audio in 'fr'.*local-agreement"):
         bank.default_for("fr", live=True)
     assert bank.default_for("fr", live=False) is None

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from loquent.recipes.commands_data import CommandsDataOptions, prepare, trim
+from loquent.recipes.commands_data import CommandsDataOptions, _words, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE
-from loquent.recipes.synthetic_voices import FliteVoice
+from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice
 
 RNG = np.random.default_rng(0)
 
@@ -83,6 +83,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     options = CommandsDataOptions(
         str(sources),
         str(tmp_path / "made"),
+        words=(),
         strings=40,
         synthetic_coffee=2,
         synthetic_digits=2,
@@ -116,6 +117,7 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
     options = CommandsDataOptions(
         str(sources),
         str(tmp_path / "made"),
+        words=(),
         strings=20,
         synthetic_coffee=1,
         synthetic_digits=0,
@@ -143,3 +145,18 @@ def test_without_flite_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FileNotFoundError, match="apt install flite"):
         FliteVoice()
+
+
+def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where word times are kept
+    text = "I saw three red birds."
+    speech = HibariVoice()(text, random.Random(0))
+    rows = [{"path": f"{n}.flac", "text": said, "split": "train"} for n, said in enumerate((text, "three"))]
+    archive(tmp_path / "talk.zip", rows, speech)
+    ((row, samples),) = _words([tmp_path / "talk.zip"])
+    assert (row.text, row.extra["kind"], row.split) == ("three", "words", "train")
+    assert 0.2 * SAMPLE_RATE < len(samples) < 0.8 * SAMPLE_RATE
+    place = next(
+        at for at in range(len(speech) - len(samples) + 1) if np.allclose(speech[at:][:100], samples[:100], atol=1e-3)
+    )
+    assert 0.2 < (place + len(samples) / 2) / len(speech) < 0.6  # in the middle, where it is said
