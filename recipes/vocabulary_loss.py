@@ -1,6 +1,6 @@
 """Cross-entropy over a large vocabulary with a teacher, without ever holding the scores of more than a few tokens.
 
-For tokens n with hidden states h_n, an embedding E (V, C), next tokens t_n and, for some, a teacher's hidden states g_n:
+For tokens n with hidden states h_n, an embedding E (V, C), next tokens t_n and, for some, a teacher's states g_n::
 
     p_n = softmax(E h_n),   q_n = softmax(E g_n)
     loss = 1/N Σ_n [ -log p_n(t_n) - w Σ_v q_n(v) log p_n(v) ]

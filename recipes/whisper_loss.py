@@ -102,7 +102,7 @@ class CausalWhisperLoss(nn.Module):
 
     @torch.no_grad()
     def log_mel(self, samples: Tensor, length: Tensor) -> Chunk:
-        """Log-mel frames of whole windows (B, N) that end at ``length`` (B,), and of the silence that streaming adds."""
+        """Log-mel frames of windows (B, N) that end at ``length`` (B,), and of the silence that streaming adds."""
         ends = torch.ones_like(length, dtype=torch.bool)
         mel = self.features.step(Chunk(samples, length, ends), self.features.initial_state(len(length)))
         return with_tail(mel, 2 * self.whisper.config.n_audio_ctx - mel.length)
