@@ -124,7 +124,12 @@ class IncrementalState(State):
 
 
 class IncrementalHearing:
-    """Encode every frame once, under a block-causal mask of ``block`` encoder frames (20 ms)."""
+    """Encode under a block-causal mask of ``block`` encoder frames (20 ms).
+
+    Frames of a complete block are encoded once. Those of a block that is not complete yet are encoded with what has
+    come of it, to be heard at once, and again with the next chunk: a frame hears more of what follows it that way, and
+    words need not wait for it.
+    """
 
     keeps_tokens = True
 
@@ -162,6 +167,7 @@ class IncrementalHearing:
             state.encoder.restart(fresh)
             state.memory.frames[fresh] = 0
             state.decoder.position[fresh] = 0
+        state.memory.frames[rows] = state.encoder.position[rows]  # what lies beyond was a glimpse
         groups: dict[int, list[int]] = {}
         for i, (segment, total) in enumerate(zip(segments, frames, strict=True)):
             groups.setdefault(total - segment.heard, []).append(i)
@@ -180,6 +186,12 @@ class IncrementalHearing:
             self.decoder.listen(features, state.memory, slots, chosen)
             for i in members:
                 segments[i].heard = frames[i]
+        going = [i for i, ends in enumerate(last) if not ends]
+        if going:
+            chosen = None if adapters is None else adapters.select(torch.tensor(going))
+            glimpse = self.encoder.glimpse(state.encoder, rows[going], chosen)
+            if glimpse.data.shape[1]:
+                self.decoder.listen(glimpse, state.memory, rows[going], chosen)
         return Heard(state.decoder, rows, state.memory, rows, adapters)
 
 

@@ -86,7 +86,7 @@ class WhisperStreamingTask:
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.options.rule
         incremental = self.options.policy == "incremental"
-        self.hearing: Hearing = IncrementalHearing(model, block=self.chunk // 2) if incremental else Reencoding(model)
+        self.hearing: Hearing = IncrementalHearing(model, self.options.block) if incremental else Reencoding(model)
         timestamps = range(tokenizer.timestamp_begin, tokenizer.n_vocab)
         languages = tokenizer.language_tokens.values()
         self.decode = DraftDecoder(

@@ -22,6 +22,8 @@ class StreamingOptions:
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
     commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement",
                   the default), when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
+    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of chunk_ms; what has come of
+                  it is encoded again with each chunk. By default as much as fits into a second.
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
@@ -37,6 +39,7 @@ class StreamingOptions:
     policy: PolicyName = "local-agreement"
     chunk_ms: int | None = None
     commit: CommitName | None = None
+    block_ms: int | None = None
     beam_size: int = 1
     vad: bool = True
     speech: SpeechOptions = field(default_factory=SpeechOptions)
@@ -57,6 +60,13 @@ class StreamingOptions:
             raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
         if self.commit is not None and self.policy != "incremental":
             raise ValueError(f"commit={self.commit!r} is for the policy 'incremental', not for {self.policy!r}")
+        if self.block_ms is not None:
+            if self.policy != "incremental":
+                raise ValueError(f"block_ms={self.block_ms} is for the policy 'incremental', not for {self.policy!r}")
+            if self.block_ms < self.step_ms or self.block_ms % self.step_ms or self.block_ms > 5000:
+                raise ValueError(
+                    f"block_ms must be a multiple of chunk_ms ({self.step_ms}) up to 5000, got {self.block_ms}"
+                )
         if self.commit not in (None, *COMMIT_RULES):
             raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
         if not 1.0 <= self.overlap_s <= 15.0:
@@ -68,6 +78,12 @@ class StreamingOptions:
         if self.chunk_ms is not None:
             return self.chunk_ms
         return 300 if self.policy == "incremental" else 1000
+
+    @property
+    def block(self) -> int:
+        """Encoder frames (20 ms) of ``block_ms``, or of its default."""
+        block_ms = max(1000 // self.step_ms, 1) * self.step_ms if self.block_ms is None else self.block_ms
+        return block_ms // 20
 
     @property
     def rule(self) -> CommitRule:

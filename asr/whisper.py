@@ -252,19 +252,34 @@ class AudioEncoder(StreamingModule):
         for conv, before in ((self.conv1, state.conv1), (self.conv2, state.conv2)):
             chunk = conv.step(chunk, before, rows)
             chunk = chunk.with_data(F.gelu(chunk.data))
-        reframe = self._blocks_of_frames
-        chunk = reframe.step(chunk, state.waiting, rows)
+        chunk = self._blocks_of_frames.step(chunk, state.waiting, rows)
+        features = self._attend(chunk, state, rows, adapters)
+        state.position[rows] += chunk.length
+        return features
+
+    def glimpse(self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None) -> Chunk:
+        """What the frames of each stream's incomplete block look like so far; `step` gives them again, with the rest.
+
+        Args:
+            rows: (B,) slots of streams that have not ended.
+            adapters: of the B rows.
+        """
+        return self._attend(self._blocks_of_frames.waiting(state.waiting, rows), state, rows, adapters)
+
+    def _attend(self, chunk: Chunk, state: EncoderState, rows: Tensor, adapters: Adapters | None) -> Chunk:
+        """Pass frames that follow those at ``position`` through the blocks. Their keys and values stay in the cache, but
+        beyond the position nothing is read."""
         position = state.position[rows]
         if chunk.data.device.type == "cpu":
             self._check_room(int((position + chunk.length).max()))
         index = position[:, None] + torch.arange(chunk.data.shape[1], device=position.device)
         frames = chunk.data + self.positional_embedding[index.clamp(max=self.capacity - 1)]
         if chunk.data.shape[1]:
+            size = self._blocks_of_frames.size
             for block, cache in zip(self._typed_blocks, state.layers, strict=True):
                 normal = chunk.with_data(block.attn_ln(frames))
-                frames = frames + block.attn.step(normal, cache, rows, position, reframe.size, adapters)
+                frames = frames + block.attn.step(normal, cache, rows, position, size, adapters)
                 frames = frames + block.feed_forward(block.mlp_ln(frames), adapters)
-        state.position[rows] = position + chunk.length
         return chunk.with_data(self.ln_post(frames))
 
     def inputs_for(self, outputs: int) -> int:

@@ -307,6 +307,14 @@ class Blocks(StreamingModule):
         state.received[rows] = after
         return Chunk(out, count, chunk.last)
 
+    def waiting(self, state: WindowState, rows: Tensor) -> Chunk:
+        """The steps of each stream's incomplete block, in streams that have not ended; they go on waiting."""
+        count = state.received[rows] % self.size
+        steps = int(count.max()) if count.device.type == "cpu" and len(rows) else self.size - 1
+        index = self.size - 1 - count[:, None] + torch.arange(steps, device=count.device)
+        data = take_steps(state.tail[rows], index.clamp(max=max(self.size - 2, 0)))
+        return Chunk(data, count, torch.zeros_like(count, dtype=torch.bool))
+
     def inputs_for(self, outputs: int) -> int:
         """Whole blocks."""
         return -(-outputs // self.size) * self.size
