@@ -22,8 +22,8 @@ class StreamingOptions:
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
     commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement",
                   the default), when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
-    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of chunk_ms; what has come of
-                  it is encoded again with each chunk. By default as much as fits into a second.
+    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of chunk_ms: what has come
+                  of it is encoded again with each chunk. By default as much as fits into a second.
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.

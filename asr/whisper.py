@@ -267,8 +267,8 @@ class AudioEncoder(StreamingModule):
         return self._attend(self._blocks_of_frames.waiting(state.waiting, rows), state, rows, adapters)
 
     def _attend(self, chunk: Chunk, state: EncoderState, rows: Tensor, adapters: Adapters | None) -> Chunk:
-        """Pass frames that follow those at ``position`` through the blocks. Their keys and values stay in the cache, but
-        beyond the position nothing is read."""
+        """Pass the frames after ``position`` through the layers. Their keys and values stay in the cache, where those
+        beyond the position are never read."""
         position = state.position[rows]
         if chunk.data.device.type == "cpu":
             self._check_room(int((position + chunk.length).max()))

@@ -76,10 +76,11 @@ class WhisperRecognizer(Recognizer):
         """What an `Engine` runs; options are the fields of `StreamingOptions`.
 
         If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
-        in chunks of the trained size that is next to 300 ms. Where that policy is asked for and the bank has no adapter
-        of the user's, the one that comes with loquent for this very model is the default.
+        in chunks of the trained size that is next to 300 ms. Where the bank has no adapter, the one that comes with
+        loquent for this very model is the default, if that policy is asked for or the model knows one language only.
         """
-        if options.get("policy") == "incremental" and self.takes_shipped and not len(self.adapters):
+        wanted = options.get("policy", "local-agreement" if self.tokenizer.is_multilingual else "incremental")
+        if wanted == "incremental" and self.takes_shipped and not len(self.adapters):
             self._add_shipped()
         chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
         if chunks and options.setdefault("policy", "incremental") == "incremental":

@@ -18,7 +18,6 @@ from loquent.recipes.vocabulary_loss import vocabulary_loss
 from loquent.recipes.whisper_moments import (
     ENCODER_RATE,
     NOTHING,
-    Moment,
     MomentOptions,
     PackedMoments,
     Transcript,
@@ -38,13 +37,12 @@ class LossOptions:
     chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
     moments: MomentOptions = field(default_factory=MomentOptions)
     distillation: float = 1.0  # weight of the distance to the features of the encoder that sees the whole window
-    teaching: float = 1.0  # weight of the distance to what the stock model, having heard all, thinks of the next word
 
     def __post_init__(self) -> None:
         if not self.chunk_ms or any(ms % 20 or not 20 <= ms <= 5000 for ms in self.chunk_ms):
             raise ValueError(f"chunk_ms must be multiples of 20 from 20 to 5000, got {self.chunk_ms}")
-        if self.distillation < 0 or self.teaching < 0:
-            raise ValueError(f"distillation and teaching must not be negative, got {self}")
+        if self.distillation < 0:
+            raise ValueError(f"distillation must not be negative, got {self.distillation}")
 
 
 class CausalWhisperLoss(nn.Module):
@@ -81,21 +79,15 @@ class CausalWhisperLoss(nn.Module):
         hidden = read_moments(self.whisper.decoder, packed, encoded)
         asked = packed.targets != NOTHING
         targets = packed.targets[asked]
-        waits = targets == self.eot
-        if options.distillation or options.teaching:
-            heard = self.hear_all(log_mel)
-        teacher = taught = None
-        if options.teaching:
-            teacher, index = self.teach(transcripts, heard)
-            taught = index[asked.nonzero()[:, 0], packed.position[asked]]
-            taught = taught.where(~waits, -1)  # when to wait is nothing that the teacher knows
-        embedding = self.whisper.decoder.token_embedding.weight
-        found = vocabulary_loss(hidden[asked], embedding, targets, teacher, taught, options.teaching)
-        right = found.right.float()
-        loss, figures = found.loss, {"tokens": found.tokens, "accuracy": right.mean()}
-        figures |= {"wait_accuracy": right[waits].mean(), "teaching": found.teaching}
+        loss, found = vocabulary_loss(hidden[asked], self.whisper.decoder.token_embedding.weight, targets)
+        right = found.float()
+        figures = {
+            "tokens": loss.detach(),
+            "accuracy": right.mean(),
+            "wait_accuracy": right[targets == self.eot].mean(),
+        }
         if options.distillation:
-            distance = feature_distance(encoded, heard, frames)
+            distance = feature_distance(encoded, self.hear_all(log_mel), frames)
             loss = loss + options.distillation * distance
             figures["distance"] = distance.detach()
         return loss, figures
@@ -120,19 +112,6 @@ class CausalWhisperLoss(nn.Module):
         mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
         with without_factors(self.whisper):
             return self.whisper.encoder(normalize_window(mel).to(self.dtype))
-
-    @torch.no_grad()
-    def teach(self, transcripts: Sequence[Transcript], heard: Tensor) -> tuple[Tensor, Tensor]:
-        """What the stock model makes of each text when it has heard all, ``heard`` (B, S, C) by its encoder.
-
-        Returns:
-            Hidden states (M, C), and which of them belongs to each place of each row (B, T).
-        """
-        whole = [[Moment(heard.shape[1], 0, len(transcript.tokens))] for transcript in transcripts]
-        packed = pack(transcripts, whole, self.eot, heard.device)
-        with without_factors(self.whisper):
-            hidden = read_moments(self.whisper.decoder, packed, heard)
-        return hidden.flatten(0, 1), torch.arange(packed.tokens.numel(), device=heard.device).view_as(packed.tokens)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""The adapter that comes with loquent: tiny.en streams incrementally with it unless one says otherwise."""
+"""The adapters that come with loquent: tiny.en streams incrementally with its own unless one says otherwise."""
 
 from __future__ import annotations
 
@@ -55,8 +55,11 @@ def test_it_can_be_declined() -> None:
     assert len(stock.adapters) == 0
 
 
-def test_it_does_not_choose_the_policy() -> None:
-    assert Recognizer.from_pretrained("tiny.en").streaming_task().options.policy == "local-agreement"  # type: ignore[attr-defined]
+def test_it_is_the_default_of_streams(recognizer: WhisperRecognizer) -> None:
+    options = Recognizer.from_pretrained("tiny.en").streaming_task().options  # type: ignore[attr-defined]
+    assert (options.policy, options.chunk_ms, options.block) == ("incremental", 300, 45)
+    declined = Recognizer.from_pretrained("tiny.en", adapter=NONE).streaming_task()
+    assert declined.options.policy == "local-agreement"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("chunk_ms", [100, 300, 1000])

@@ -143,6 +143,8 @@ def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk:
         {"chunk_ms": 20_000},
         {"beam_size": 0},
         {"policy": "incremental", "commit": "soon"},
+        {"policy": "incremental", "block_ms": 500},
+        {"block_ms": 1000},
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
+from loquent.kernels.cached_attention import attention_mask
 from loquent.speech.features import WhisperLogMel, normalize_window
 from loquent.speech.streaming import Chunk
 
@@ -48,6 +51,37 @@ def test_real_encoder_step_equals_forward(tiny_en: Whisper, sample: np.ndarray, 
         parts = [encoder.step(part, state).data for part in mel.split(70, dim=1)]
         parts.append(encoder.step(mel[:, :0], state, last=True).data)
         torch.testing.assert_close(torch.cat(parts, 1), encoder(mel), rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_glimpse_is_what_the_frames_so_far_look_like_and_leaves_no_trace(toy_whisper: Whisper) -> None:
+    """Of a block's frames, those that have come see the past and each other; the whole block is then encoded anew."""
+    mel = torch.randn(3, 120, 80, generator=torch.Generator().manual_seed(0))
+    encoder = toy_whisper.encoder.with_block(8)
+    state, rows = encoder.initial_state(4), torch.tensor([2, 0, 3])
+    undisturbed, ends = state.clone(), (0, 17, 33, 34, 51, 80, 105, 120)
+    for begin, end in itertools.pairwise(ends):
+        # Each stream has heard a few frames less than the one before.
+        length = torch.tensor([end - begin, max(min(end - 3, 120) - begin, 0), max(min(end - 9, 120) - begin, 0)])
+        chunk = Chunk(mel[:, begin:end], length, torch.zeros(3, dtype=torch.bool))
+        expected, features = encoder.step(chunk, undisturbed, rows), encoder.step(chunk, state, rows)
+        for row in range(3):
+            count = int(features.length[row])
+            torch.testing.assert_close(features.data[row, :count], expected.data[row, :count])
+        glimpse, positions = encoder.glimpse(state, rows), state.position[rows].tolist()
+        again = encoder.glimpse(state, rows)
+        torch.testing.assert_close(again.data, glimpse.data)
+        assert state.position[rows].tolist() == positions
+        if begin == 0:  # no frame has been left out yet: compare with the layers themselves
+            for row in range(3):
+                count = positions[row] + int(glimpse.length[row])
+                x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[row : row + 1, :end]))))[:, :count]
+                x = x + encoder.positional_embedding[:count]
+                steps = torch.arange(count)
+                for block in encoder.blocks:
+                    x = block(x, attention_mask(steps, steps, 8, None, 0))
+                own = glimpse.data[row, : glimpse.length[row]]
+                torch.testing.assert_close(own, encoder.ln_post(x)[0, positions[row] :], rtol=1e-3, atol=1e-4)
 
 
 def test_encoder_refuses_more_than_its_window_and_streaming_without_blocks(toy_whisper: Whisper) -> None:

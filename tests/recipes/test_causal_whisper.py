@@ -286,19 +286,13 @@ def loss(toy: Whisper, tokenizer: WhisperTokenizer) -> CausalWhisperLoss:
 
 
 def test_the_teacher_is_the_model_as_it_was(loss: CausalWhisperLoss, toy: Whisper) -> None:
-    """It hears the whole window, and reads the text as any Whisper does."""
+    """It hears the whole window, and the silence after it."""
     samples = torch.randn(2, 2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     log_mel = loss.log_mel(samples, torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE]))
     heard = loss.hear_all(log_mel)
     silence = log_mel.data.masked_fill(~log_mel.mask[..., None], -10.0)
     mel = torch.nn.functional.pad(silence, (0, 0, 0, 2 * heard.shape[1] - silence.shape[1]), value=-10.0)
     torch.testing.assert_close(heard, toy.encoder(normalize_window(mel)))
-    texts = [Transcript([1, 2], [5, 6, 7], [0.1, 0.2, 0.3]), Transcript([1, 2], [8], [0.1])]
-    hidden, place = loss.teach(texts, heard)
-    for row, text in enumerate(texts):
-        tokens = torch.tensor([text.control + text.tokens])
-        scores = toy.decoder.logits(hidden[place[row, : tokens.shape[1]]])
-        torch.testing.assert_close(scores, toy.decoder(tokens, heard[row : row + 1])[0], rtol=1e-3, atol=1e-3)
     encoded, frames = loss.encode(log_mel, 10)
     assert float(feature_distance(encoded, heard, frames)) > 1e-3
     assert float(feature_distance(heard, heard, frames)) == 0
