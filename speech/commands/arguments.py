@@ -116,7 +116,8 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
     group.add_argument(
         "--policy",
         choices=POLICIES,
-        help="when words are committed; incremental needs weights trained for it (default: local-agreement)",
+        help="when words are committed; incremental needs weights trained for it (default: incremental with tiny.en or "
+        "an adapter for live audio, else local-agreement)",
     )
     group.add_argument(
         "--chunk-ms",
@@ -129,6 +130,13 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         "--commit",
         choices=COMMIT_RULES,
         help="when the policy incremental takes a word to be certain (default: agreement)",
+    )
+    group.add_argument(
+        "--block-ms",
+        type=int,
+        metavar="MS",
+        help="audio that the encoder of the policy incremental sees together, a multiple of --chunk-ms: more is more "
+        "exact and costs more (default: as much as fits into a second)",
     )
     group.add_argument(
         "--beam-size",
@@ -151,7 +159,7 @@ def add_key_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The streaming flags that were given, as options of ``streaming_task``."""
-    names = ("policy", "chunk_ms", "commit", "beam_size", "head")
+    names = ("policy", "chunk_ms", "commit", "block_ms", "beam_size", "head")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
