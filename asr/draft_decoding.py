@@ -8,7 +8,7 @@ there, greedily or with a beam.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ from loquent.speech.streaming import Chunk
 
 SHORTEST_LOOP = 24  # tokens
 LOOP = 32  # tokens that tell whether a text loops
+QUICKEST = 8  # encoder frames (20 ms) that saying a phrase once more takes at least
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Draft:
     scores: raw score that each of ``tokens`` had when it was last looked at.
     limit:  most tokens of the new hypothesis.
     past:   text tokens before the hypothesis, to recognise repetitions by.
+    said:   encoder frame in which each of ``past`` was said.
     """
 
     prefix: list[int]
@@ -39,6 +41,7 @@ class Draft:
     scores: list[float]
     limit: int
     past: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -62,15 +65,26 @@ class Hypothesis:
         self.attention.append(attention)
 
 
-def repeats(tokens: list[int]) -> bool:
+def repeats(tokens: list[int], frames: Callable[[], list[int]] | None = None) -> bool:
     """Whether a text ends in one phrase said over and over: a model that has begun to loop.
 
-    A phrase of n tokens counts from its fourth round on, and not before 24 tokens: people do say "no, no, no, no".
+    A phrase counts from its fourth round on. People do say "no, no, no, no", so there must be 24 tokens of it; or the
+    rounds must have followed each other faster than anybody speaks.
+
+    Args:
+        frames: encoder frames to which the tokens attend most, one for each; asked for only when they matter.
     """
     for size in range(1, LOOP // 4 + 1):
-        span = size * max(4, -(-SHORTEST_LOOP // size))
-        if len(tokens) >= span and tokens[-span:-size] == tokens[-span + size :]:
+        span = 4 * size
+        if len(tokens) < span or tokens[-span:-size] != tokens[-span + size :]:
+            continue
+        longer = size * max(4, -(-SHORTEST_LOOP // size))
+        if len(tokens) >= longer and tokens[-longer:-size] == tokens[-longer + size :]:
             return True
+        if frames is not None:
+            places = frames()
+            if places[-1] - places[-span] < 3 * QUICKEST:
+                return True
     return False
 
 
@@ -171,7 +185,7 @@ class DraftDecoder:
             for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
                 hypothesis.complete = best[index] == self.eot
                 full = len(hypothesis.tokens) >= draft.limit
-                if not (hypothesis.complete or full or self._loops(draft, hypothesis, best[index])):
+                if not (hypothesis.complete or full or _loops(draft, hypothesis, best[index], attention[index])):
                     hypothesis.add(best[index], best_scores[index], log_sums[index], attention[index])
                     going.append(index)
             if not going:
@@ -222,8 +236,8 @@ class DraftDecoder:
         """Write the continuations that were found, and feed them to see what each token rests on."""
         for draft, hypothesis, tokens in zip(writing.drafts, writing.hypotheses, found, strict=True):
             hypothesis.complete = len(hypothesis.tokens) + len(tokens) < draft.limit
-            for count, token in enumerate(tokens):
-                if self._loops(draft, hypothesis, token, tokens[:count]):
+            for count in range(len(tokens)):
+                if repeats([*draft.past, *hypothesis.tokens, *tokens[: count + 1]][-LOOP:]):
                     hypothesis.complete = False
                     del tokens[count:]
                     break
@@ -256,12 +270,17 @@ class DraftDecoder:
         assert attention is not None
         return hidden, attention
 
-    def _loops(self, draft: Draft, hypothesis: Hypothesis, token: int, before: Sequence[int] = ()) -> bool:
-        """Whether the next token would be that of a loop."""
-        return repeats([*draft.past, *hypothesis.tokens, *before, token][-LOOP:])
-
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.decoder.logits(hidden).float() + self.bias
+
+
+def _loops(draft: Draft, hypothesis: Hypothesis, token: int, attention: Tensor) -> bool:
+    """Whether the next token, which attends to the audio so, would be that of a loop."""
+
+    def frames() -> list[int]:
+        return [*draft.said, *(int(one.argmax()) for one in [*hypothesis.attention, attention])]
+
+    return repeats([*draft.past, *hypothesis.tokens, token][-LOOP:], frames)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from loquent.asr.adapter_bank import NONE, AdapterBank
-from loquent.asr.draft_decoding import Draft, DraftDecoder, Hypothesis
+from loquent.asr.draft_decoding import LOOP, Draft, DraftDecoder, Hypothesis
 from loquent.asr.hearing import Heard, Hearing, IncrementalHearing, Reencoding
 from loquent.asr.stream_memo import Segment, StreamMemo, TimedWord
 from loquent.asr.streaming_options import StreamingOptions
@@ -307,8 +307,12 @@ class WhisperStreamingTask:
             )
             if not final:  # who is behind catches up with the next chunks
                 limit = min(limit, len(segment.open) + self._tokens_in(memo, self.chunk) + 1)
-            past = segment.committed[-32:]
-            drafts.append(Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0), past))
+            origin = segment.start / FRAMES_PER_SECOND
+            said = [round((word.end - origin) * ENCODER_RATE) for word in segment.words for _ in range(word.tokens)]
+            past = segment.committed[-LOOP:]
+            drafts.append(
+                Draft(certain[known[-1] :], segment.open, segment.open_scores, max(limit, 0), past, said[-LOOP:])
+            )
         heard.decoder.position[heard.rows] = torch.tensor(known, device=heard.rows.device)
         return drafts
 

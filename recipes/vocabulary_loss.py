@@ -53,6 +53,6 @@ class _VocabularyLoss(torch.autograd.Function):
         return loss / len(targets), right
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * slope.to(gradient.dtype), None, None

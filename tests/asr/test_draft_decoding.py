@@ -82,6 +82,13 @@ def test_loops_are_recognised() -> None:
     assert not repeats([])
 
 
+def test_nobody_says_a_word_four_times_in_no_time() -> None:
+    assert repeats([1, 5, 5, 5, 5], lambda: [10, 40, 52, 52, 52])
+    assert repeats([1, 2] * 4, lambda: [10, 10, 12, 15, 20, 20, 22, 25])
+    assert not repeats([5] * 4, lambda: [10, 22, 34, 46])
+    assert not repeats([5] * 3, lambda: [10, 10, 10])
+
+
 def test_a_loop_is_cut(decode: DraftDecoder, memory: AudioMemory, tokenizer: WhisperTokenizer) -> None:
     start = list(tokenizer.sot_sequence(timestamps=False))
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
