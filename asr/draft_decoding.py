@@ -89,7 +89,7 @@ def repeats(tokens: list[int], frames: Callable[[], list[int]] | None = None) ->
 
 
 class DraftDecoder:
-    """Decodes many streams at once. A hypothesis that begins to loop is ended where it does.
+    """Decodes many streams at once, and writes no loops: see `repeats`.
 
     Args:
         decoder: the text decoder.
@@ -177,15 +177,19 @@ class DraftDecoder:
         return scores[behind], attention[row[behind], step[behind]]
 
     def _write_on(self, writing: _Writing, scores: Tensor, attention: Tensor) -> None:
-        """Go on greedily, all streams token by token, until each would wait."""
+        """Go on greedily, all streams token by token, until each would wait. A token that would go on with a loop is
+        passed over for the next best one: what is said next is still to be heard."""
         while True:
-            best_scores, best = (x.tolist() for x in scores.max(-1))
             log_sums = scores.logsumexp(-1).tolist()
+            best_scores, best = (x.tolist() for x in scores.max(-1))
             going = []
             for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
-                hypothesis.complete = best[index] == self.eot
                 full = len(hypothesis.tokens) >= draft.limit
-                if not (hypothesis.complete or full or _loops(draft, hypothesis, best[index], attention[index])):
+                while not full and best[index] != self.eot and _loops(draft, hypothesis, best[index], attention[index]):
+                    scores[index, best[index]] = -torch.inf
+                    best_scores[index], best[index] = (x.item() for x in scores[index].max(-1))
+                hypothesis.complete = best[index] == self.eot
+                if not (hypothesis.complete or full):
                     hypothesis.add(best[index], best_scores[index], log_sums[index], attention[index])
                     going.append(index)
             if not going:

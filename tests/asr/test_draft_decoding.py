@@ -89,11 +89,13 @@ def test_nobody_says_a_word_four_times_in_no_time() -> None:
     assert not repeats([5] * 3, lambda: [10, 10, 10])
 
 
-def test_a_loop_is_cut(decode: DraftDecoder, memory: AudioMemory, tokenizer: WhisperTokenizer) -> None:
+def test_a_loop_is_not_gone_on_with(decode: DraftDecoder, memory: AudioMemory, tokenizer: WhisperTokenizer) -> None:
     start = list(tokenizer.sot_sequence(timestamps=False))
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
-    (cut,) = run(decode, memory, [Draft(start, [], [], 40, past=[truth[0]] * 23)])
-    assert cut == []
+    for past, said in (([truth[0]] * 23, []), ([truth[0]] * 3, [1500] * 3)):
+        (other,) = run(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
+        assert other  # something else is heard
+        assert other[0] != truth[0]
 
 
 def test_a_beam_without_a_draft_is_the_search_of_recordings(
