@@ -18,7 +18,7 @@ def written(text: str) -> str:
     in upper case becomes a sentence with a capital and a full stop. Anything else stays as it is.
     """
     text = UNSPOKEN.sub(" ", text).translate(SYMBOLS)
-    text = re.sub(r"\s*(?:--+|—|–|\s-(?=\s))\s*", ", ", text)  # a dash is a pause
+    text = re.sub(r"(?:\s*(?:--+|—|–|(?<=\s)-(?=\s))\s*)+", ", ", text)  # a dash is a pause
     text = re.sub(r"\s+([,.!?])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,-'")
     text = re.sub(r",(?=[,.!?])", "", text)
     if not any(character.isalnum() for character in text):

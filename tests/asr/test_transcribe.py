@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ def collect(toy: WindowDecoder, sources: list[np.ndarray], batch: int, **options
     return [wholes[number] for number in range(len(sources))]
 
 
+def rounded(transcript: Transcript) -> Transcript:
+    """Products of matrices of different sizes may differ in the last digit, and so may confidences."""
+    return replace(
+        transcript,
+        segments=tuple(
+            replace(one, words=tuple(replace(word, confidence=round(word.confidence, 5)) for word in one.words))
+            for one in transcript.segments
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -65,7 +77,7 @@ def test_a_recording_gives_the_same_in_every_batch(
 ) -> None:
     together = collect(toy, noises, 3, **options)
     for one, noise in zip(together, noises, strict=True):
-        assert collect(toy, [noise], 1, **options)[0] == one
+        assert rounded(collect(toy, [noise], 1, **options)[0]) == rounded(one)
     assert any(one.segments for one in together)
 
 

@@ -124,7 +124,7 @@ def test_ctrl_c_brings_the_last_words(tmp_path):
     out = b""
     try:
         while part := os.read(ours, 65536):
-            if b"Streaming" in part and b"Streaming" not in out:
+            if b"treaming" in part and b"treaming" not in out:
                 listen.send_signal(signal.SIGINT)
             out += part
     except OSError:  # EIO: the process has ended
@@ -132,6 +132,6 @@ def test_ctrl_c_brings_the_last_words(tmp_path):
     os.close(ours)
     _, complaints = listen.communicate()
     assert listen.returncode == 0, complaints
-    assert b"\x1b[2mStreaming" in out  # not committed yet when the signal came
+    assert re.search(rb"\x1b\[2m[Ss]treaming", out)  # not committed yet when the signal came
     (line,) = screen(re.sub(r"\x1b\[2m.*?\x1b\[0m", "", out.decode(), flags=re.DOTALL), 80, 24)
-    assert line.startswith("Streaming recognition")
+    assert line.lower().startswith("streaming recognition")
