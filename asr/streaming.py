@@ -131,6 +131,7 @@ class WhisperStreamingTask:
             if not isinstance(value, str):
                 raise ValueError(f"{name} must be text, got {value!r}")
         language = language_code(language) if language else None
+        self.tokenizer.sot_sequence(language or "en", task)
         if adapter is None:
             adapter = self.adapters.default_for(language, live=self.options.policy == "incremental")
         adapter = None if adapter == NONE else adapter
@@ -139,7 +140,6 @@ class WhisperStreamingTask:
             language = language or "en"
         elif chosen is not None:
             language = language or chosen.info.language
-        self.tokenizer.sot_sequence(language or "en", task)
         context = self.tokenizer.encode(" " + prompt.strip())[-self._context :] if prompt.strip() else []
         memo = StreamMemo(language, task, context, EndpointMemory(), adapter, chosen.digest if chosen else "")
         self.adapters.lend(memo)

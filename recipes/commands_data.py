@@ -43,7 +43,11 @@ class CommandsDataOptions:
     data: str = "${LOQUENT_DATA}/speech"  # folder with picovoice_coffee.zip, fsdd.zip, speechocean762.zip and ``words``
     folder: str = ""  # where the prepared data goes; by default in the user's cache folder
     words: tuple[str, ...] = (  # sets to cut digits out of
-        *("speechocean762", "librispeech_resemblyzer", "lj_text_selfrecorded", "game_fotaq_en", "game_bass_en"),
+        "speechocean762",
+        "librispeech_resemblyzer",
+        "lj_text_selfrecorded",
+        "game_fotaq_en",
+        "game_bass_en",
     )
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     synthetic_coffee: int = 3000

@@ -1,8 +1,8 @@
 """Low-rank factors on the frozen layers of a Whisper, for training: weights W + s B A.
 
 The product is added to the weight, not to the layer's outputs. That is one small product for each layer and step, and
-the layer stays the single matrix product it was; over thousands of frames it takes half the time of passing over all
-outputs again. Source: Hu et al. 2021 (arXiv 2106.09685).
+the layer stays the single matrix product it was; over thousands of frames that is cheaper than passing over all outputs
+again. Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 
 from __future__ import annotations

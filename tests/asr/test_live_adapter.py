@@ -44,6 +44,11 @@ def test_incremental_streams_go_through_it(recognizer: WhisperRecognizer, task: 
         assert (resolve_adapter(name) / "README.md").is_file()  # the model card
 
 
+def test_a_language_that_the_model_lacks_is_named(task: WhisperStreamingTask) -> None:
+    with pytest.raises(ValueError, match="English-only"):
+        task.start(language="fr")
+
+
 def test_other_policies_hear_with_the_stock_model(recognizer: WhisperRecognizer) -> None:
     assert recognizer.streaming_task(policy="local-agreement").start().adapter is None
 
