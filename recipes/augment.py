@@ -5,8 +5,7 @@ Everything random is drawn from a generator that the caller gives, so a training
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,9 +112,8 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.ran
 
 def colored_noise(length: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise whose power falls as frequency to the ``exponent``: 0 is white, 1 pink, 2 brown."""
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    spectrum /= np.maximum(np.arange(len(spectrum)) / max(length, 1) * SAMPLE_RATE, 20.0) ** (exponent / 2)
-    return np.fft.irfft(spectrum, length).astype(np.float32)
+    white = rng.standard_normal(_fast(length))  # on a circle: any stretch of it is as good as another
+    return _filtered(white, lambda hertz: np.maximum(hertz, 20.0) ** (-exponent / 2))[:length].astype(np.float32)
 
 
 def room_response(rng: np.random.Generator, rt60_s: float, exact_s: float = 0.03) -> np.ndarray:
@@ -170,35 +168,43 @@ def room_response(rng: np.random.Generator, rt60_s: float, exact_s: float = 0.03
 
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Convolve and keep the length: what rings on after the end is cut."""
-    size = 1 << (len(samples) + len(response) - 2).bit_length() if len(samples) else 1
+    size = _fast(len(samples) + len(response) - 1)
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
     return wet[: len(samples)].astype(np.float32)
 
 
 def equalize(samples: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
     """Amplify by gains in dB at `OCTAVES`, and by what is linear between them on a logarithmic scale of frequencies."""
-    if not len(samples):
-        return samples
-    frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
-    curve = np.interp(np.log2(np.maximum(frequencies, 1.0)), np.log2(OCTAVES), gains_db)
-    return np.fft.irfft(np.fft.rfft(samples) * 10 ** (curve / 20), len(samples)).astype(np.float32)
+
+    def gain(hertz: np.ndarray) -> np.ndarray:
+        return 10 ** (np.interp(np.log2(np.maximum(hertz, 1.0)), np.log2(OCTAVES), gains_db) / 20)
+
+    return _filtered(samples, gain).astype(np.float32)
 
 
 def telephone(samples: np.ndarray) -> np.ndarray:
     """A telephone line: 300 … 3400 Hz, sampled at 8 kHz in 8 bits of mu-law (ITU-T G.711)."""
     narrow = resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2)
-    spectrum = np.fft.rfft(narrow) * _line(len(narrow))
-    narrow = np.clip(np.fft.irfft(spectrum, len(narrow)), -1, 1)
+    narrow = np.clip(_filtered(narrow, _line, SAMPLE_RATE // 2), -1, 1)
     levels = np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)
     levels = np.round(levels * 127) / 127
     decoded = np.sign(levels) * np.expm1(np.abs(levels) * np.log(256)) / 255
     return resample(decoded, SAMPLE_RATE // 2, SAMPLE_RATE)[: len(samples)]
 
 
-@functools.lru_cache(maxsize=8)
-def _line(length: int) -> np.ndarray:
-    frequencies = np.fft.rfftfreq(length, 2 / SAMPLE_RATE)
-    return np.clip((frequencies - 200) / 100, 0, 1) * np.clip((3600 - frequencies) / 200, 0, 1)
+def _line(hertz: np.ndarray) -> np.ndarray:
+    return np.clip((hertz - 200) / 100, 0, 1) * np.clip((3600 - hertz) / 200, 0, 1)
+
+
+def _filtered(samples: np.ndarray, gain: Callable[[np.ndarray], np.ndarray], rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Multiply the spectrum by the gain at each frequency in Hz: no delay."""
+    size = _fast(len(samples))
+    return np.fft.irfft(np.fft.rfft(samples, size) * gain(np.fft.rfftfreq(size, 1 / rate)), size)[: len(samples)]
+
+
+def _fast(length: int) -> int:
+    """The power of two that holds so many samples: a prime number of them takes the transform ten times as long."""
+    return max(1 << max(length - 1, 1).bit_length(), 2)
 
 
 def _power(samples: np.ndarray) -> float:
