@@ -340,7 +340,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        return self.linear2(self.dropout(F.silu(self.linear1(x))))
+        x = F.silu(self.linear1(x))
+        return self.linear2(self.dropout(x) if self.training else x)
 
 
 class ConvolutionModule(nn.Module):

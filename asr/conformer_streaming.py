@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -50,6 +50,7 @@ Head = Literal["ctc", "transducer"]
 class ConformerOptions:
     """How audio is turned into text.
 
+    language:  code or English name; it has to be the model's.
     head:      "transducer" or "ctc"; the first that the model has.
     chunk_ms:  audio that is encoded together, 80 ms · (look-ahead + 1); one of the latencies that the model was made
                for, by default its first. A stream may choose another.
@@ -57,6 +58,7 @@ class ConformerOptions:
     rules:     when an utterance ends; silence is what brings no tokens.
     """
 
+    language: str | None = None
     head: Head | None = None
     chunk_ms: int | None = None
     beam_size: int = 1
@@ -163,6 +165,7 @@ class ConformerStreamingTask:
         Raises:
             ValueError: an option is wrong, or the model cannot do what is asked.
         """
+        language = language or self.options.language
         if language and (not isinstance(language, str) or language_code(language) != self.model.config.language):
             raise ValueError(f"this model recognises {self.model.config.language!r} only, not {language!r}")
         if task != "transcribe":
@@ -391,7 +394,8 @@ def _until(advance: Advance, frame: int, last: bool) -> Advance:
 
 def _fingerprint(model: ConformerModel, tokenizer: SubwordTokenizer, options: ConformerOptions) -> str:
     """Differs between models and options whose streams do not continue each other."""
-    digest = hashlib.sha256(repr((model.config, options)).encode() + tokenizer.to_bytes())
+    shared = replace(options, language=None)  # each stream knows its own
+    digest = hashlib.sha256(repr((model.config, shared)).encode() + tokenizer.to_bytes())
     for name, weight in model.state_dict().items():
         if name.endswith(("norm_out.weight", "subsampling.out.bias", "ctc.out.bias", "joiner.out.bias")):
             digest.update(weight.detach().float().cpu().numpy().tobytes())

@@ -161,7 +161,8 @@ class Recognizer(ABC):
             ValueError: an option is wrong, or the model does not know the language.
         """
         names = self.stream_options
-        engine = Engine(self.streaming_task(**{name: value for name, value in options.items() if name not in names}))
+        of_task = {name: value for name, value in options.items() if name not in names or name == "language"}
+        engine = Engine(self.streaming_task(**of_task))
         chosen = {name: value for name, value in options.items() if name in names}
         return engine.open(sample_rate=sample_rate, channels=channels, **chosen)
 

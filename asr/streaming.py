@@ -8,7 +8,7 @@ window for stock weights, or incrementally on cached keys and values.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -116,7 +116,8 @@ class WhisperStreamingTask:
         """Options of one stream.
 
         Args:
-            language: code or English name; by default the adapter's, else detected from the first speech.
+            language: code or English name; by default that of the task or of the adapter, else detected from the first
+                speech.
             task: "transcribe", or "translate" into English.
             prompt: text that precedes the speech: names and spellings to expect.
             adapter: name of one in the bank, by default what the bank has for the language; "none" is the model as it
@@ -130,6 +131,7 @@ class WhisperStreamingTask:
         for name, value in given.items():
             if not isinstance(value, str):
                 raise ValueError(f"{name} must be text, got {value!r}")
+        language = language or self.options.language
         language = language_code(language) if language else None
         self.tokenizer.sot_sequence(language or "en", task)
         if adapter is None:
@@ -435,7 +437,8 @@ class WhisperStreamingTask:
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
     """Differs between models and options whose streams do not continue each other."""
-    settings = (model.config, model.decoder.int8_vocabulary is None, model.merged, options)
+    shared = replace(options, language=None)  # each stream knows its own
+    settings = (model.config, model.decoder.int8_vocabulary is None, model.merged, shared)
     digest = hashlib.sha256(repr(settings).encode())
     for weight in (model.encoder.ln_post.weight, model.decoder.ln.weight):
         digest.update(weight.detach().float().cpu().numpy().tobytes())

@@ -17,13 +17,14 @@ COMMIT_RULES: dict[str, CommitRule] = {"agreement": LocalAgreement(), "hold-last
 class StreamingOptions:
     """How live audio is turned into text.
 
+    language:     code or English name, of streams that do not say theirs; by default it is detected.
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
     commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement",
                   the default), when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
-    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of chunk_ms: what has come
-                  of it is encoded again with each chunk. By default as much as fits into a second.
+    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of 20 and not below
+                  chunk_ms: what has come of it is encoded again with each chunk. By default a second.
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.
@@ -36,6 +37,7 @@ class StreamingOptions:
     alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
     """
 
+    language: str | None = None
     policy: PolicyName = "local-agreement"
     chunk_ms: int | None = None
     commit: CommitName | None = None
@@ -63,9 +65,9 @@ class StreamingOptions:
         if self.block_ms is not None:
             if self.policy != "incremental":
                 raise ValueError(f"block_ms={self.block_ms} is for the policy 'incremental', not for {self.policy!r}")
-            if self.block_ms < self.step_ms or self.block_ms % self.step_ms or self.block_ms > 5000:
+            if self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000:
                 raise ValueError(
-                    f"block_ms must be a multiple of chunk_ms ({self.step_ms}) up to 5000, got {self.block_ms}"
+                    f"block_ms must be a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
                 )
         if self.commit not in (None, *COMMIT_RULES):
             raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
@@ -82,8 +84,7 @@ class StreamingOptions:
     @property
     def block(self) -> int:
         """Encoder frames (20 ms) of ``block_ms``, or of its default."""
-        block_ms = max(1000 // self.step_ms, 1) * self.step_ms if self.block_ms is None else self.block_ms
-        return block_ms // 20
+        return (max(1000, self.step_ms) if self.block_ms is None else self.block_ms) // 20
 
     @property
     def rule(self) -> CommitRule:

@@ -23,6 +23,7 @@ from loquent.asr.transcribe_options import TranscribeOptions
 from loquent.asr.transcript import Progress, Transcript
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
+from loquent.asr.whisper_languages import language_code
 from loquent.asr.whisper_tokenizer import WhisperTokenizer
 from loquent.speech.audio import AudioError
 from loquent.speech.captions import Segment
@@ -77,14 +78,22 @@ class WhisperRecognizer(Recognizer):
 
         If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
         in chunks of the trained size that is next to 300 ms. Where the bank has no adapter, the one that comes with
-        loquent for this very model is the default, if that policy is asked for or the model knows one language only.
+        loquent for this very model is the default, if that policy is asked for or the streams are in its language: one
+        that ``language`` names, or the only one that the model knows.
         """
-        wanted = options.get("policy", "local-agreement" if self.tokenizer.is_multilingual else "incremental")
-        if wanted == "incremental" and self.takes_shipped and not len(self.adapters):
+        language = options.get("language") or (None if self.tokenizer.is_multilingual else "en")
+        language = language_code(language) if language else None
+        policy = options.get("policy", "incremental" if language else None)
+        if policy == "incremental" and self.takes_shipped and not len(self.adapters):
             self._add_shipped()
-        chunks = () if self.adapters.default is None else self.adapters[self.adapters.default].info.chunk_ms
-        if chunks and options.setdefault("policy", "incremental") == "incremental":
-            options.setdefault("chunk_ms", min(chunks, key=lambda chunk: abs(chunk - 300)))
+        default = None if self.adapters.default is None else self.adapters[self.adapters.default].info
+        if default is not None and default.chunk_ms:
+            # Streams of unknown languages go through an adapter that was asked for, but not through the shipped one.
+            unknown = language is None and self.adapters.default not in SHIPPED_ADAPTERS
+            if unknown or default.language in (None, language):
+                options.setdefault("policy", "incremental")
+            if options.get("policy") == "incremental":
+                options.setdefault("chunk_ms", min(default.chunk_ms, key=lambda chunk: abs(chunk - 300)))
         chosen = checked_options(StreamingOptions, options, "a stream of a Whisper")
         return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 

@@ -79,7 +79,7 @@ def speech(recognizer: Recognizer, data: Path, options: argparse.Namespace) -> N
     rows = _rows(data / "speech", 60 * options.minutes)
     clips = [row.samples() for row in rows]
     starts = np.cumsum([0, *(len(clip) / RATE for clip in clips)])
-    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=False)
+    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=False, language="en")
     session = Engine(task).open()
     events: list[Event] = []
     for clip in tqdm(clips, desc="stream", file=sys.stderr):
@@ -92,7 +92,7 @@ def speech(recognizer: Recognizer, data: Path, options: argparse.Namespace) -> N
     for number, found in sorted(streamed(task, rows)):
         parts += [Heard(word.text, starts[number] + word.time_s) for word in _words(found)]
     offline: list[Heard] = []
-    for number, transcript in enumerate(recognizer.transcribe_files(clips, beam_size=1)):
+    for number, transcript in enumerate(recognizer.transcribe_files(clips, beam_size=1, language="en")):
         words = normalize_english(transcript.text).split()  # spread evenly: enough to tell what is near a hand-over
         duration = len(clips[number]) / RATE
         offline += [Heard(word, starts[number] + duration * (at + 0.5) / len(words)) for at, word in enumerate(words)]
@@ -117,7 +117,7 @@ def _doubled(words: list[Heard]) -> list[tuple[str, float]]:
 
 def noise(recognizer: Recognizer, data: Path, options: argparse.Namespace, vad: bool) -> None:
     """Count the words that sounds without speech give."""
-    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=vad)
+    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=vad, language="en")
     session = Engine(task).open()
     heard_s, words = dict[str, float](), dict[str, list[str]]()
     progress = tqdm(total=round(60 * options.minutes), unit="s", file=sys.stderr)

@@ -96,7 +96,9 @@ def run(
                 beam = 5 if policy.endswith("beam") else 1
                 found: list[tuple[str, list[Event]]] = [
                     (result.text, [])
-                    for result in recognizer.transcribe_files([row.samples() for row in here], beam_size=beam)
+                    for result in recognizer.transcribe_files(
+                        [row.samples() for row in here], beam_size=beam, language="en"
+                    )
                 ]
             else:
                 if system not in tasks:
@@ -126,11 +128,11 @@ def run(
 
 def _task(recognizer: Recognizer, policy: str, chunk_ms: int) -> Any:
     if policy in STOCK:
-        task = recognizer.streaming_task(policy=policy, chunk_ms=chunk_ms)
+        task = recognizer.streaming_task(policy=policy, chunk_ms=chunk_ms, language="en")
         task.adapters = type(task.adapters)(task.model)  # the stock model: no adapters
         return task
     beam = {"commit": "agreement", "beam_size": 4} if policy == "beam" else {"commit": policy}
-    return recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms, **beam)
+    return recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms, language="en", **beam)
 
 
 def _revised(events: Sequence[Event]) -> int:

@@ -220,7 +220,9 @@ PACKAGES: dict[str, WeightPackage] = {
 # Models that come with loquent: folders of its own packages.
 SHIPPED: dict[str, tuple[str, str]] = {"loquent/commands": ("loquent.asr", "assets/commands")}
 # Adapters that come with loquent, and make a Whisper stream.
-SHIPPED_ADAPTERS: dict[str, tuple[str, str]] = {"loquent/live-tiny.en": ("loquent.asr", "assets/live-tiny.en")}
+SHIPPED_ADAPTERS: dict[str, tuple[str, str]] = {
+    f"loquent/live-{model}": ("loquent.asr", f"assets/live-{model}") for model in ("tiny.en", "base")
+}
 
 HUB_NAMES: dict[str, str] = {
     **{

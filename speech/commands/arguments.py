@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from loquent.speech.session import StreamingTask
     from loquent.speech.tasks import RecognizerTask
 
 T = TypeVar("T")
@@ -116,8 +117,8 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
     group.add_argument(
         "--policy",
         choices=POLICIES,
-        help="when words are committed; incremental needs weights trained for it (default: incremental with tiny.en or "
-        "an adapter for live audio, else local-agreement)",
+        help="when words are committed; incremental needs weights trained for it (default: incremental with an adapter "
+        "for live audio, such as loquent's own for English, else local-agreement)",
     )
     group.add_argument(
         "--chunk-ms",
@@ -135,8 +136,8 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
         "--block-ms",
         type=int,
         metavar="MS",
-        help="audio that the encoder of the policy incremental sees together, a multiple of --chunk-ms: more is more "
-        "exact and costs more (default: as much as fits into a second)",
+        help="audio that the encoder of the policy incremental sees together, a multiple of 20 from --chunk-ms on: "
+        "more is more exact and costs more (default: 1000)",
     )
     group.add_argument(
         "--beam-size",
@@ -161,6 +162,12 @@ def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The streaming flags that were given, as options of ``streaming_task``."""
     names = ("policy", "chunk_ms", "commit", "block_ms", "beam_size", "head")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def streaming_task(recognizer: RecognizerTask, arguments: argparse.Namespace) -> StreamingTask:
+    """What an `Engine` runs, as the streaming flags and the language ask."""
+    language = {"language": arguments.language} if arguments.language else {}
+    return recognizer.streaming_task(**streaming_options(arguments), **language)
 
 
 def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:

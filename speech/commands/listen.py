@@ -16,6 +16,7 @@ from loquent.speech.commands.arguments import (
     load_recognizer,
     stream_start_options,
     streaming_options,
+    streaming_task,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _local(arguments: argparse.Namespace) -> Recognise:
     from loquent.speech.commands.live import locally
     from loquent.speech.engine import Engine
 
-    task = load_recognizer(arguments).streaming_task(**streaming_options(arguments))
+    task = streaming_task(load_recognizer(arguments), arguments)
     return locally(Engine(task), **stream_start_options(arguments))
 
 

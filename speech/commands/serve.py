@@ -20,7 +20,8 @@ from loquent.speech.commands.arguments import (
     add_streaming_arguments,
     load_recognizer,
     model_name,
-    streaming_options,
+    optional,
+    streaming_task,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_key_argument(parser, "key that clients have to present")
     streaming = add_streaming_arguments(parser)
     streaming.add_argument(
+        "--language",
+        type=optional(str),
+        help="of streams that do not say theirs, as code or name (default: detect it)",
+    )
+    streaming.add_argument(
         "--max-sessions", type=int, default=32, metavar="N", help="streams at a time; memory is set aside (default: 32)"
     )
     add_model_arguments(parser)
@@ -72,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
     recognizer = load_recognizer(arguments, several=True)
-    task = recognizer.streaming_task(**streaming_options(arguments))
+    task = streaming_task(recognizer, arguments)
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     _warm_up(engine)
     app = create_app(

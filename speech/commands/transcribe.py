@@ -21,6 +21,7 @@ from loquent.speech.commands.arguments import (
     optional,
     stream_start_options,
     streaming_options,
+    streaming_task,
 )
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
@@ -174,7 +175,7 @@ def _stream(
     from loquent.speech.engine import Engine
     from loquent.speech.sources import file_source
 
-    recognise = locally(Engine(load_recognizer(arguments).streaming_task(**streaming_options(arguments))), **options)
+    recognise = locally(Engine(streaming_task(load_recognizer(arguments), arguments)), **options)
     for recording in recordings:
         display = live_display(sys.stdout)
         listeners = [Captions(functools.partial(results.add, recording)).show]

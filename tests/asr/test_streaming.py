@@ -143,7 +143,7 @@ def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk:
         {"chunk_ms": 20_000},
         {"beam_size": 0},
         {"policy": "incremental", "commit": "soon"},
-        {"policy": "incremental", "block_ms": 500},
+        {"policy": "incremental", "block_ms": 280},
         {"block_ms": 1000},
     ],
 )
