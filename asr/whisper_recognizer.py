@@ -83,9 +83,9 @@ class WhisperRecognizer(Recognizer):
         """
         language = options.get("language") or (None if self.tokenizer.is_multilingual else "en")
         language = language_code(language) if language else None
-        policy = options.get("policy", "incremental" if language else None)
-        if policy == "incremental" and self.takes_shipped and not len(self.adapters):
-            self._add_shipped()
+        policy = options.get("policy")
+        if (policy == "incremental" or (policy is None and language)) and not len(self.adapters):
+            self._add_shipped(None if policy else language)
         default = None if self.adapters.default is None else self.adapters[self.adapters.default].info
         if default is not None and default.chunk_ms:
             # Streams of unknown languages go through an adapter that was asked for, but not through the shipped one.
@@ -97,10 +97,11 @@ class WhisperRecognizer(Recognizer):
         chosen = checked_options(StreamingOptions, options, "a stream of a Whisper")
         return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 
-    def _add_shipped(self) -> None:
-        """Make the adapter that comes with loquent for this model, if there is one, that of streams."""
-        for name in SHIPPED_ADAPTERS:
-            if adapter_info(name).base_digest == base_digest(self.model):
+    def _add_shipped(self, language: str | None) -> None:
+        """Make loquent's own adapter for this model (and this language), if there is one, that of streams."""
+        for name in SHIPPED_ADAPTERS if self.takes_shipped else ():
+            info = adapter_info(name)
+            if info.base_digest == base_digest(self.model) and language in (None, info.language):
                 self.add_adapter(name, name, default=True)
 
     def adapt(self, adapter: str | os.PathLike[str] | LoraAdapter) -> None:

@@ -204,7 +204,7 @@ def _filtered(samples: np.ndarray, gain: Callable[[np.ndarray], np.ndarray], rat
 
 def _fast(length: int) -> int:
     """The power of two that holds so many samples: a prime number of them takes the transform ten times as long."""
-    return max(1 << max(length - 1, 1).bit_length(), 2)
+    return 1 << max(length - 1, 1).bit_length()
 
 
 def _power(samples: np.ndarray) -> float:

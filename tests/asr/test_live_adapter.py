@@ -57,6 +57,7 @@ def base() -> WhisperRecognizer:
 def test_a_model_of_many_languages_streams_in_that_of_its_adapter(base: WhisperRecognizer, sample: np.ndarray) -> None:
     assert base.streaming_task().options.policy == "local-agreement"
     assert base.streaming_task(language="German").options.policy == "local-agreement"
+    assert not len(base.adapters)
     task = base.streaming_task(language="English")
     assert (task.options.policy, task.options.chunk_ms, task.start().adapter) == (
         "incremental",
