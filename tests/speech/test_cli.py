@@ -152,6 +152,16 @@ class TestUsage:
         assert served["transcribe"].keywords == {"head": head}
         assert served["transcribe"](np.zeros(16_000, np.float32)).text == ""
 
+    def test_the_language_of_a_server_is_that_of_its_streams(self, capsys, monkeypatch):
+        served = {}
+        monkeypatch.setattr("loquent.speech.server.create_app", lambda engines, **options: served.update(engines))
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        flags = ["--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--language"]
+        assert main(["serve", *flags, "English"]) == 0
+        assert served["loquent/commands"].task.options.language == "English"
+        assert main(["serve", *flags, "de"]) == 1
+        assert "recognises 'en' only" in capsys.readouterr().err
+
     def test_debug_shows_where(self, capsys, monkeypatch):
         assert main(["listen", "--file", "nowhere.wav", "--debug"]) == 1
         assert "Traceback" in capsys.readouterr().err
