@@ -73,3 +73,20 @@ class HoldLast:
     def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
         """Number of tokens before the last ``count``."""
         return max(len(hypothesis.tokens) - self.count, 0)
+
+
+@dataclass(frozen=True)
+class Confident:
+    """Commit what `LocalAgreement` does, and with it the tokens that follow as long as the model is sure of them.
+
+    probability: that a token needs to be committed as soon as it is written.
+    """
+
+    probability: float = 0.9
+
+    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+        """Number of tokens before the first that is neither agreed on nor probable enough."""
+        count = LocalAgreement()(previous, hypothesis, frames)
+        while count < len(hypothesis.tokens) and hypothesis.probabilities[count] >= self.probability:
+            count += 1
+        return count

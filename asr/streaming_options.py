@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from loquent.asr.policies import AlignAtt, CommitRule, HoldLast, LocalAgreement
+from loquent.asr.policies import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 from loquent.speech.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
 
 PolicyName = Literal["local-agreement", "alignatt", "incremental"]
-CommitName = Literal["agreement", "hold-last", "at-once"]
-COMMIT_RULES: dict[str, CommitRule] = {"agreement": LocalAgreement(), "hold-last": HoldLast(), "at-once": HoldLast(0)}
+CommitName = Literal["confident", "agreement", "hold-last", "at-once"]
+COMMIT_RULES: dict[str, CommitRule] = {
+    "confident": Confident(),
+    "agreement": LocalAgreement(),
+    "hold-last": HoldLast(),
+    "at-once": HoldLast(0),
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,9 @@ class StreamingOptions:
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
-    commit:       when "incremental" takes a word to be certain: when one more chunk has not changed it ("agreement",
-                  the default), when two tokens follow it ("hold-last"), or as soon as it is written ("at-once").
+    commit:       when "incremental" takes a word to be certain: when the model is sure of it or one more chunk has not
+                  changed it ("confident", the default), in the latter case only ("agreement"), when two tokens follow
+                  it ("hold-last"), or as soon as it is written ("at-once").
     block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of 20 and not below
                   chunk_ms: what has come of it is encoded again with each chunk. By default a second.
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
@@ -91,4 +97,4 @@ class StreamingOptions:
         """The commit rule of the policy."""
         if self.policy == "alignatt":
             return AlignAtt(self.alignatt_margin)
-        return COMMIT_RULES[self.commit or "agreement"] if self.policy == "incremental" else LocalAgreement()
+        return COMMIT_RULES[self.commit or "confident"] if self.policy == "incremental" else LocalAgreement()

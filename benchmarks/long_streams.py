@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--policy", default="incremental")
     parser.add_argument("--chunk-ms", type=int, default=300)
+    parser.add_argument("--block-ms", type=int, help="see StreamingOptions")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -74,12 +75,17 @@ def main() -> None:
             noise(recognizer, data, options, vad)
 
 
+def _task(recognizer: Recognizer, options: argparse.Namespace, vad: bool) -> Any:
+    asked = {"policy": options.policy, "chunk_ms": options.chunk_ms, "block_ms": options.block_ms}
+    return recognizer.streaming_task(**asked, vad=vad, language="en")
+
+
 def speech(recognizer: Recognizer, data: Path, options: argparse.Namespace) -> None:
     """Compare one long stream with its parts."""
     rows = _rows(data / "speech", 60 * options.minutes)
     clips = [row.samples() for row in rows]
     starts = np.cumsum([0, *(len(clip) / RATE for clip in clips)])
-    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=False, language="en")
+    task = _task(recognizer, options, vad=False)
     session = Engine(task).open()
     events: list[Event] = []
     for clip in tqdm(clips, desc="stream", file=sys.stderr):
@@ -117,7 +123,7 @@ def _doubled(words: list[Heard]) -> list[tuple[str, float]]:
 
 def noise(recognizer: Recognizer, data: Path, options: argparse.Namespace, vad: bool) -> None:
     """Count the words that sounds without speech give."""
-    task = recognizer.streaming_task(policy=options.policy, chunk_ms=options.chunk_ms, vad=vad, language="en")
+    task = _task(recognizer, options, vad)
     session = Engine(task).open()
     heard_s, words = dict[str, float](), dict[str, list[str]]()
     progress = tqdm(total=round(60 * options.minutes), unit="s", file=sys.stderr)

@@ -8,8 +8,8 @@ over the words that were recognised; when a word ends is found by aligning the h
 *Revised* counts words that were shown and changed again, per word of the final text (normalised erasure, arXiv
 1912.03393). *Compute* is the CPU time of this process per second of audio.
 
-A system is a policy and its chunk size, such as `local-agreement:1000`; `agreement`, `hold-last` and `at-once` are the
-policy incremental with that commit rule, `beam` is agreement with a beam of four. `offline` is the stock model on the
+A system is a policy and its chunk size, such as `local-agreement:1000`; `confident`, `agreement`, `hold-last` and
+`at-once` are the policy incremental with that commit rule, `beam` is the default rule with a beam of four. `offline` is the stock model on the
 whole recording, greedy, and `offline-beam` with a beam of five.
 """
 
@@ -40,10 +40,10 @@ from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.events import Event, Partial
 
 STOCK = ("local-agreement", "alignatt")
-ADAPTED = ("agreement", "hold-last", "at-once", "beam")
+ADAPTED = ("confident", "agreement", "hold-last", "at-once", "beam")
 SYSTEMS = [
     *("offline", "local-agreement:1000", "alignatt:1000"),
-    *(f"{rule}:{chunk}" for chunk in (100, 300, 500, 1000) for rule in ("agreement", "hold-last", "at-once")),
+    *(f"{rule}:{chunk}" for chunk in (100, 300, 500, 1000) for rule in ("confident", "agreement", "hold-last", "at-once")),
 ]
 
 
@@ -131,7 +131,7 @@ def _task(recognizer: Recognizer, policy: str, chunk_ms: int) -> Any:
         task = recognizer.streaming_task(policy=policy, chunk_ms=chunk_ms, language="en")
         task.adapters = type(task.adapters)(task.model)  # the stock model: no adapters
         return task
-    beam = {"commit": "agreement", "beam_size": 4} if policy == "beam" else {"commit": policy}
+    beam = {"beam_size": 4} if policy == "beam" else {"commit": policy}
     return recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms, language="en", **beam)
 
 

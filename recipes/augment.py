@@ -45,9 +45,17 @@ class Augmenter:
 
     def __call__(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Change a recording (N,); returns another of another length."""
+        return self.transmit(self.speak(samples, rng), rng)
+
+    def speak(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What changes at the mouth: speed, and silence around. Returns another length."""
         options = self.options
         samples = change_speed(samples, rng.uniform(*options.speed))
-        samples = pad(samples, rng.uniform(*options.padding_s), rng.uniform(*options.padding_s))
+        return pad(samples, rng.uniform(*options.padding_s), rng.uniform(*options.padding_s))
+
+    def transmit(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What changes on the way from the mouth. The length stays."""
+        options = self.options
         if rng.random() < options.room:
             samples = reverberate(samples, room_response(rng, rng.uniform(*options.room_rt60_s)))
         if rng.random() < options.noise:

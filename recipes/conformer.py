@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ from loquent.recipes.augment import AugmentOptions, SpecAugment, SpecAugmentOpti
 from loquent.recipes.batching import BatchOptions
 from loquent.recipes.commands_data import CommandsDataOptions, prepare
 from loquent.recipes.config import ConfigError
-from loquent.recipes.dataset import SourceOptions, TrainingData, read_noises, read_source
+from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
+from loquent.recipes.distillation import Distillation, DistillationOptions
 from loquent.recipes.evaluation import evaluate
 
 
@@ -38,6 +40,7 @@ class DataOptions:
 class TokenizerOptions:
     """Subword tokens, learnt from the training texts."""
 
+    sources: tuple[str, ...] = ()  # whose texts; all by default
     size: int = 128
     kind: Literal["unigram", "bpe", "char"] = "unigram"
 
@@ -92,6 +95,7 @@ class ConformerRecipeConfig:
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer
+    distillation: DistillationOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
     language: str = "en"
@@ -102,6 +106,8 @@ class ConformerRecipeConfig:
             raise ValueError(f"ctc_weight must be above 0 and at most 1, got {self.ctc_weight}")
         if (self.ctc_weight == 1) != (self.transducer is None):
             raise ValueError("ctc_weight=1 goes with transducer: null, and no other weight does")
+        if unknown := set(self.tokenizer.sources) - self.data.train.keys():
+            raise ValueError(f"tokenizer.sources: {', '.join(sorted(unknown))} is not in data.train")
 
 
 class HybridLoss(nn.Module):
@@ -115,6 +121,8 @@ class HybridLoss(nn.Module):
         super().__init__()
         self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
+        distillation = config.distillation
+        self.distillation = distillation and Distillation(distillation, config.encoder.dim)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
     batches: Tensor
@@ -123,7 +131,7 @@ class HybridLoss(nn.Module):
         """Loss in nats per token of the batch's texts, and its parts.
 
         Args:
-            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,).
+            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,); clean (B, N) for a teacher.
         """
         model, targets, target_length = self.model, batch["targets"], batch["target_length"]
         with torch.no_grad():
@@ -131,6 +139,13 @@ class HybridLoss(nn.Module):
             mel = self.spec_augment(mel, frames)
         encoded, length, extra, figures = self._encode(mel, frames)
         self.batches += 1
+        distillation = self.config.distillation
+        if self.distillation is not None and distillation is not None:
+            distance = self.distillation(encoded, length, batch["clean"])
+            figures["distance"] = distance.detach()
+            extra = extra + distillation.weight * distance
+            if distillation.alone:
+                return extra, figures
 
         tokens = target_length.sum().clamp_min(1)
         assert model.ctc is not None  # the recipe's models have it
@@ -179,7 +194,7 @@ class HybridLoss(nn.Module):
 
 
 class ConformerRecipe:
-    """Trains a Conformer from scratch; see `Recipe` for what the training loop asks.
+    """Trains a Conformer; see `Recipe` for what the training loop asks.
 
     Args:
         config: data, model and loss.
@@ -187,7 +202,6 @@ class ConformerRecipe:
     """
 
     Config = ConformerRecipeConfig
-    judged_by = "wer"
 
     def __init__(self, config: ConformerRecipeConfig, folder: Path) -> None:
         self.config = config
@@ -199,16 +213,20 @@ class ConformerRecipe:
         noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)
-        self.tokenizer = self._tokenizer(folder)
+        texts = [row.text for name in config.tokenizer.sources or train for row in train[name]]
+        self.tokenizer = self._tokenizer(folder, texts)
         torch.manual_seed(config.seed)
         self.model = ConformerModel(_model_config(config, self.tokenizer.vocab_size))
         if config.start is None:
-            _initialise(self.model, [token for row in self.data.rows for token in self.tokenizer.encode(row.text)])
+            _initialise(self.model, [token for text in texts for token in self.tokenizer.encode(text)])
             self._measure_statistics()
         else:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
-        self.module: nn.Module = HybridLoss(self.model, config, word_start)
+        self.loss = HybridLoss(self.model, config, word_start)
+        self.module: nn.Module = self.loss
+        self.texts = config.distillation is None or not config.distillation.alone
+        self.judged_by = "wer" if self.texts else "distance"
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[int]]:
         """Indices of utterances."""
@@ -216,18 +234,24 @@ class ConformerRecipe:
 
     def collate(self, items: Sequence[int], epoch: int) -> dict[str, Tensor]:
         """Augmented recordings and their tokens."""
-        samples, length = self.data.collate(items, epoch)
         tokens = [torch.tensor(self.tokenizer.encode(self.data.rows[index].text)) for index in items]
-        return {
-            "samples": samples,
-            "length": length,
+        return self.data.collate(items, epoch) | {
             "targets": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "target_length": torch.tensor([len(one) for one in tokens]),
         }
 
     def evaluate(self) -> dict[str, float]:
-        """Word error rates on the validation sources."""
-        return evaluate(self.model, self.tokenizer, self.valid)
+        """Word error rates on the validation sources; for an encoder without heads yet its distance to the teacher."""
+        if self.texts:
+            return evaluate(self.model, self.tokenizer, self.valid)
+        assert self.loss.distillation is not None
+        distances = []
+        for rows in self.valid.values():
+            for batch in whole_batches(rows, self.config.batch.duration_s):
+                samples, length = (one.to(self.model.mean.device) for one in padded(batch))
+                encoded, frames = self.model(samples, length, max(self.config.encoder.lookaheads))
+                distances.append(float(self.loss.distillation(encoded, frames, samples)))
+        return {"distance": statistics.fmean(distances)}
 
     def save(self, folder: Path) -> None:
         """Write the model's folder."""
@@ -245,7 +269,7 @@ class ConformerRecipe:
         fixed = not isinstance(reference.encoder, AdaptiveConformerEncoder)
         return evaluate(model.to(device), tokenizer, self.held_out, reference.to(device) if fixed else None)
 
-    def _tokenizer(self, folder: Path) -> SubwordTokenizer:
+    def _tokenizer(self, folder: Path, texts: Sequence[str]) -> SubwordTokenizer:
         """The run's tokenizer: learnt when it begins, read when it goes on."""
         path = folder / "tokenizer.model"
         if path.is_file():
@@ -253,7 +277,6 @@ class ConformerRecipe:
         if self.config.start is not None:
             return ConformerModel.from_pretrained(self.config.start)[1]
         options = self.config.tokenizer
-        texts = [row.text for row in self.data.rows]
         tokenizer = SubwordTokenizer.train(texts, options.size, options.kind)
         folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tokenizer.to_bytes())
@@ -274,7 +297,7 @@ class ConformerRecipe:
         order = torch.randperm(len(self.data.rows))[:recordings].tolist()
         with torch.no_grad():
             mels = [
-                self.model.features(torch.from_numpy(self.data.samples(index, epoch=0))[None])[0] for index in order
+                self.model.features(torch.from_numpy(self.data.samples(index, epoch=0)[0])[None])[0] for index in order
             ]
         frames = torch.cat(mels)
         self.model.mean.copy_(frames.mean(0))

@@ -79,19 +79,21 @@ class TrainingData:
         self.batches = DurationBatches([row.duration + padding for row in self.rows], batch, seed, weights)
         self.augment, self.seed = Augmenter(augment, noises), seed
 
-    def samples(self, index: int, epoch: int, copy: int = 0) -> np.ndarray:
-        """A recording as this epoch hears it."""
+    def samples(self, index: int, epoch: int, copy: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """A recording as this epoch hears it, and as it was before noise, rooms and lines."""
         rng = np.random.default_rng((self.seed, epoch, index, copy))
-        return self.augment(self.rows[index].samples(), rng)
+        spoken = self.augment.speak(self.rows[index].samples(), rng)
+        return self.augment.transmit(spoken, rng), spoken
 
-    def collate(self, indices: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Recordings (B, N) with silence after them, and how many samples each has (B,)."""
+    def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Tensor]:
+        """Recordings with silence after them: ``samples`` (B, N), the same ``clean``, and the ``length`` of each (B,)."""
         seen: dict[int, int] = {}
         recordings = []
         for index in indices:
             seen[index] = seen.get(index, -1) + 1  # an utterance that comes twice sounds different
-            recordings.append(torch.from_numpy(self.samples(index, epoch, seen[index])))
-        return pad_sequence(recordings, batch_first=True), torch.tensor([len(one) for one in recordings])
+            recordings.append([torch.from_numpy(one) for one in self.samples(index, epoch, seen[index])])
+        samples, clean = (pad_sequence(ones, batch_first=True) for ones in zip(*recordings, strict=True))
+        return {"samples": samples, "clean": clean, "length": torch.tensor([len(one) for one, _ in recordings])}
 
 
 def whole_batches(rows: Sequence[Utterance], duration_s: float) -> list[list[Utterance]]:

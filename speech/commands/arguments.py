@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLICIES = ("local-agreement", "alignatt", "incremental")
-COMMIT_RULES = ("agreement", "hold-last", "at-once")
+COMMIT_RULES = ("confident", "agreement", "hold-last", "at-once")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 SWITCHES = (
     *("--word-timestamps", "--highlight-words", "--condition-on-previous-text"),
@@ -130,7 +130,7 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
     group.add_argument(
         "--commit",
         choices=COMMIT_RULES,
-        help="when the policy incremental takes a word to be certain (default: agreement)",
+        help="when the policy incremental takes a word to be certain (default: confident)",
     )
     group.add_argument(
         "--block-ms",

@@ -25,7 +25,7 @@ from loquent.speech.events import Event
 from loquent.speech.session import StreamingTask
 
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
-BEAMS = [("beam", "at-once"), ("beam", "hold-last")]
+BEAMS = [("beam", "at-once"), ("beam", "hold-last"), ("beam", "agreement")]
 CONFORMERS = [(head, beam) for head in ("ctc", "transducer") for beam in (1, 3)]
 ADAPTIVE = [("adaptive", "ctc")]
 few = settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)

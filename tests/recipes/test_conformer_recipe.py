@@ -82,8 +82,7 @@ def test_a_miniature_learns(data: Path, tmp_path: Path) -> None:
         steps=80, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10, evaluate_every=40
     )
     figures = Training(made, options, tmp_path, {}).run()
-    curve = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in curve if "loss" in line]
+    losses = [line["loss"] for line in _curve(tmp_path) if "loss" in line]
     assert losses[-1] < 0.5 * losses[0]
     assert figures is not None
     names = [f"set/{head}/{latency}ms" for head in ("ctc", "transducer") for latency in (160, 320)]
@@ -185,3 +184,52 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     wrong = run("training.stepz=3", "--output", str(tmp_path / "run"))
     assert wrong.returncode == 1
     assert wrong.stderr.strip().endswith("training.stepz: unknown key; did you mean steps?")
+
+
+def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    taught = {"distillation": {"teacher": "tiny.en", "alone": True}}
+    made = recipe(data, tmp_path, **taught)
+    assert made.judged_by == "distance"
+    assert not [name for name, _ in made.module.named_parameters() if "teacher" in name]
+    options = TrainingOptions(steps=60, learning_rate=5e-3, warmup=5, schedule="constant", average=0.8, log_every=10)
+    assert Training(made, options, tmp_path, {}).train()
+    assert "valid/distance" in _curve(tmp_path)[-1]
+    distances = [line["distance"] for line in _curve(tmp_path) if "distance" in line]
+    assert distances[-1] < 0.9 * distances[0]
+    following = recipe(data, tmp_path / "next", start=str(tmp_path / "best"), distillation={"weight": 0.5})
+    for one, other in zip(following.model.encoder.parameters(), made.model.encoder.parameters(), strict=True):
+        assert one.shape == other.shape
+    batch = following.collate([0, 1], 0)
+    loss, figures = following.module(batch | {"clean": batch["clean"].clone()})
+    assert set(figures) == {"ctc", "distance"}
+    torch.testing.assert_close(loss.detach(), figures["ctc"] + 0.5 * figures["distance"])
+
+
+def test_a_teacher_hears_what_was_said_before_the_noise(data: Path, tmp_path: Path) -> None:
+    made = recipe(data, tmp_path, augment={"speed": [0.9, 1.1], "noise": 1.0, "noise_snr_db": [0.0, 0.0]})
+    batch = made.collate([0, 1], 0)
+    assert batch["clean"].shape == batch["samples"].shape
+    assert not torch.equal(batch["clean"], batch["samples"])
+    quiet = recipe(data, tmp_path, augment={"speed": [0.9, 1.1], "gain_db": [0.0, 0.0]})
+    heard = quiet.collate([0, 1], 0)
+    torch.testing.assert_close(heard["clean"], heard["samples"])
+    torch.testing.assert_close(heard["clean"], batch["clean"])
+
+
+def test_tokens_are_learnt_from_the_sources_that_are_named(data: Path, tmp_path: Path) -> None:
+    source = {"manifest": str(data)}
+    (tmp_path / "strange").mkdir()
+    row = {"path": str(data / "0.wav"), "text": "ξένος", "duration": 1.0, "split": "train"}
+    (tmp_path / "strange" / "manifest.jsonl").write_text(json.dumps(row))
+    train = {"set": source, "strange": {"manifest": str(tmp_path / "strange")}}
+    where = {"train": train, "valid": {"set": source}, "test": {"set": source}}
+    tokenizer = {"size": 24, "kind": "char", "sources": ["set"]}
+    made = recipe(data, tmp_path, data=where, tokenizer=tokenizer)
+    assert "ξ" not in made.tokenizer.decode(made.tokenizer.encode("ξένος"))
+    with pytest.raises(ConfigError, match="foreign is not in data.train"):
+        recipe(data, tmp_path, tokenizer=tokenizer | {"sources": ["foreign"]})
+
+
+def _curve(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
