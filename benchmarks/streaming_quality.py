@@ -9,8 +9,8 @@ over the words that were recognised; when a word ends is found by aligning the h
 1912.03393). *Compute* is the CPU time of this process per second of audio.
 
 A system is a policy and its chunk size, such as `local-agreement:1000`; `confident`, `agreement`, `hold-last` and
-`at-once` are the policy incremental with that commit rule, `beam` is the default rule with a beam of four. `offline` is the stock model on the
-whole recording, greedy, and `offline-beam` with a beam of five.
+`at-once` are the policy incremental with that commit rule, `beam` is the default rule with a beam of four. `offline` is
+the stock model on the whole recording, greedy, and `offline-beam` with a beam of five.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ STOCK = ("local-agreement", "alignatt")
 ADAPTED = ("confident", "agreement", "hold-last", "at-once", "beam")
 SYSTEMS = [
     *("offline", "local-agreement:1000", "alignatt:1000"),
-    *(f"{rule}:{chunk}" for chunk in (100, 300, 500, 1000) for rule in ("confident", "agreement", "hold-last", "at-once")),
+    *(
+        f"{rule}:{chunk}"
+        for chunk in (100, 300, 500, 1000)
+        for rule in ("confident", "agreement", "hold-last", "at-once")
+    ),
 ]
 
 

@@ -27,10 +27,17 @@ from loquent.recipes.evaluation import evaluate
 
 
 @dataclass(frozen=True)
+class TrainSource(SourceOptions):
+    """Some rows of a manifest, and what they are for."""
+
+    texts: bool = True  # false: what is said does not matter, they are for a teacher
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """Sources by name; error rates are told apart by these names."""
 
-    train: dict[str, SourceOptions]
+    train: dict[str, TrainSource]
     valid: dict[str, SourceOptions]  # chooses the best weights
     test: dict[str, SourceOptions]
     commands: CommandsDataOptions | None = None  # prepare the data of the commands model
@@ -40,7 +47,6 @@ class DataOptions:
 class TokenizerOptions:
     """Subword tokens, learnt from the training texts."""
 
-    sources: tuple[str, ...] = ()  # whose texts; all by default
     size: int = 128
     kind: Literal["unigram", "bpe", "char"] = "unigram"
 
@@ -106,8 +112,11 @@ class ConformerRecipeConfig:
             raise ValueError(f"ctc_weight must be above 0 and at most 1, got {self.ctc_weight}")
         if (self.ctc_weight == 1) != (self.transducer is None):
             raise ValueError("ctc_weight=1 goes with transducer: null, and no other weight does")
-        if unknown := set(self.tokenizer.sources) - self.data.train.keys():
-            raise ValueError(f"tokenizer.sources: {', '.join(sorted(unknown))} is not in data.train")
+        wordless = [name for name, source in self.data.train.items() if not source.texts]
+        if wordless and (self.distillation is None or len(wordless) == len(self.data.train)):
+            raise ValueError(
+                f"data.train.{wordless[0]}: texts=false goes with distillation, and with other sources that have texts"
+            )
 
 
 class HybridLoss(nn.Module):
@@ -121,8 +130,8 @@ class HybridLoss(nn.Module):
         super().__init__()
         self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
-        distillation = config.distillation
-        self.distillation = distillation and Distillation(distillation, config.encoder.dim)
+        options = config.distillation
+        self.distillation = None if options is None else Distillation(options, config.encoder.dim)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
     batches: Tensor
@@ -131,22 +140,26 @@ class HybridLoss(nn.Module):
         """Loss in nats per token of the batch's texts, and its parts.
 
         Args:
-            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,); clean (B, N) for a teacher.
+            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), which rows have a text
+                (B,), and for a teacher clean (B, N).
         """
-        model, targets, target_length = self.model, batch["targets"], batch["target_length"]
+        model = self.model
         with torch.no_grad():
             mel, frames = model.log_mel(batch["samples"], batch["length"])
             mel = self.spec_augment(mel, frames)
         encoded, length, extra, figures = self._encode(mel, frames)
         self.batches += 1
-        distillation = self.config.distillation
-        if self.distillation is not None and distillation is not None:
+        has_text = batch["has_text"]
+        if self.distillation is not None:
+            options = self.distillation.options
             distance = self.distillation(encoded, length, batch["clean"])
             figures["distance"] = distance.detach()
-            extra = extra + distillation.weight * distance
-            if distillation.alone:
+            extra = extra + options.weight * distance
+            if options.alone or not has_text.any():
                 return extra, figures
 
+        encoded, length = encoded[has_text], length[has_text]
+        targets, target_length = batch["targets"][has_text], batch["target_length"][has_text]
         tokens = target_length.sum().clamp_min(1)
         assert model.ctc is not None  # the recipe's models have it
         ctc = model.ctc.loss(encoded, length, targets, target_length).sum() / tokens
@@ -213,7 +226,8 @@ class ConformerRecipe:
         noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)
-        texts = [row.text for name in config.tokenizer.sources or train for row in train[name]]
+        self.has_text = torch.tensor([data.train[name].texts for name, rows in train.items() for _ in rows])
+        texts = [row.text for name, rows in train.items() if data.train[name].texts for row in rows]
         self.tokenizer = self._tokenizer(folder, texts)
         torch.manual_seed(config.seed)
         self.model = ConformerModel(_model_config(config, self.tokenizer.vocab_size))
@@ -225,8 +239,7 @@ class ConformerRecipe:
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
         self.module: nn.Module = self.loss
-        self.texts = config.distillation is None or not config.distillation.alone
-        self.judged_by = "wer" if self.texts else "distance"
+        self.judged_by = "distance" if config.distillation is not None and config.distillation.alone else "wer"
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[int]]:
         """Indices of utterances."""
@@ -236,13 +249,14 @@ class ConformerRecipe:
         """Augmented recordings and their tokens."""
         tokens = [torch.tensor(self.tokenizer.encode(self.data.rows[index].text)) for index in items]
         return self.data.collate(items, epoch) | {
+            "has_text": self.has_text[list(items)],
             "targets": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "target_length": torch.tensor([len(one) for one in tokens]),
         }
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on the validation sources; for an encoder without heads yet its distance to the teacher."""
-        if self.texts:
+        if self.judged_by == "wer":
             return evaluate(self.model, self.tokenizer, self.valid)
         assert self.loss.distillation is not None
         distances = []

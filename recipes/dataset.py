@@ -86,13 +86,13 @@ class TrainingData:
         return self.augment.transmit(spoken, rng), spoken
 
     def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Tensor]:
-        """Recordings with silence after them: ``samples`` (B, N), the same ``clean``, and the ``length`` of each (B,)."""
+        """Recordings with silence after them: ``samples`` and ``clean`` (B, N), and the ``length`` of each (B,)."""
         seen: dict[int, int] = {}
         recordings = []
         for index in indices:
             seen[index] = seen.get(index, -1) + 1  # an utterance that comes twice sounds different
             recordings.append([torch.from_numpy(one) for one in self.samples(index, epoch, seen[index])])
-        samples, clean = (pad_sequence(ones, batch_first=True) for ones in zip(*recordings, strict=True))
+        samples, clean = (pad_sequence(list(ones), batch_first=True) for ones in zip(*recordings, strict=True))
         return {"samples": samples, "clean": clean, "length": torch.tensor([len(one) for one, _ in recordings])}
 
 

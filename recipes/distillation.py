@@ -1,4 +1,4 @@
-"""Learning to listen from Whisper: its encoder says what there is to hear in a recording, and nobody has to write it down.
+"""Learning to listen from Whisper: its encoder says what there is to hear, and nobody has to write it down.
 
 A small encoder trained on little speech knows few voices. A large one has heard many: where its features agree about
 two speakers, a pupil that is asked for these features learns to hear the same. A frame of 80 ms is asked for the mean
@@ -44,6 +44,7 @@ class Distillation(nn.Module):
 
     def __init__(self, options: DistillationOptions, width: int) -> None:
         super().__init__()
+        self.options = options
         checkpoint = load_whisper(resolve(options.teacher).path)
         teacher = Whisper.from_weights(checkpoint.config, checkpoint.weights).encoder
         teacher.blocks = teacher.blocks[: options.layer]

@@ -217,18 +217,24 @@ def test_a_teacher_hears_what_was_said_before_the_noise(data: Path, tmp_path: Pa
     torch.testing.assert_close(heard["clean"], batch["clean"])
 
 
-def test_tokens_are_learnt_from_the_sources_that_are_named(data: Path, tmp_path: Path) -> None:
-    source = {"manifest": str(data)}
+def test_sources_without_texts_are_listened_to(data: Path, tmp_path: Path) -> None:
     (tmp_path / "strange").mkdir()
     row = {"path": str(data / "0.wav"), "text": "ξένος", "duration": 1.0, "split": "train"}
     (tmp_path / "strange" / "manifest.jsonl").write_text(json.dumps(row))
-    train = {"set": source, "strange": {"manifest": str(tmp_path / "strange")}}
-    where = {"train": train, "valid": {"set": source}, "test": {"set": source}}
-    tokenizer = {"size": 24, "kind": "char", "sources": ["set"]}
-    made = recipe(data, tmp_path, data=where, tokenizer=tokenizer)
+    source, strange = {"manifest": str(data)}, {"manifest": str(tmp_path / "strange"), "texts": False}
+    where = {"train": {"set": source, "strange": strange}, "valid": {"set": source}, "test": {"set": source}}
+    made = recipe(data, tmp_path, data=where, distillation={"weight": 0.5}, tokenizer={"size": 24, "kind": "char"})
     assert "ξ" not in made.tokenizer.decode(made.tokenizer.encode("ξένος"))
-    with pytest.raises(ConfigError, match="foreign is not in data.train"):
-        recipe(data, tmp_path, tokenizer=tokenizer | {"sources": ["foreign"]})
+    made.module.eval()
+    losses = []
+    for items in ([0, 1], [0, len(TEXTS), 1], [len(TEXTS)]):
+        torch.manual_seed(0)  # the same look-ahead
+        losses.append(made.module(made.collate(items, 0))[1])
+    torch.testing.assert_close(losses[0]["ctc"], losses[1]["ctc"])  # the third row changes nothing about the texts
+    assert set(losses[2]) == {"distance"}
+    for train, taught in (({"set": strange}, {"weight": 1.0}), ({"set": source, "strange": strange}, None)):
+        with pytest.raises(ConfigError, match="texts=false goes with distillation"):
+            recipe(data, tmp_path, data=where | {"train": train}, distillation=taught)
 
 
 def _curve(folder: Path) -> list[dict[str, Any]]:
