@@ -238,6 +238,8 @@ class ConformerRecipe:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
+        if self.loss.distillation is not None and config.start is not None:
+            self.loss.distillation.go_on_from(Path(config.start))
         self.module: nn.Module = self.loss
         self.judged_by = "distance" if config.distillation is not None and config.distillation.alone else "wer"
 
@@ -268,8 +270,10 @@ class ConformerRecipe:
         return {"distance": statistics.fmean(distances)}
 
     def save(self, folder: Path) -> None:
-        """Write the model's folder."""
+        """Write the model's folder, and what a following stage needs to go on with the teacher."""
         self.model.save_pretrained(folder, self.tokenizer)
+        if self.loss.distillation is not None:
+            self.loss.distillation.save(folder)
 
     def test(self, folder: Path) -> dict[str, float]:
         """Word error rates and emission delays of a saved model on the test sources.

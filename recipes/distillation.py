@@ -10,17 +10,21 @@ Source: the features of DistilHuBERT (Chang et al. 2022, arXiv 2110.01900), with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
+from loquent.recipes.config import ConfigError
 from loquent.speech.features import WhisperLogMel, normalize_window
 from loquent.speech.hub import resolve
 
 POOL = 4  # frames of the teacher (20 ms) for each of the pupil's
+FILE = "distillation.safetensors"
 SILENCE_S = 1  # after a recording, from which the teacher knows that it is over
 
 
@@ -66,6 +70,22 @@ class Distillation(nn.Module):
         valid = torch.arange(encoded.shape[1], device=encoded.device) < length[:, None]
         wanted = self.standardize(self._targets(samples)[:, : encoded.shape[1]][valid])
         return (self.project(encoded)[valid].float() - wanted).square().mean()
+
+    def save(self, folder: Path) -> None:
+        """Keep what was learnt about the teacher's features beside the pupil's weights."""
+        safetensors.torch.save_file(self.state_dict(), folder / FILE)
+
+    def go_on_from(self, folder: Path) -> None:
+        """Take over what was kept, if anything: a projection that knows nothing would pull a good encoder about.
+
+        Raises:
+            ConfigError: it is of another teacher.
+        """
+        if (folder / FILE).is_file():
+            try:
+                self.load_state_dict(safetensors.torch.load_file(folder / FILE))
+            except RuntimeError as error:
+                raise ConfigError(f"distillation: {folder} had another teacher: {error}") from error
 
     @torch.no_grad()
     def _targets(self, samples: Tensor) -> Tensor:
