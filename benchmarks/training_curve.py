@@ -43,7 +43,7 @@ def main() -> None:
     plt.rcParams["svg.hashsalt"] = "loquent"  # the same picture from the same logs
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
     above.plot(*zip(*loss, strict=True), color="black", linewidth=1)
-    above.set_ylabel("loss, nats per token")
+    above.set_ylabel("loss")
     for name, points in sorted(rates.items()):
         below.plot(*zip(*points, strict=True), marker=".", linewidth=1, label=name)
     below.set_ylabel("word error rate, %")
