@@ -101,9 +101,6 @@ class ConformerRecipeConfig:
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer
-    frozen_layers: int = (
-        0  # layers of the encoder, from below, that stay as they are in ``start``, and what is below them
-    )
     distillation: DistillationOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
@@ -239,9 +236,6 @@ class ConformerRecipe:
             self._measure_statistics()
         else:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
-        if config.frozen_layers:
-            self.model.encoder.subsampling.requires_grad_(False)
-            self.model.encoder.layers[: config.frozen_layers].requires_grad_(False)
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
         if self.loss.distillation is not None and config.start is not None:

@@ -207,17 +207,6 @@ def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Pa
     torch.testing.assert_close(loss.detach(), figures["ctc"] + 0.5 * figures["distance"])
 
 
-def test_lower_layers_can_stay_as_they_are(data: Path, tmp_path: Path) -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    recipe(data, tmp_path).save(tmp_path / "first")
-    made = recipe(data, tmp_path / "run", start=str(tmp_path / "first"), frozen_layers=1)
-    encoder = made.model.encoder
-    before = {name: weight.detach().clone() for name, weight in encoder.named_parameters()}
-    assert Training(made, TrainingOptions(steps=2, warmup=0, average=0), tmp_path / "run", {}).train()
-    changed = {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
-    assert changed == {name for name in before if name.startswith("layers.1.")}
-
-
 def test_a_teacher_hears_what_was_said_before_the_noise(data: Path, tmp_path: Path) -> None:
     made = recipe(data, tmp_path, augment={"speed": [0.9, 1.1], "noise": 1.0, "noise_snr_db": [0.0, 0.0]})
     batch = made.collate([0, 1], 0)
