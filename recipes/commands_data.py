@@ -7,7 +7,7 @@
 | coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
-| accents | strings of digits among the sentences of speechocean762, many speakers | train |
+| accents | strings of digits among the sentences of speechocean762, many speakers; those of valid are in no other split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 """
@@ -32,6 +32,7 @@ from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, Voice
 from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 
+LAYOUT = 2  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
 
@@ -67,7 +68,7 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
     """
     folder = Path(options.folder or _default_folder()).absolute()
     made = folder / "options.json"
-    wanted = json.dumps(asdict(replace(options, folder="", data="")))
+    wanted = json.dumps(asdict(replace(options, folder="", data="")) | {"layout": LAYOUT})
     if not made.is_file() or made.read_text(encoding="utf-8") != wanted:
         made.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +92,8 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
     yield from _recorded(_strings(digits, counts, rng), folder / "strings")
     accents = [
-        replace(_kind(row, "accents", "train"), text=spoken(row.text))
-        for row in read_manifest(data / "speechocean762.zip", split="train")
+        replace(_kind(row, "accents", "train" if row.split == "train" else "valid"), text=spoken(row.text))
+        for row in read_manifest(data / "speechocean762.zip")
         if set(spoken(row.text).split()) <= set(DIGITS)
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")

@@ -107,7 +107,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     assert all((row.speaker == "cy") == (row.split == "eval") for row in by_kind["digits"] + by_kind["strings"])
     assert len(by_kind["strings"]) == 40 + 2 + 2
     assert all(2 <= len(row.text.split()) <= 6 for row in by_kind["strings"])
-    assert [row.text for row in by_kind["accents"]] == ["five six"]
+    assert [(row.text, row.split) for row in by_kind["accents"]] == [("five six", "train"), ("seven", "valid")]
     assert len(by_kind["synthetic_coffee"]) == 2
     assert len(by_kind["synthetic_digits"]) == 2
     assert all(0.3 < row.duration < 12 for row in by_kind["synthetic_coffee"])
