@@ -100,7 +100,7 @@ class ConformerRecipeConfig:
     spec_augment: SpecAugmentOptions = field(default_factory=SpecAugmentOptions)
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
-    start: str | None = None  # folder of a trained model to go on from, with its tokenizer
+    start: str | None = None  # folder of a trained model to go on from, with its tokenizer; it may have fewer layers
     distillation: DistillationOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
@@ -131,7 +131,7 @@ class HybridLoss(nn.Module):
         self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
         options = config.distillation
-        self.distillation = None if options is None else Distillation(options, config.encoder.dim)
+        self.distillation = None if options is None else Distillation(options, model.encoder)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
     batches: Tensor
@@ -152,7 +152,7 @@ class HybridLoss(nn.Module):
         has_text = batch["has_text"]
         if self.distillation is not None:
             options = self.distillation.options
-            distance = self.distillation(encoded, length, batch["clean"])
+            distance = self.distillation(length, batch["clean"])
             figures["distance"] = distance.detach()
             extra = extra + options.weight * distance
             if options.alone or not has_text.any():
@@ -231,8 +231,8 @@ class ConformerRecipe:
         self.tokenizer = self._tokenizer(folder, texts)
         torch.manual_seed(config.seed)
         self.model = ConformerModel(_model_config(config, self.tokenizer.vocab_size))
+        _initialise(self.model, [token for text in texts for token in self.tokenizer.encode(text)])
         if config.start is None:
-            _initialise(self.model, [token for text in texts for token in self.tokenizer.encode(text)])
             self._measure_statistics()
         else:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
@@ -265,8 +265,8 @@ class ConformerRecipe:
         for rows in self.valid.values():
             for batch in whole_batches(rows, self.config.batch.duration_s):
                 samples, length = (one.to(self.model.mean.device) for one in padded(batch))
-                encoded, frames = self.model(samples, length, max(self.config.encoder.lookaheads))
-                distances.append(float(self.loss.distillation(encoded, frames, samples)))
+                _, frames = self.model(samples, length, max(self.config.encoder.lookaheads))
+                distances.append(float(self.loss.distillation(frames, samples)))
         return {"distance": statistics.fmean(distances)}
 
     def save(self, folder: Path) -> None:
@@ -306,7 +306,9 @@ class ConformerRecipe:
             if isinstance(own, AdaptiveConformerEncoder) and not isinstance(trained.encoder, AdaptiveConformerEncoder):
                 own.take_weights(trained.encoder)
                 trained.encoder = own
-            self.model.load_state_dict(trained.state_dict())
+            beyond = tuple(f"encoder.layers.{at}." for at in range(len(trained.encoder.layers), len(own.layers)))
+            new = {name: value for name, value in self.model.state_dict().items() if name.startswith(beyond)}
+            self.model.load_state_dict(trained.state_dict() | new)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"start: the model in {self.config.start} has another shape: {error}") from error
 

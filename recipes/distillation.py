@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.asr.conformer import ConformerEncoder
 from loquent.asr.whisper import Whisper
 from loquent.asr.whisper_checkpoint import load_whisper
 from loquent.recipes.config import ConfigError
@@ -34,42 +35,57 @@ class DistillationOptions:
 
     teacher: str = "tiny.en"  # a Whisper: name, folder or hub id
     layer: int | None = None  # of its encoder whose output is asked for; by default the last
+    pupil_layer: int | None = None  # which of the pupil's is asked, likewise; those behind it are free for the texts
     weight: float = 1.0  # of the distance to its features
     alone: bool = False  # no other loss: recordings need no texts
 
 
 class Distillation(nn.Module):
-    """The distance between encoder frames and a Whisper's, whose weights are neither trained nor kept.
+    """The distance between an encoder's frames and a Whisper's, whose weights are neither trained nor kept.
 
     Args:
-        options: the teacher's name.
-        width: of the pupil's frames.
+        options: who teaches.
+        encoder: the pupil. It is listened to whenever it encodes whole recordings.
+
+    Raises:
+        ConfigError: it has no such layer.
     """
 
-    def __init__(self, options: DistillationOptions, width: int) -> None:
+    _frames: Tensor  # (B, T, C) of the pupil
+
+    def __init__(self, options: DistillationOptions, encoder: ConformerEncoder) -> None:
         super().__init__()
         self.options = options
+        layers = len(encoder.layers)
+        if not 1 <= (asked := options.pupil_layer or layers) <= layers:
+            raise ConfigError(f"distillation.pupil_layer must be from 1 to encoder.layers={layers}, got {asked}")
+        encoder.layers[asked - 1].register_forward_hook(self._listen)
         checkpoint = load_whisper(resolve(options.teacher).path)
         teacher = Whisper.from_weights(checkpoint.config, checkpoint.weights).encoder
         teacher.blocks = teacher.blocks[: options.layer]
         self._teacher = (teacher.to(torch.bfloat16),)  # in a tuple: not one of this module's parameters
         self.features = WhisperLogMel(checkpoint.config.n_mels)
-        self.project = nn.Linear(width, teacher.width)
+        self.project = nn.Linear(encoder.config.dim, teacher.width)
         self.standardize = nn.BatchNorm1d(teacher.width, affine=False)
 
-    def forward(self, encoded: Tensor, length: Tensor, samples: Tensor) -> Tensor:
-        """Mean squared distance in units of the features' variances: 1 for a pupil that knows only their means.
+    def forward(self, length: Tensor, samples: Tensor) -> Tensor:
+        """Distance of what the pupil has just made of some recordings: the mean square in units of the features'
+        variances, 1 for one that knows only their means.
 
         Args:
-            encoded: (B, T, C) of the pupil, ``length`` (B,) of them valid.
-            samples: (B, N) at 16 kHz as the teacher hears them, at most 29 s.
+            length: (B,) of its frames that are valid.
+            samples: (B, N) the same recordings at 16 kHz as the teacher hears them, at most 29 s.
 
         Raises:
             ValueError: they are longer.
         """
-        valid = torch.arange(encoded.shape[1], device=encoded.device) < length[:, None]
-        wanted = self.standardize(self._targets(samples)[:, : encoded.shape[1]][valid])
-        return (self.project(encoded)[valid].float() - wanted).square().mean()
+        frames = self._frames
+        valid = torch.arange(frames.shape[1], device=frames.device) < length[:, None]
+        wanted = self.standardize(self._targets(samples)[:, : frames.shape[1]][valid])
+        return (self.project(frames)[valid].float() - wanted).square().mean()
+
+    def _listen(self, layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, Tensor]) -> None:
+        self._frames = output if isinstance(output, Tensor) else output[0]
 
     def save(self, folder: Path) -> None:
         """Keep what was learnt about the teacher's features beside the pupil's weights."""

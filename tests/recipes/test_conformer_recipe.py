@@ -207,6 +207,25 @@ def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Pa
     torch.testing.assert_close(loss.detach(), figures["ctc"] + 0.5 * figures["distance"])
 
 
+def test_layers_behind_the_taught_one_are_free_for_the_texts(data: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    taught = recipe(data, tmp_path, distillation={"teacher": "tiny.en", "alone": True})
+    taught.save(tmp_path / "taught")
+    shape = settings(data)["encoder"] | {"layers": 3}
+    more = {"encoder": shape, "start": str(tmp_path / "taught")}
+    grown = recipe(data, tmp_path / "grown", distillation={"pupil_layer": 2, "weight": 0.5}, **more)
+    own, old = grown.model.state_dict(), taught.model.state_dict()
+    torch.testing.assert_close({name: own[name] for name in old}, old, rtol=0, atol=0)
+    assert {name.split(".")[2] for name in own.keys() - old.keys()} == {"2"}
+
+    alone = recipe(data, tmp_path / "alone", distillation={"pupil_layer": 2, "alone": True}, **more)
+    alone.module(alone.collate([0, 1], 0))[0].backward()
+    trained = {name for name, weight in alone.model.named_parameters() if weight.grad is not None}
+    assert {name.split(".")[2] for name in trained if name.startswith("encoder.layers.")} == {"0", "1"}
+    with pytest.raises(ConfigError, match="pupil_layer must be from 1 to encoder.layers=3, got 4"):
+        recipe(data, tmp_path / "wrong", distillation={"pupil_layer": 4}, **more)
+
+
 def test_a_teacher_hears_what_was_said_before_the_noise(data: Path, tmp_path: Path) -> None:
     made = recipe(data, tmp_path, augment={"speed": [0.9, 1.1], "noise": 1.0, "noise_snr_db": [0.0, 0.0]})
     batch = made.collate([0, 1], 0)
