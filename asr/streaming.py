@@ -38,6 +38,7 @@ from loquent.speech.vad import SileroVad, VadState
 
 FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
+INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters have heard few longer windows, and add words at their end
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
 
 
@@ -73,19 +74,20 @@ class WhisperStreamingTask:
         config = model.config
         self.fingerprint = _fingerprint(model, self.options)
         self.chunk = self.options.step_ms // 10
-        self.window = 2 * config.n_audio_ctx
+        incremental = self.options.policy == "incremental"
+        self.ring = 2 * config.n_audio_ctx
+        self.window = int(self.ring * INCREMENTAL_SHARE) if incremental else self.ring
         self.longest_open = self.window * 2 // 3  # audio that a new window may have to hear again
         self.preroll = -(-self.options.preroll_ms // self.options.step_ms) * self.chunk
         longest = max(self.longest_open, self.preroll + self.chunk, int(self.options.overlap_s * FRAMES_PER_SECOND))
         if longest + self.chunk + 2 > self.window:
             raise ValueError(
-                "chunk_ms, preroll_ms or overlap_s is too long for this model's windows of "
-                f"{self.window / FRAMES_PER_SECOND} s"
+                "chunk_ms, preroll_ms or overlap_s is too long for windows of "
+                f"{self.window / FRAMES_PER_SECOND} s, which this model has"
             )
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.options.rule
-        incremental = self.options.policy == "incremental"
         self.hearing: Hearing = IncrementalHearing(model, self.options.block) if incremental else Reencoding(model)
         timestamps = range(tokenizer.timestamp_begin, tokenizer.n_vocab)
         languages = tokenizer.language_tokens.values()
@@ -106,7 +108,7 @@ class WhisperStreamingTask:
         return StreamState(
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
-            torch.zeros(slots, self.window, self.model.config.n_mels, device=device),
+            torch.zeros(slots, self.ring, self.model.config.n_mels, device=device),
             self.hearing.initial_state(slots),
         )
 
@@ -218,7 +220,7 @@ class WhisperStreamingTask:
         """Write new frames into the rings."""
         valid = mel.mask
         start = torch.tensor([memo.frames for memo in memos], device=rows.device)
-        entry = (start[:, None] + torch.arange(valid.shape[1], device=rows.device)) % self.window
+        entry = (start[:, None] + torch.arange(valid.shape[1], device=rows.device)) % self.ring
         state.mel[rows[:, None].expand_as(valid)[valid], entry[valid]] = mel.data[valid]
         for memo, length in zip(memos, mel.length.tolist(), strict=True):
             memo.frames += length
