@@ -182,6 +182,18 @@ def test_chunks_nearly_as_long_as_a_window_allows(
         WhisperStreamingTask(toy_whisper, tokenizer, replace(options, chunk_ms=2000))
 
 
+def test_an_incremental_window_ends_before_the_model_does(
+    toy_whisper: Whisper, tokenizer: WhisperTokenizer, talk: np.ndarray
+) -> None:
+    def first_end(policy: Any) -> float:
+        options = StreamingOptions(policy=policy, chunk_ms=100, vad=False, overlap_s=1.0)
+        events = whole(WhisperStreamingTask(toy_whisper, tokenizer, options), np.concatenate([talk, talk]))
+        return next(event.end for event in events if event.type == "final")
+
+    longest_s = toy_whisper.config.n_audio_ctx / 50
+    assert first_end("incremental") <= longest_s * 5 / 6 < first_end("local-agreement") <= longest_s
+
+
 def test_a_click_only_delays_an_endpoint(toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> None:
     task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=1000, overlap_s=1.0))
     memo = task.start()
