@@ -34,6 +34,7 @@ from loquent.speech.audio import write_audio
 
 LAYOUT = 2  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
+REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
 
 
@@ -174,6 +175,11 @@ def _strings(
         for number in range(count):
             speaker = rng.choice(sorted(clips[split]))
             chosen = [rng.choice(clips[split][speaker]) for _ in range(rng.randint(2, 6))]
+            again = random.Random(number)
+            for at in range(1, len(chosen)):
+                if split == "train" and again.random() < REPEATED:
+                    same = [one for one in clips[split][speaker] if one.text == chosen[at - 1].text]
+                    chosen[at] = again.choice(same)
             gaps = [rng.uniform(0.0, 0.3) for _ in chosen[1:]]
             row = Utterance(
                 path="",

@@ -22,15 +22,16 @@ from loquent.recipes.batching import BatchOptions
 from loquent.recipes.commands_data import CommandsDataOptions, prepare
 from loquent.recipes.config import ConfigError
 from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
-from loquent.recipes.distillation import Distillation, DistillationOptions
 from loquent.recipes.evaluation import evaluate
+from loquent.recipes.listening import Listening, ListeningOptions
+from loquent.recipes.spelling import spelt
 
 
 @dataclass(frozen=True)
 class TrainSource(SourceOptions):
     """Some rows of a manifest, and what they are for."""
 
-    texts: bool = True  # false: what is said does not matter, they are for a teacher
+    texts: bool = True  # false: the model is not to write what is said, they are for listening
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,16 @@ class ConformerRecipeConfig:
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer; it may have fewer layers
-    distillation: DistillationOptions | None = None
+    listening: ListeningOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
     language: str = "en"
     seed: int = 1
+
+    @property
+    def listens_alone(self) -> bool:
+        """Whether the heads are left as they are."""
+        return self.listening is not None and self.listening.alone
 
     def __post_init__(self) -> None:
         if not 0 < self.ctc_weight <= 1:
@@ -113,9 +119,9 @@ class ConformerRecipeConfig:
         if (self.ctc_weight == 1) != (self.transducer is None):
             raise ValueError("ctc_weight=1 goes with transducer: null, and no other weight does")
         wordless = [name for name, source in self.data.train.items() if not source.texts]
-        if wordless and (self.distillation is None or len(wordless) == len(self.data.train)):
+        if wordless and (self.listening is None or len(wordless) == len(self.data.train)):
             raise ValueError(
-                f"data.train.{wordless[0]}: texts=false goes with distillation, and with other sources that have texts"
+                f"data.train.{wordless[0]}: texts=false goes with listening, and with other sources that have texts"
             )
 
 
@@ -130,8 +136,7 @@ class HybridLoss(nn.Module):
         super().__init__()
         self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
-        options = config.distillation
-        self.distillation = None if options is None else Distillation(options, model.encoder)
+        self.listening = None if config.listening is None else Listening(config.listening, model.encoder)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
     batches: Tensor
@@ -140,8 +145,8 @@ class HybridLoss(nn.Module):
         """Loss in nats per token of the batch's texts, and its parts.
 
         Args:
-            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), which rows have a text
-                (B,), and for a teacher clean (B, N).
+            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), has_text (B,): whether there
+                are any for a row; and what `Listening` asks for.
         """
         model = self.model
         with torch.no_grad():
@@ -150,12 +155,11 @@ class HybridLoss(nn.Module):
         encoded, length, extra, figures = self._encode(mel, frames)
         self.batches += 1
         has_text = batch["has_text"]
-        if self.distillation is not None:
-            options = self.distillation.options
-            distance = self.distillation(length, batch["clean"])
-            figures["distance"] = distance.detach()
-            extra = extra + options.weight * distance
-            if options.alone or not has_text.any():
+        if self.listening is not None:
+            asked, found = self.listening(length, batch)
+            figures |= found
+            extra = extra + asked
+            if self.config.listens_alone or not has_text.any():
                 return extra, figures
 
         encoded, length = encoded[has_text], length[has_text]
@@ -238,10 +242,10 @@ class ConformerRecipe:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
-        if self.loss.distillation is not None and config.start is not None:
-            self.loss.distillation.go_on_from(Path(config.start))
+        if self.loss.listening is not None and config.start is not None:
+            self.loss.listening.go_on_from(Path(config.start))
         self.module: nn.Module = self.loss
-        self.judged_by = "distance" if config.distillation is not None and config.distillation.alone else "wer"
+        self.judged_by = "distance" if config.listens_alone else "wer"
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[int]]:
         """Indices of utterances."""
@@ -249,31 +253,35 @@ class ConformerRecipe:
 
     def collate(self, items: Sequence[int], epoch: int) -> dict[str, Tensor]:
         """Augmented recordings and their tokens."""
-        tokens = [torch.tensor(self.tokenizer.encode(self.data.rows[index].text)) for index in items]
+        texts = [self.data.rows[index].text for index in items]
+        tokens, letters = [torch.tensor(self.tokenizer.encode(text)) for text in texts], list(map(spelt, texts))
         return self.data.collate(items, epoch) | {
             "has_text": self.has_text[list(items)],
             "targets": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "target_length": torch.tensor([len(one) for one in tokens]),
+            "letters": nn.utils.rnn.pad_sequence(letters, batch_first=True),
+            "letter_count": torch.tensor([len(one) for one in letters]),
         }
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on the validation sources; for an encoder without heads yet its distance to the teacher."""
         if self.judged_by == "wer":
             return evaluate(self.model, self.tokenizer, self.valid)
-        assert self.loss.distillation is not None
+        listening = self.loss.listening
+        assert listening is not None and listening.distillation is not None
         distances = []
         for rows in self.valid.values():
             for batch in whole_batches(rows, self.config.batch.duration_s):
                 samples, length = (one.to(self.model.mean.device) for one in padded(batch))
                 _, frames = self.model(samples, length, max(self.config.encoder.lookaheads))
-                distances.append(float(self.loss.distillation(frames, samples)))
+                distances.append(float(listening.distillation(listening.frames, frames, samples)))
         return {"distance": statistics.fmean(distances)}
 
     def save(self, folder: Path) -> None:
-        """Write the model's folder, and what a following stage needs to go on with the teacher."""
+        """Write the model's folder, and what a following stage needs to go on listening."""
         self.model.save_pretrained(folder, self.tokenizer)
-        if self.loss.distillation is not None:
-            self.loss.distillation.save(folder)
+        if self.loss.listening is not None:
+            self.loss.listening.save(folder)
 
     def test(self, folder: Path) -> dict[str, float]:
         """Word error rates and emission delays of a saved model on the test sources.
