@@ -36,8 +36,8 @@ class StreamingOptions:
     speech:       when somebody speaks.
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
-    overlap_s:    audio that the next window hears again when one is full, which is after 30 s of speech without a pause;
-                  after 25 s with "incremental".
+    overlap_s:    audio that the next window hears again when one is full: after 30 s of speech without a pause, with
+                  "incremental" after 25.
     tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
                   and so cannot hold up the streams it shares a batch with. By default 8 for English and 25 for other
                   languages, some of which take several tokens a letter.

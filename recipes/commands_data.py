@@ -7,7 +7,7 @@
 | coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
-| accents | strings of digits among the sentences of speechocean762, many speakers; those of valid are in no other split | train, valid |
+| accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 """

@@ -145,8 +145,8 @@ class HybridLoss(nn.Module):
         """Loss in nats per token of the batch's texts, and its parts.
 
         Args:
-            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), has_text (B,): whether there
-                are any for a row; and what `Listening` asks for.
+            batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), has_text (B,): which rows
+                have any; and what `Listening` asks for.
         """
         model = self.model
         with torch.no_grad():
@@ -268,7 +268,8 @@ class ConformerRecipe:
         if self.judged_by == "wer":
             return evaluate(self.model, self.tokenizer, self.valid)
         listening = self.loss.listening
-        assert listening is not None and listening.distillation is not None
+        assert listening is not None
+        assert listening.distillation is not None
         distances = []
         for rows in self.valid.values():
             for batch in whole_batches(rows, self.config.batch.duration_s):
@@ -287,8 +288,10 @@ class ConformerRecipe:
         """Word error rates and emission delays of a saved model on the test sources.
 
         Words are timed by the model that training started from, so that the delays of its descendants compare; where
-        there is none, by the model itself if it has fixed look-aheads.
+        there is none, by the model itself if it has fixed look-aheads. Heads of which nothing was asked have no figures.
         """
+        if self.config.listens_alone:
+            return {}
         model, tokenizer = ConformerModel.from_pretrained(folder)
         device = next(self.model.parameters()).device
         reference = model if self.config.start is None else ConformerModel.from_pretrained(self.config.start)[0]

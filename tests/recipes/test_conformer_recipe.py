@@ -228,7 +228,9 @@ def test_recordings_that_cannot_be_spelt_are_left_out() -> None:
     frames, length = torch.randn(3, 9, 16), torch.tensor([9, 5, 7])
     letters, count = torch.tensor([[7, 4, 11], [0, 0, 0], [1, 8, 0]]), torch.tensor([3, 0, 2])
     both = spelling(frames, length, letters, count)
-    alone = [spelling(frames[at : at + 1], length[at : at + 1], letters[at : at + 1], count[at : at + 1]) for at in range(3)]
+    alone = [
+        spelling(frames[at : at + 1], length[at : at + 1], letters[at : at + 1], count[at : at + 1]) for at in range(3)
+    ]
     torch.testing.assert_close(both, (3 * alone[0] + 2 * alone[2]) / 5)
     assert alone[1] == 0
 
@@ -250,7 +252,7 @@ def test_layers_behind_the_one_that_is_asked_are_free_for_the_texts(data: Path, 
     alone.module(alone.collate([0, 1], 0))[0].backward()
     trained = {name for name, weight in alone.model.named_parameters() if weight.grad is not None}
     assert {name.split(".")[2] for name in trained if name.startswith("encoder.layers.")} == {"0", "1"}
-    with pytest.raises(ConfigError, match="listening.layer must be from 1 to encoder.layers=3, got 4"):
+    with pytest.raises(ConfigError, match=r"listening\.layer must be from 1 to encoder.layers=3, got 4"):
         recipe(data, tmp_path / "wrong", listening=asked | {"layer": 4}, **more)
     with pytest.raises(ConfigError, match="alone=true goes with distillation"):
         recipe(data, tmp_path / "wrong", listening={"spelling": {}, "alone": True})
