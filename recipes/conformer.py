@@ -288,7 +288,7 @@ class ConformerRecipe:
         """Word error rates and emission delays of a saved model on the test sources.
 
         Words are timed by the model that training started from, so that the delays of its descendants compare; where
-        there is none, by the model itself if it has fixed look-aheads. Heads of which nothing was asked have no figures.
+        there is none, by the model itself if it has fixed look-aheads. Heads that nothing was asked of have no figures.
         """
         if self.config.listens_alone:
             return {}
