@@ -33,6 +33,7 @@ class AugmentOptions:
     room: float = 0.0  # probability of a simulated room
     room_rt60_s: tuple[float, float] = (0.15, 0.6)
     telephone: float = 0.0  # probability of a telephone line
+    narrowband: float = 0.0  # probability of 8 kHz, for the rest of the recordings
     equalizer_db: float = 0.0  # gain or loss of each octave, at most: another microphone
     padding_s: tuple[float, float] = (0.0, 0.3)  # silence added before, and after
 
@@ -66,6 +67,8 @@ class Augmenter:
             samples = equalize(samples, rng.uniform(-options.equalizer_db, options.equalizer_db, len(OCTAVES)))
         if rng.random() < options.telephone:
             samples = telephone(samples)
+        elif options.narrowband and rng.random() < options.narrowband:
+            samples = narrowband(samples)
         return change_level(samples, rng.uniform(*options.gain_db))
 
 
@@ -188,6 +191,11 @@ def equalize(samples: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
         return 10 ** (np.interp(np.log2(np.maximum(hertz, 1.0)), np.log2(OCTAVES), gains_db) / 20)
 
     return _filtered(samples, gain).astype(np.float32)
+
+
+def narrowband(samples: np.ndarray) -> np.ndarray:
+    """Sampled at 8 kHz: what is above 4 kHz is gone."""
+    return resample(resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2), SAMPLE_RATE // 2, SAMPLE_RATE)[: len(samples)]
 
 
 def telephone(samples: np.ndarray) -> np.ndarray:

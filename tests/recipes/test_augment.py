@@ -22,6 +22,7 @@ from loquent.recipes.augment import (
     colored_noise,
     concatenate,
     equalize,
+    narrowband,
     pad,
     reverberate,
     room_response,
@@ -32,7 +33,7 @@ from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.speech.features import NemoLogMel
 
 EVERYTHING = AugmentOptions(
-    speed=(0.8, 1.25), noise=0.7, room=0.7, telephone=0.5, equalizer_db=6.0, padding_s=(0.0, 0.2)
+    speed=(0.8, 1.25), noise=0.7, room=0.7, telephone=0.5, narrowband=0.5, equalizer_db=6.0, padding_s=(0.0, 0.2)
 )
 
 
@@ -141,6 +142,15 @@ def test_reverberation_keeps_length_and_start() -> None:
     assert len(wet) == 1000
     np.testing.assert_allclose(wet[99:104], [0, 1, 0.5, 0.25, 0], atol=1e-6)
     assert len(reverberate(np.zeros(0, np.float32), response)) == 0
+
+
+def test_narrowband_is_what_8_khz_can_hold() -> None:
+    assert power(narrowband(tone(3000))) == pytest.approx(power(tone(3000)), rel=0.02)
+    assert power(narrowband(tone(5000))) < 1e-3 * power(tone(5000))
+    assert len(narrowband(tone(1000, 0.1001))) == len(tone(1000, 0.1001))
+    augment = Augmenter(AugmentOptions(speed=(1.0, 1.0), padding_s=(0.0, 0.0), narrowband=1.0))
+    heard = augment(tone(5000), np.random.default_rng(0))
+    assert power(heard) < 1e-3 * power(tone(5000))
 
 
 def test_a_telephone_passes_the_voice_band_only() -> None:
