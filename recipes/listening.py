@@ -31,6 +31,8 @@ class ListeningOptions:
     alone: bool = False  # nothing else is asked
 
     def __post_init__(self) -> None:
+        if self.distillation is None and self.spelling is None:
+            raise ValueError("listening goes with distillation, spelling or both")
         if self.alone and self.distillation is None:
             raise ValueError("alone=true goes with distillation, by which the best weights are then chosen")
 

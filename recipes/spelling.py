@@ -1,7 +1,7 @@
 """Learning to listen from texts of all kinds: below the layers that write, their letters are asked for.
 
-A model of few words needs few, and whoever says them; recordings of other people have other texts, which it is not to
-learn to write. Letter by letter they still tell what there was to hear, in more voices.
+For the words that a model is to write there may be few speakers. Recordings of others have other texts, which it is not
+to learn to write; letter by letter they still tell what there was to hear, in more voices.
 Source: intermediate CTC (Lee and Watanabe 2021, arXiv 2102.03216), with letters for its tokens.
 """
 

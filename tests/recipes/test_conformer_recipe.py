@@ -254,6 +254,8 @@ def test_layers_behind_the_one_that_is_asked_are_free_for_the_texts(data: Path, 
     assert {name.split(".")[2] for name in trained if name.startswith("encoder.layers.")} == {"0", "1"}
     with pytest.raises(ConfigError, match=r"listening\.layer must be from 1 to encoder.layers=3, got 4"):
         recipe(data, tmp_path / "wrong", listening=asked | {"layer": 4}, **more)
+    with pytest.raises(ConfigError, match="goes with distillation, spelling or both"):
+        recipe(data, tmp_path / "wrong", listening={"layer": 1})
     with pytest.raises(ConfigError, match="alone=true goes with distillation"):
         recipe(data, tmp_path / "wrong", listening={"spelling": {}, "alone": True})
 
