@@ -118,6 +118,9 @@ class ConformerRecipeConfig:
             raise ValueError(f"ctc_weight must be above 0 and at most 1, got {self.ctc_weight}")
         if (self.ctc_weight == 1) != (self.transducer is None):
             raise ValueError("ctc_weight=1 goes with transducer: null, and no other weight does")
+        layers = self.encoder.layers
+        if self.listening is not None and not 1 <= (asked := self.listening.layer or layers) <= layers:
+            raise ValueError(f"listening.layer must be from 1 to encoder.layers={layers}, got {asked}")
         wordless = [name for name, source in self.data.train.items() if not source.texts]
         if wordless and (self.listening is None or len(wordless) == len(self.data.train)):
             raise ValueError(

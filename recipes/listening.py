@@ -43,19 +43,15 @@ class Listening(nn.Module):
     Args:
         options: who asks.
         encoder: who is asked. It is listened to whenever it encodes whole recordings.
-
-    Raises:
-        ConfigError: it has no such layer.
     """
 
     frames: Tensor  # (B, T, C), what the layer made last
 
     def __init__(self, options: ListeningOptions, encoder: ConformerEncoder) -> None:
         super().__init__()
-        layers, width = len(encoder.layers), encoder.config.dim
-        if not 1 <= (asked := options.layer or layers) <= layers:
-            raise ConfigError(f"listening.layer must be from 1 to encoder.layers={layers}, got {asked}")
-        encoder.layers[asked - 1].register_forward_hook(self._listen)
+        layer = encoder.layers[(options.layer or len(encoder.layers)) - 1]
+        layer.register_forward_hook(self._listen)
+        width = encoder.config.dim
         self.distillation = Distillation(options.distillation, width) if options.distillation else None
         self.spelling = Spelling(options.spelling, width) if options.spelling else None
 
