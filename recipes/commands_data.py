@@ -9,6 +9,7 @@
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
+| voices | digits and words in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 """
 
@@ -25,14 +26,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from loquent.recipes.augment import concatenate
+from loquent.recipes.augment import change_level, concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, Voice
 from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 
-LAYOUT = 2  # rises when the same options give other rows
+LAYOUT = 3  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
@@ -52,6 +53,7 @@ class CommandsDataOptions:
         "game_bass_en",
     )
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
+    voices: int = 3000  # strings of many speakers
     synthetic_coffee: int = 3000
     synthetic_digits: int = 1500
     flite_coffee: int = 800
@@ -88,8 +90,9 @@ def _default_folder() -> Path:
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     data, rng = Path(options.data), random.Random(options.seed)
     yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
-    digits = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]
-    yield from _recorded(((row, row.samples()) for row in digits), folder / "digits")
+    rows = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]
+    digits = list(_recorded(((row, row.samples()) for row in rows), folder / "digits"))
+    yield from digits
     counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
     yield from _recorded(_strings(digits, counts, rng), folder / "strings")
     accents = [
@@ -98,7 +101,10 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
         if set(spoken(row.text).split()) <= set(DIGITS)
     ]
     yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
-    yield from _recorded(_words([data / f"{name}.zip" for name in options.words]), folder / "words")
+    words = list(_recorded(_words([data / f"{name}.zip" for name in options.words]), folder / "words"))
+    yield from words
+    said = [row for row in [*digits, *words] if row.split == "train"]
+    yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
     for kind, random_text, voice, count in (
         ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
         ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
@@ -181,24 +187,40 @@ def _strings(
                     same = [one for one in clips[split][speaker] if one.text == chosen[at - 1].text]
                     chosen[at] = again.choice(same)
             gaps = [rng.uniform(0.0, 0.3) for _ in chosen[1:]]
-            row = Utterance(
-                path="",
-                text=" ".join(one.text for one in chosen),
-                duration=0,
-                id=f"strings/{split}/{number}",
-                speaker=speaker,
-                split=split,
-                extra={"kind": "strings"},
-            )
+            text = " ".join(one.text for one in chosen)
+            row = Utterance("", text, 0, id="", speaker=speaker, split=split, extra={"kind": "strings"})
             yield row, concatenate([samples[one.id] for one in chosen], gaps)
 
 
+def _voices(said: list[Utterance], count: int, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Two to six digits in a row, each as often as the others, and of anybody who says it: four speakers of strings are
+    so few that a model learns how they differ from all others."""
+    clips: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
+    for row in said:
+        clips[row.text][str(row.speaker)].append(row)
+    samples = {row.id: trim(row.samples(), 0.03, 0.05) for row in said}
+    for _ in range(count):
+        digits: list[str] = []
+        for _ in range(rng.randint(2, 6)):
+            digits.append(digits[-1] if digits and rng.random() < REPEATED else rng.choice(sorted(clips)))
+        chosen = [rng.choice(clips[digit][rng.choice(sorted(clips[digit]))]) for digit in digits]
+        gaps = [rng.uniform(0.0, 0.3) for _ in chosen[1:]]
+        level = [_at_level(samples[one.id], rng.uniform(-28, -20)) for one in chosen]
+        row = Utterance("", " ".join(digits), 0, id="", split="train", extra={"kind": "voices"})
+        yield row, concatenate(level, gaps)
+
+
+def _at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
+    """Amplify to so much power, relative to full scale, but never beyond that."""
+    return change_level(samples, level_db - 10 * np.log10(float(np.square(samples).mean()) + 1e-10))
+
+
 def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Digits out of sentences, where an aligner finds them. Sentences of digits alone are whole among the accents."""
+    """Digits out of sentences, where an aligner finds them."""
     times = WordTimes(WordTimesOptions())
     for manifest in manifests:
         said = [(row, set(spoken(row.text).split())) for row in read_manifest(manifest, split="train")]
-        rows = [row for row, words in said if words & set(DIGITS) and not words <= set(DIGITS)]
+        rows = [row for row, words in said if words & set(DIGITS)]
         times.prepare(rows)
         known = times.read(rows, pseudo=False)
         for row in rows:
@@ -206,12 +228,12 @@ def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
             if timed is None or not timed.plausible(row.duration, times.options):
                 continue
             samples = row.samples()
-            for word, start, end in timed.spoken:
+            for at, (word, start, end) in enumerate(timed.spoken):
                 text = spoken(word).strip()
                 if text in DIGITS and 0.1 <= end - start <= 1.0:
                     begin = max(round((start - MARGIN_S) * SAMPLE_RATE), 0)
                     yield (
-                        replace(_kind(row, "words", "train"), text=text),
+                        replace(_kind(row, "words", "train"), text=text, id=f"{row.id}/{at}"),
                         samples[begin : round((end + MARGIN_S) * SAMPLE_RATE)],
                     )
 

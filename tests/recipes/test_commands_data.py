@@ -8,6 +8,7 @@ import random
 import shutil
 import zipfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
         str(tmp_path / "made"),
         words=(),
         strings=40,
+        voices=60,
         synthetic_coffee=2,
         synthetic_digits=2,
         flite_coffee=0,
@@ -107,6 +109,14 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     assert all((row.speaker == "cy") == (row.split == "eval") for row in by_kind["digits"] + by_kind["strings"])
     assert len(by_kind["strings"]) == 40 + 2 + 2
     assert all(2 <= len(row.text.split()) <= 6 for row in by_kind["strings"])
+    voices = by_kind["voices"]
+    assert len(voices) == 60
+    assert {row.split for row in voices} == {"train"}
+    assert all(2 <= len(row.text.split()) <= 6 for row in voices)
+    said = [word for row in voices for word in row.text.split()]
+    assert all(said.count(word) > len(said) / 5 for word in ("one", "two", "three"))
+    again = [one == other for row in voices for one, other in pairwise(row.text.split())]
+    assert 0.35 < np.mean(again) < 0.65  # 0.25, and a third of the rest by chance
     assert [(row.text, row.split) for row in by_kind["accents"]] == [("five six", "train"), ("seven", "valid")]
     assert len(by_kind["synthetic_coffee"]) == 2
     assert len(by_kind["synthetic_digits"]) == 2
@@ -119,6 +129,7 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
         str(tmp_path / "made"),
         words=(),
         strings=20,
+        voices=0,
         synthetic_coffee=1,
         synthetic_digits=0,
         flite_coffee=0,
@@ -151,7 +162,7 @@ def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where word times are kept
     text = "I saw three red birds."
     speech = HibariVoice()(text, random.Random(0))
-    rows = [{"path": f"{n}.flac", "text": said, "split": "train"} for n, said in enumerate((text, "three"))]
+    rows = [{"path": f"{n}.flac", "text": said, "split": "train"} for n, said in enumerate((text, "I saw red birds."))]
     archive(tmp_path / "talk.zip", rows, speech)
     ((row, samples),) = _words([tmp_path / "talk.zip"])
     assert (row.text, row.extra["kind"], row.split) == ("three", "words", "train")
