@@ -29,12 +29,20 @@ def learning_rate(schedule: Schedule, step: int, steps: int, warmup: int) -> flo
 
 
 class AveragedWeights:
-    """Exponential moving average of the trained parameters, over about 1 / (1 - decay) steps (Polyak averaging)."""
+    """Exponential moving average of the trained parameters, over about 1 / (1 - decay) steps (Polyak averaging).
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+    Args:
+        module: what is trained, as training finds it.
+        decay: of a step's weight in the average.
+        start_share: how much of the weights that training found is mixed into the average when it is put in place
+            (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903, equation 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float, start_share: float = 0.0) -> None:
+        self.decay, self.updates, self.start_share = decay, 0, start_share
         self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.weights = {name: p.detach().clone() for name, p in self._trained.items()}
+        self._start = {name: p.clone() for name, p in self.weights.items()} if start_share else {}
 
     def update(self) -> None:
         """Take in the weights of one more step; the window grows from a few steps to its full length."""
@@ -47,6 +55,8 @@ class AveragedWeights:
         """While the block runs, the module has the averaged weights."""
         kept = {name: p.detach().clone() for name, p in self._trained.items()}
         self._put(self.weights)
+        for name, start in self._start.items():
+            self._trained[name].data.lerp_(start, self.start_share)
         try:
             yield
         finally:

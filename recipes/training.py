@@ -49,12 +49,19 @@ class TrainingOptions:
     accumulate: int = 1  # batches for each step
     clip_norm: float = 5.0
     average: float = 0.999  # decay of the averaged weights, which are evaluated and kept; 0 for none
+    start_share: float = 0.0  # of the weights that the run began with, in those: fine-tuning forgets less
     precision: Literal["fp32", "bf16"] = "fp32"
     workers: int = 0  # processes that read and augment recordings
     log_every: int = 20  # steps
     evaluate_every: int = 500
     checkpoint_every: int = 500
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_share < 1 or (self.start_share and not self.average):
+            raise ValueError(
+                f"start_share must be from 0 to below 1, and goes with average above 0; got {self.start_share}"
+            )
 
 
 class Recipe(Protocol):
@@ -112,7 +119,7 @@ class Training:
             _groups(trained, options.weight_decay), lr=options.learning_rate, betas=options.betas, foreach=True
         )
         self.module, self.optimizer = self.accelerator.prepare(recipe.module, optimizer)
-        self.average = AveragedWeights(recipe.module, options.average)
+        self.average = AveragedWeights(recipe.module, options.average, options.start_share)
         self.step, self.epoch, self.position = 0, 0, 0  # position: batches of this epoch that this process has had
         self.best = math.inf
         self._stopping = False

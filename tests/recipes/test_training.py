@@ -84,9 +84,9 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, accumulate: int) -> None:
-    options = TrainingOptions(**{**vars(OPTIONS), "accumulate": accumulate})
+@pytest.mark.parametrize(("accumulate", "start_share"), [(1, 0.0), (2, 0.0), (1, 0.3)])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, accumulate: int, start_share: float) -> None:
+    options = TrainingOptions(**{**vars(OPTIONS), "accumulate": accumulate, "start_share": start_share})
     whole = Training(Toy(), options, tmp_path / "whole", {"a": 1}).run()
     for stop_at in (6, 11):  # in the middle of an epoch, between two checkpoints
         assert Training(Toy(stop_at), options, tmp_path / "parts", {"a": 1}).run() is None
@@ -184,3 +184,17 @@ def test_averaged_weights() -> None:
     with average.in_place():
         assert float(module.weight.detach()) == pytest.approx(0.35)
     assert float(module.weight.detach()) == 1.25
+
+
+def test_weights_from_the_start_are_mixed_in() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(2.0)
+    average = AveragedWeights(module, decay=0.0, start_share=0.25)
+    module.weight.data.fill_(6.0)
+    average.update()
+    with average.in_place():
+        assert float(module.weight.detach()) == pytest.approx(5.0)
+    assert float(module.weight.detach()) == 6.0
+    for wrong in ({"start_share": 1.0}, {"start_share": -0.1}, {"start_share": 0.5, "average": 0.0}):
+        with pytest.raises(ValueError, match="start_share must be from 0 to below 1"):
+            TrainingOptions(steps=1, **wrong)
