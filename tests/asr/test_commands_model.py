@@ -65,7 +65,7 @@ def test_orders_and_digits_are_heard(recognizer, audio, chunk_ms):
     found = [segment.text for segment in recognizer.transcribe(audio, head="ctc", chunk_ms=chunk_ms).segments]
     assert found == ORDERS
     found = [segment.text for segment in recognizer.transcribe(audio, head="transducer", chunk_ms=chunk_ms).segments]
-    assert found[:2] == ORDERS[:2]
+    assert found == ORDERS
 
 
 def test_words_come_while_they_are_spoken(recognizer, audio):
