@@ -10,7 +10,7 @@
 | accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | voices | digits and words in a row, each of another speaker | train |
-| synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
+| synthetic_coffee, synthetic_digits | hibari-tts, Flite and Kokoro, see `synthetic_voices` | train |
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,12 @@ from tqdm import tqdm
 from loquent.recipes.augment import change_level, concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
-from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, Voice
+from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
+from loquent.speech.hub import cache_dir
 
-LAYOUT = 3  # rises when the same options give other rows
+LAYOUT = 4  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
@@ -44,7 +46,7 @@ class CommandsDataOptions:
     """What goes into the data."""
 
     data: str = "${LOQUENT_DATA}/speech"  # folder with picovoice_coffee.zip, fsdd.zip, speechocean762.zip and ``words``
-    folder: str = ""  # where the prepared data goes; by default in the user's cache folder
+    folder: str = ""  # where the prepared data goes; by default one for these options, in the user's cache folder
     words: tuple[str, ...] = (  # sets to cut digits out of
         "speechocean762",
         "librispeech_resemblyzer",
@@ -58,7 +60,15 @@ class CommandsDataOptions:
     synthetic_digits: int = 1500
     flite_coffee: int = 800
     flite_digits: int = 1500
+    kokoro_coffee: int = 800
+    kokoro_digits: int = 2000
+    kokoro: str = "onnx-community/Kokoro-82M-v1.0-ONNX"  # of the hub, or a folder that is laid out so
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "int" and getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name}: expected a number of at least 0, got {getattr(self, field.name)}")
 
 
 def prepare(options: CommandsDataOptions) -> list[Utterance]:
@@ -67,11 +77,12 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
     Raises:
         ManifestError: the recordings are not where ``data`` says.
         ModuleNotFoundError: hibari-tts is missing.
-        FileNotFoundError: Flite is.
+        FileNotFoundError: Flite or Kokoro is.
     """
-    folder = Path(options.folder or _default_folder()).absolute()
+    wanted = json.dumps(asdict(replace(options, folder="", data="", kokoro="")) | {"layout": LAYOUT})
+    default = cache_dir() / "commands" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
+    folder = Path(options.folder or default).absolute()
     made = folder / "options.json"
-    wanted = json.dumps(asdict(replace(options, folder="", data="")) | {"layout": LAYOUT})
     if not made.is_file() or made.read_text(encoding="utf-8") != wanted:
         made.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,12 +90,6 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
         write_manifest(folder / "manifest.jsonl", rows)
         made.write_text(wanted, encoding="utf-8")
     return read_manifest(folder)
-
-
-def _default_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("loquent") / "commands"
 
 
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
@@ -105,16 +110,21 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     yield from words
     said = [row for row in [*digits, *words] if row.split == "train"]
     yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
+    kokoro = partial(KokoroVoice, options.kokoro)
     for kind, random_text, voice, count in (
         ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
         ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
+        ("synthetic_coffee", random_order, kokoro, options.kokoro_coffee),
         ("synthetic_digits", random_digits, HibariVoice, options.synthetic_digits),
         ("synthetic_digits", random_digits, FliteVoice, options.flite_digits),
+        ("synthetic_digits", random_digits, kokoro, options.kokoro_digits),
     ):
         if not count:
             continue
+        speaker: Voice = voice()
+        rng = random.Random(f"{options.seed} {kind} {speaker.source}")
         texts = [random_text(rng) for _ in range(count)]
-        yield from _recorded(_synthetic(texts, kind, voice(), rng), folder / f"{kind}_{voice.source}")
+        yield from _recorded(_synthetic(texts, kind, speaker, rng), folder / f"{kind}_{speaker.source}")
 
 
 def _recorded(rows: Iterable[tuple[Utterance, np.ndarray]], folder: Path) -> Iterator[Utterance]:

@@ -1,4 +1,4 @@
-"""Synthetic speakers: few voices that resampling makes many."""
+"""Synthetic speakers: voices that resampling and mixing make many."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -75,3 +76,71 @@ class FliteVoice:
             subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             wave = read_audio(file.name, SAMPLE_RATE).samples
         return change_speed(wave, shift)
+
+
+class KokoroVoice:
+    """Kokoro-82M: some fifty voices, and what lies between any two of them. One core takes half as long as they speak.
+
+    Args:
+        where: a repository of the hub, or a folder, with one of the model's ONNX exports in ``onnx/`` and
+            ``voices/*.bin``: raw float32, (510, 256), a style for each length in tokens.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+
+    source, licence = "kokoro", "Apache-2.0"
+
+    def __init__(self, where: str) -> None:
+        from hibari import SAMPLE_RATE as RATE
+        from hibari import Hibari
+        from hibari.g2p import G2P
+        from onnxruntime import InferenceSession, SessionOptions
+
+        folder = _kokoro(where)
+        models, voices = sorted(folder.glob("onnx/*.onnx")), sorted(folder.glob("voices/*.bin"))
+        if not models or not voices:
+            raise FileNotFoundError(f"no onnx/*.onnx and voices/*.bin in {str(folder)!r}; {_WITHOUT_KOKORO}")
+        settings = SessionOptions()
+        settings.intra_op_num_threads = 1
+        self._model = InferenceSession(str(models[0]), settings, providers=["CPUExecutionProvider"])
+        self._tokens = self._model.get_inputs()[0].name  # exports differ
+        self._styles = {path.stem: np.fromfile(path, np.float32).reshape(-1, 256) for path in voices}
+        self._rate, self._ids = RATE, Hibari().ids  # Hibari's alphabet is Kokoro's
+        self._american, self._british = G2P(), G2P(british=True)
+
+    def __call__(self, text: str, rng: random.Random) -> np.ndarray:
+        """See `Voice`."""
+        name, other = rng.choices(sorted(self._styles), k=2)
+        phonemes = (self._british if name.startswith("b") else self._american)(text)
+        ids = self._ids(phonemes)
+        mixed, shift, tempo = rng.choice((0.0, rng.uniform(0.0, 0.5))), rng.uniform(0.93, 1.07), rng.uniform(*TEMPO)
+        at = len(ids) - 3  # of the tokens between the two that frame them
+        style = (1 - mixed) * self._styles[name][at] + mixed * self._styles[other][at]
+        inputs = {
+            self._tokens: np.array([ids]),
+            "style": style[None].astype(np.float32),
+            "speed": np.array([tempo / shift], np.float32),
+        }
+        wave = self._model.run(None, inputs)[0].ravel()
+        return change_speed(resample(wave, self._rate, SAMPLE_RATE), shift)
+
+
+_WITHOUT_KOKORO = (
+    "name a folder that has Kokoro-82M with data.commands.kokoro=FOLDER, or to do without its voices set "
+    "data.commands.kokoro_coffee=0 data.commands.kokoro_digits=0"
+)
+
+
+def _kokoro(where: str) -> Path:
+    """The folder that holds the model, fetched if need be."""
+    if Path(where).expanduser().is_dir():
+        return Path(where).expanduser()
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(where, allow_patterns=["onnx/model_quantized.onnx", "voices/*.bin"]))
+    except Exception as error:  # which ones depends on the HTTP library that huggingface_hub was built on
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        message = f"cannot get {where!r} from the Hugging Face hub: {reason}; {_WITHOUT_KOKORO}"
+        raise FileNotFoundError(message) from error

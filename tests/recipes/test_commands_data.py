@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import soundfile
 
 from loquent.recipes.commands_data import CommandsDataOptions, _words, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE
-from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice
+from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 
 RNG = np.random.default_rng(0)
 
@@ -91,6 +92,8 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
         synthetic_digits=2,
         flite_coffee=0,
         flite_digits=0,
+        kokoro_coffee=0,
+        kokoro_digits=0,
     )
     rows = prepare(options)
     by_kind: dict[str, list[Any]] = {}
@@ -134,6 +137,8 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
         synthetic_digits=0,
         flite_coffee=0,
         flite_digits=0,
+        kokoro_coffee=0,
+        kokoro_digits=0,
     )
     before = prepare(options)
     stamp = (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns
@@ -141,6 +146,20 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
     assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
     fewer = prepare(replace(options, strings=0))
     assert not [row for row in fewer if row.extra["kind"] == "strings"]
+
+
+def test_runs_of_other_options_have_other_folders(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOQUENT_CACHE", str(tmp_path / "cache"))
+    none: dict[str, Any] = {field.name: 0 for field in fields(CommandsDataOptions) if field.type == "int"}
+    options = CommandsDataOptions(str(sources), words=(), **none)
+    before, after = prepare(options), prepare(replace(options, strings=20))
+    assert len(after) == len(before) + 20 + 1 + 1
+    assert {Path(row.path).is_file() for row in before + after} == {True}
+    assert not {row.path for row in before} & {row.path for row in after}
+    with pytest.raises(ValueError, match="strings: expected a number of at least 0, got -1"):
+        replace(options, strings=-1)
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs the program flite")
@@ -156,6 +175,23 @@ def test_without_flite_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FileNotFoundError, match="apt install flite"):
         FliteVoice()
+
+
+@pytest.mark.skipif("LOQUENT_KOKORO" not in os.environ, reason="needs LOQUENT_KOKORO, a folder with Kokoro-82M")
+def test_kokoro_reads_a_text_as_many_speakers() -> None:
+    rng = random.Random(0)
+    voice = KokoroVoice(os.environ["LOQUENT_KOKORO"])
+    readings = [voice("three, eight", rng) for _ in range(3)]
+    assert all(0.4 * SAMPLE_RATE < len(one) < 4 * SAMPLE_RATE and np.abs(one).max() > 0.05 for one in readings)
+    assert len({len(one) for one in readings}) == 3
+
+
+def test_without_kokoro_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no onnx/.* in .*; name a folder .* data.commands.kokoro_digits=0"):
+        KokoroVoice(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"cannot get 'nobody/nothing' .*; name a folder"):
+        KokoroVoice("nobody/nothing")
 
 
 def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
