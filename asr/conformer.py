@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from loquent.speech.attention import RingState
 from loquent.speech.convolution import Conv1d, Conv2d
+from loquent.speech.linear import Linear
 from loquent.speech.relative_attention import RelativeAttention, Sight
 from loquent.speech.state import State
 from loquent.speech.streaming import (
@@ -241,11 +242,11 @@ class Subsampling(StreamingModule):
         for stage in range(3):
             groups = channels if stage else 1
             conv = Conv2d(groups, channels, 3, 2, left=2, right=1, groups=groups, bins=bins)
-            stages += [conv, nn.Linear(channels, channels)] if stage else [conv]
+            stages += [conv, Linear(channels, channels)] if stage else [conv]
             stages.append(nn.ReLU(inplace=True))
             bins = conv.out_bins
         self.conv = Chain(*stages)
-        self.out = nn.Linear(channels * bins, config.dim)
+        self.out = Linear(channels * bins, config.dim)
         self.scale = math.sqrt(config.dim) if config.xscaling else 1.0
 
     def lengths(self, length: Tensor) -> list[Tensor]:
@@ -334,8 +335,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         width = config.dim * config.feed_forward
-        self.linear1 = nn.Linear(config.dim, width, config.bias)
-        self.linear2 = nn.Linear(width, config.dim, config.bias)
+        self.linear1 = Linear(config.dim, width, config.bias)
+        self.linear2 = Linear(width, config.dim, config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -350,10 +351,10 @@ class ConvolutionModule(nn.Module):
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         dim, bias = config.dim, config.bias
-        self.pointwise1 = nn.Linear(dim, 2 * dim, bias)
+        self.pointwise1 = Linear(dim, 2 * dim, bias)
         self.depthwise = Conv1d(dim, dim, config.conv_kernel, groups=dim, bias=bias)
         self.norm = nn.LayerNorm(dim) if config.conv_norm == "layer_norm" else BatchNorm(dim)
-        self.pointwise2 = nn.Linear(dim, dim, bias)
+        self.pointwise2 = Linear(dim, dim, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) whole inputs."""

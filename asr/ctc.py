@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.speech.linear import Linear
+
 
 class CTCHead(nn.Module):
     """One linear layer over encoder frames.
@@ -22,7 +24,7 @@ class CTCHead(nn.Module):
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.out = nn.Linear(dim, vocabulary + 1)
+        self.out = Linear(dim, vocabulary + 1)
 
     @property
     def blank(self) -> int:

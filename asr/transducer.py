@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.kernels.transducer_loss import transducer_loss
+from loquent.speech.linear import Linear
 from loquent.speech.state import State
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
@@ -143,9 +144,9 @@ class Joiner(nn.Module):
 
     def __init__(self, config: TransducerConfig) -> None:
         super().__init__()
-        self.enc = nn.Linear(config.encoder_dim, config.joint_dim)
-        self.pred = nn.Linear(config.predictor_dim, config.joint_dim)
-        self.out = nn.Linear(config.joint_dim, config.vocabulary + 1)
+        self.enc = Linear(config.encoder_dim, config.joint_dim)
+        self.pred = Linear(config.predictor_dim, config.joint_dim)
+        self.out = Linear(config.joint_dim, config.vocabulary + 1)
         self.dropout = nn.Dropout(config.dropout)
         self.activation = config.activation
 

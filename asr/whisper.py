@@ -26,7 +26,9 @@ from loquent.asr.whisper_config import WhisperConfig
 from loquent.kernels.cached_attention import attention_mask, cached_attention
 from loquent.kernels.cross_attention import cross_attention
 from loquent.kernels.int8_linear import Int8Weight, int8_linear
+from loquent.kernels.linear import linear
 from loquent.speech.convolution import Conv1d
+from loquent.speech.linear import Linear
 from loquent.speech.state import State
 from loquent.speech.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
 
@@ -108,10 +110,10 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width, bias=False)
+        self.value = Linear(width, width)
+        self.out = Linear(width, width)
 
     def split(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, H, D)."""
@@ -153,7 +155,7 @@ class ResidualAttentionBlock(nn.Module):
         self.attn_ln = nn.LayerNorm(width)
         self.cross_attn = MultiHeadAttention(width, heads) if cross_attention else None
         self.cross_attn_ln = nn.LayerNorm(width) if cross_attention else None
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
         self.mlp_ln = nn.LayerNorm(width)
 
     def forward(
@@ -167,7 +169,7 @@ class ResidualAttentionBlock(nn.Module):
 
     def feed_forward(self, x: Tensor, adapters: Adapters | None = None) -> Tensor:
         """The two layers after attention, (B, T, C)."""
-        widen, activation, narrow = cast(tuple[nn.Linear, nn.GELU, nn.Linear], tuple(self.mlp))
+        widen, activation, narrow = cast(tuple[Linear, nn.GELU, Linear], tuple(self.mlp))
         return project(narrow, activation(project(widen, x, adapters)), adapters)
 
 
@@ -421,7 +423,7 @@ class TextDecoder(nn.Module):
         """Hidden states (..., C) to scores over the vocabulary (..., V)."""
         if self.int8_vocabulary is not None:
             return int8_linear(hidden, self.int8_vocabulary)
-        return F.linear(hidden, self.token_embedding.weight)
+        return linear(hidden, self.token_embedding.weight)
 
     @property
     def _typed_blocks(self) -> list[CrossAttentionBlock]:

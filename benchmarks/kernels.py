@@ -3,7 +3,8 @@
     python benchmarks/kernels.py [--threads N]
 
 A line is printed only when all implementations agree on its inputs. Times are the best of several rounds in which the
-implementations take turns, in microseconds; "torch" is `scaled_dot_product_attention` on each row's slice of the pool.
+implementations take turns, in microseconds; "torch" is `scaled_dot_product_attention` on each row's slice of the pool,
+`conv1d` or `linear`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
 from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.linear import linear
 from loquent.kernels.relative_attention import relative_attention
 
 HEADS, DIM, FRAMES = 6, 64, 1500
 ROUNDS = 30
+UNCACHED = 1 << 27  # bytes, more than caches hold
 
 
 def main() -> None:
@@ -63,6 +66,14 @@ def main() -> None:
         print()
         for batch, steps, channels in ((1, 1, 512), (1, 14, 512), (8, 14, 512), (32, 14, 1024)):
             convolution(batch, steps, channels)
+        print()
+        for rows, inputs, outputs in (
+            *((rows, 512, 2048) for rows in (1, 2, 4, 8, 9)),
+            *((rows, 2048, 512) for rows in (1, 2, 4, 8, 9)),
+            *((rows, 384, 384) for rows in (1, 2, 8)),
+            *((rows, 384, 51864) for rows in (1, 5)),
+        ):
+            projection(rows, inputs, outputs)
 
 
 def cross(batch: int, steps: int) -> None:
@@ -159,6 +170,22 @@ def convolution(batch: int, steps: int, channels: int, kernel: int = 9) -> None:
         return F.conv1d(padded, weight[:, None], bias, groups=channels).transpose(1, 2)
 
     report(f"depthwise_conv_step  B {batch:2} T {steps:2} channels {channels}", run, whole, 2 * x.numel() * kernel)
+
+
+def projection(rows: int, inputs: int, outputs: int) -> None:
+    """Layers whose weights are out of the cache, as those of a whole model are when their turn comes again."""
+    layers = max(UNCACHED // (4 * inputs * outputs), 1)
+    x, weights, bias = (
+        torch.randn(rows, inputs),
+        torch.randn(layers, outputs, inputs) * inputs**-0.5,
+        torch.randn(outputs),
+    )
+    report(
+        f"linear               B {rows:2} {inputs:5} to {outputs:5}, {layers:3} layers",
+        lambda: torch.stack([linear(x, weight, bias) for weight in weights]),
+        lambda: torch.stack([F.linear(x, weight, bias) for weight in weights]),
+        2 * rows * weights.numel(),
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -80,53 +80,65 @@ def weigh(typing, scores, stride, length, top, high, total):
     return types.void(*[types.int64] * 6), generate
 
 
-@intrinsic
-def dot_four(typing, a, b, b_row, c, c_row, vectors):
-    """c[m] = Σ_l a[l] · b[m, l] for four m and l < vectors · LANES; addresses and strides in bytes."""
+def _dots(rows: int) -> Any:
+    """c[r, m] = Σ_l a[r, l] · b[m, l] for ``rows`` r, four m, l < vectors · LANES; addresses and strides in bytes."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        a, b, b_row, c, c_row, vectors = values
-        before, loop, after = builder.basic_block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        left, a_at, b_at = (builder.phi(_INTEGER) for _ in range(3))
-        sums = [builder.phi(_VECTOR) for _ in range(4)]
-        factor = builder.load(builder.inttoptr(a_at, _VECTOR.as_pointer()), align=4)
-        new = []
-        for m in range(4):
-            address = builder.add(b_at, builder.mul(b_row, ir.Constant(_INTEGER, m)))
-            value = builder.load(builder.inttoptr(address, _VECTOR.as_pointer()), align=4)
-            new.append(builder.fadd(sums[m], builder.fmul(factor, value, flags=("contract",)), flags=("contract",)))
-        rest, step = builder.sub(left, ir.Constant(_INTEGER, 1)), ir.Constant(_INTEGER, 4 * LANES)
-        for phi, first, following in (
-            (left, vectors, rest),
-            (a_at, a, builder.add(a_at, step)),
-            (b_at, b, builder.add(b_at, step)),
-            *((total, _every(0.0), following) for total, following in zip(sums, new, strict=True)),
-        ):
-            phi.add_incoming(first, before)
-            phi.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed(">", rest, ir.Constant(_INTEGER, 0)), loop, after)
-        builder.position_at_end(after)
+    @intrinsic
+    def dots(typing, a, a_row, b, b_row, c, c_row, c_column, vectors):
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            a, a_row, b, b_row, c, c_row, c_column, vectors = values
 
-        def fold(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
-            pick = [ir.Constant(ir.VectorType(_SHORT, len(half)), half) for half in (even, odd)]
-            return builder.fadd(builder.shuffle_vector(x, y, pick[0]), builder.shuffle_vector(x, y, pick[1]))
+            def away(address: Any, stride: Any, count: int) -> Any:
+                return builder.add(address, builder.mul(stride, ir.Constant(_INTEGER, count))) if count else address
 
-        # Each fold adds neighbours in two vectors; the lanes of the last are the four sums.
-        low, high = [0, 2, 4, 6, 8, 10, 12, 14], [1, 3, 5, 7, 9, 11, 13, 15]
-        pairs = fold(fold(new[0], new[1], low, high), fold(new[2], new[3], low, high), low, high)
-        four = fold(pairs, pairs, [0, 2, 4, 6], [1, 3, 5, 7])
-        for m in range(4):
-            target = builder.add(c, builder.mul(c_row, ir.Constant(_INTEGER, m)))
-            builder.store(
-                builder.extract_element(four, ir.Constant(_SHORT, m)),
-                builder.inttoptr(target, _FLOAT.as_pointer()),
-                align=4,
-            )
-        return context.get_dummy_value()
+            def vector(address: Any, stride: Any, count: int) -> Any:
+                return builder.load(builder.inttoptr(away(address, stride, count), _VECTOR.as_pointer()), align=4)
 
-    return types.void(*[types.int64] * 6), generate
+            before, loop, after = builder.basic_block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            left, a_at, b_at = (builder.phi(_INTEGER) for _ in range(3))
+            sums = [[builder.phi(_VECTOR) for _ in range(4)] for _ in range(rows)]
+            factors, others = [vector(a_at, a_row, r) for r in range(rows)], [vector(b_at, b_row, m) for m in range(4)]
+            new = [
+                [
+                    builder.fadd(total, builder.fmul(factor, other, flags=("contract",)), flags=("contract",))
+                    for total, other in zip(totals, others, strict=True)
+                ]
+                for totals, factor in zip(sums, factors, strict=True)
+            ]
+            rest, step = builder.sub(left, ir.Constant(_INTEGER, 1)), ir.Constant(_INTEGER, 4 * LANES)
+            for phi, first, following in (
+                (left, vectors, rest),
+                (a_at, a, builder.add(a_at, step)),
+                (b_at, b, builder.add(b_at, step)),
+                *((sums[r][m], _every(0.0), new[r][m]) for r in range(rows) for m in range(4)),
+            ):
+                phi.add_incoming(first, before)
+                phi.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed(">", rest, ir.Constant(_INTEGER, 0)), loop, after)
+            builder.position_at_end(after)
+
+            def fold(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
+                pick = [ir.Constant(ir.VectorType(_SHORT, len(half)), half) for half in (even, odd)]
+                return builder.fadd(builder.shuffle_vector(x, y, pick[0]), builder.shuffle_vector(x, y, pick[1]))
+
+            # Each fold adds neighbours in two vectors; the lanes of the last are the four sums.
+            low, high = [0, 2, 4, 6, 8, 10, 12, 14], [1, 3, 5, 7, 9, 11, 13, 15]
+            for r, totals in enumerate(new):
+                pairs = fold(fold(totals[0], totals[1], low, high), fold(totals[2], totals[3], low, high), low, high)
+                four = fold(pairs, pairs, [0, 2, 4, 6], [1, 3, 5, 7])
+                for m in range(4):
+                    target = builder.inttoptr(away(away(c, c_row, r), c_column, m), _FLOAT.as_pointer())
+                    builder.store(builder.extract_element(four, ir.Constant(_SHORT, m)), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return dots
+
+
+dots_1x4, dots_2x4 = _dots(1), _dots(2)
 
 
 def _every(value: float) -> Any:

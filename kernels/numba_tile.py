@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from loquent.kernels.numba_panel import LANES, dot_four, multiply, multiply_add, weigh
+from loquent.kernels.numba_panel import LANES, dots_1x4, multiply, multiply_add, weigh
 from loquent.kernels.numba_runtime import jit
 
 FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
@@ -67,9 +67,9 @@ def score(queries, few, scores, count, dim, k, k_step, keys):
         done = keys // 4 * 4
         for t in range(count):
             for j in range(0, done, 4):
-                dot_four(
-                    few.ctypes.data + 4 * t * dim, k + j * k_step, k_step,
-                    scores.ctypes.data + j * stride + 4 * t, stride, dim // LANES,
+                dots_1x4(
+                    few.ctypes.data + 4 * t * dim, 0, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * t, 0, stride, dim // LANES,
                 )  # fmt: skip
     multiply(
         k + done * k_step, k_step, 4, queries.ctypes.data, stride,

@@ -10,7 +10,8 @@
 | accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | voices | digits and words in a row, each of another speaker | train |
-| synthetic_coffee, synthetic_digits | hibari-tts, Flite and Kokoro, see `synthetic_voices` | train |
+| synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
+| kokoro_coffee, kokoro_digits | Kokoro: more voices and accents | train |
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class CommandsDataOptions:
     synthetic_digits: int = 1500
     flite_coffee: int = 800
     flite_digits: int = 1500
-    kokoro_coffee: int = 800
-    kokoro_digits: int = 2000
+    kokoro_coffee: int = 600
+    kokoro_digits: int = 1500
     kokoro: str = "onnx-community/Kokoro-82M-v1.0-ONNX"  # of the hub, or a folder that is laid out so
     seed: int = 1
 
@@ -114,10 +115,10 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     for kind, random_text, voice, count in (
         ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
         ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
-        ("synthetic_coffee", random_order, kokoro, options.kokoro_coffee),
+        ("kokoro_coffee", random_order, kokoro, options.kokoro_coffee),
         ("synthetic_digits", random_digits, HibariVoice, options.synthetic_digits),
         ("synthetic_digits", random_digits, FliteVoice, options.flite_digits),
-        ("synthetic_digits", random_digits, kokoro, options.kokoro_digits),
+        ("kokoro_digits", random_digits, kokoro, options.kokoro_digits),
     ):
         if not count:
             continue
@@ -251,7 +252,7 @@ def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
 def _synthetic(texts: list[str], kind: str, voice: Voice, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
     """Speak sentences."""
     for text in texts:
-        separator = rng.choice((" ", ", ")) if kind == "synthetic_digits" else " "
+        separator = rng.choice((" ", ", ")) if kind.endswith("digits") else " "
         samples = trim(voice(text.replace(" ", separator), rng), 0.1, 0.15)
         extra = {"kind": kind, "source": voice.source, "licence": voice.licence}
         yield Utterance("", text, 0, id="", speaker=voice.source, split="train", extra=extra), samples

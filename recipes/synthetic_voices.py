@@ -17,6 +17,22 @@ from loquent.speech.audio import read_audio
 from loquent.speech.resample import resample
 
 TEMPO = (0.85, 1.3)
+ACCENTS = {  # what speakers of other languages say for a sound of English, in Kokoro's alphabet
+    "ɹ": ("ɾ", "ɾ", "r"),
+    "θ": ("t", "s", "f"),
+    "ð": ("d", "z"),
+    "A": ("e", "eː"),
+    "I": ("ai",),
+    "O": ("o",),
+    "Q": ("o",),
+    "ɪ": ("i",),
+    "ɛ": ("e",),
+    "ʌ": ("a",),
+    "æ": ("a", "ɛ"),
+    "ɑ": ("a",),
+    "z": ("s",),
+    "v": ("f", "w"),
+}
 
 
 class Voice(Protocol):
@@ -79,7 +95,8 @@ class FliteVoice:
 
 
 class KokoroVoice:
-    """Kokoro-82M: some fifty voices, and what lies between any two of them. One core takes half as long as they speak.
+    """Kokoro-82M: some fifty voices, and what lies between any two of them, half of the time with a foreign accent. One
+    core takes half as long as they speak.
 
     Args:
         where: a repository of the hub, or a folder, with one of the model's ONNX exports in ``onnx/`` and
@@ -113,6 +130,9 @@ class KokoroVoice:
         """See `Voice`."""
         name, other = rng.choices(sorted(self._styles), k=2)
         phonemes = (self._british if name.startswith("b") else self._american)(text)
+        if rng.random() < 0.5:
+            accent = {sound: rng.choice(others) for sound, others in ACCENTS.items() if rng.random() < 0.5}
+            phonemes = "".join(accent.get(sound, sound) for sound in phonemes)
         ids = self._ids(phonemes)
         mixed, shift, tempo = rng.choice((0.0, rng.uniform(0.0, 0.5))), rng.uniform(0.93, 1.07), rng.uniform(*TEMPO)
         at = len(ids) - 3  # of the tokens between the two that frame them

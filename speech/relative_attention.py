@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.relative_attention import relative_attention
 from loquent.speech.attention import RingState
+from loquent.speech.linear import Linear
 from loquent.speech.positions import sinusoids
 from loquent.speech.streaming import Chunk
 
@@ -45,9 +46,9 @@ class RelativeAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"heads={heads} must divide dim={dim}")
         self.heads, self.past, self.future, self.memory, self.dropout = heads, past, future, max(memory, 1), dropout
-        self.query, self.key = nn.Linear(dim, dim, bias), nn.Linear(dim, dim, bias)
-        self.value, self.out = nn.Linear(dim, dim, bias), nn.Linear(dim, dim, bias)
-        self.distance = nn.Linear(dim, dim, bias=False)
+        self.query, self.key = Linear(dim, dim, bias), Linear(dim, dim, bias)
+        self.value, self.out = Linear(dim, dim, bias), Linear(dim, dim, bias)
+        self.distance = Linear(dim, dim, bias=False)
         self.content_bias = nn.Parameter(torch.zeros(heads, dim // heads))  # u
         self.distance_bias = nn.Parameter(torch.zeros(heads, dim // heads))  # v
         self._table: tuple[object, Tensor] | None = None

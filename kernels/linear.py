@@ -1,0 +1,53 @@
+"""Linear layer, for few rows as fast as the weight can be read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from loquent.kernels.backend import backend_for
+
+FEW = 8  # rows; for more, libraries are as good
+SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply rows by a weight::
+
+        y[n] = bias[n] + Σ_k x[k] weight[n, k]
+
+    A chunk of one stream is a few rows: then the time is that of reading the weight, and matrix libraries, which are
+    made for many rows, take up to three times as long.
+
+    Args:
+        x: (..., K).
+        weight: (N, K).
+        bias: (N,) or None.
+
+    Returns:
+        (..., N).
+    """
+    outputs, inputs = weight.shape
+    few = 0 < x.numel() <= FEW * inputs and outputs * inputs >= SMALL and not (inputs % 8 or outputs % 4)
+    usual = weight.is_contiguous() and not torch.is_autocast_enabled("cpu")
+    if few and usual and backend_for(x, weight) == "numba":
+        return _numba(x.contiguous(), weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    from loquent.kernels.numba_linear import OUTPUTS
+    from loquent.kernels.numba_linear import linear as kernel
+    from loquent.kernels.numba_runtime import run
+
+    outputs, inputs = weight.shape
+    y = x.new_empty(*x.shape[:-1], outputs)
+    run(
+        kernel,
+        -(-outputs // OUTPUTS),
+        x.numel() * outputs,
+        *(x.numel() // inputs, outputs, inputs),
+        *(x.data_ptr(), weight.data_ptr(), y.data_ptr(), 0 if bias is None else bias.data_ptr()),
+    )
+    return y

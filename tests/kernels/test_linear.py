@@ -1,0 +1,50 @@
+"""The linear layer for few rows against torch's."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from loquent.kernels.backend import use_backend
+from loquent.kernels.linear import FEW, linear
+from loquent.speech.linear import Linear
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    shape=st.sampled_from([(), (1,), (2,), (3, 1), (1, 5), (2, 4), (FEW + 1,), (0,), (1, 0)]),
+    outputs=st.sampled_from([512, 516, 600, 1028, 33, 513]),
+    inputs=st.sampled_from([256, 264, 512, 100]),
+    bias=st.booleans(),
+    strided=st.booleans(),
+)
+def test_it_is_the_layer_of_torch(backend, shape, outputs, inputs, bias, strided):
+    x = torch.randn(*shape, 2 * inputs)[..., ::2] if strided else torch.randn(*shape, inputs)
+    weight, offset = torch.randn(outputs, inputs), torch.randn(outputs) if bias else None
+    with use_backend(backend):
+        y = linear(x, weight, offset)
+    torch.testing.assert_close(y, F.linear(x, weight, offset), rtol=1e-4, atol=1e-3)
+    if strided:
+        with use_backend(backend):
+            transposed = linear(x, torch.randn(inputs, outputs).T, offset)
+        assert transposed.shape == y.shape
+
+
+def test_a_row_is_the_same_bits_in_every_small_batch():
+    x, weight, bias = torch.randn(FEW, 512), torch.randn(520, 512), torch.randn(520)
+    with use_backend("numba"):
+        alone = torch.cat([linear(row[None], weight, bias) for row in x])
+        for rows in range(2, FEW + 1):
+            assert torch.equal(linear(x[:rows], weight, bias), alone[:rows])
+
+
+def test_other_types_and_gradients_go_to_torch():
+    layer, x = Linear(512, 512), torch.randn(2, 512)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert Linear(512, 512)(x).dtype == nn.Linear(512, 512)(x).dtype
