@@ -68,8 +68,8 @@ def main() -> None:
             convolution(batch, steps, channels)
         print()
         for rows, inputs, outputs in (
-            *((rows, 512, 2048) for rows in (1, 2, 4, 8, 9)),
-            *((rows, 2048, 512) for rows in (1, 2, 4, 8, 9)),
+            *((rows, 512, 2048) for rows in (1, 2, 4, 8, 16)),
+            *((rows, 2048, 512) for rows in (1, 2, 4, 8, 16)),
             *((rows, 384, 384) for rows in (1, 2, 8)),
             *((rows, 384, 51864) for rows in (1, 5)),
         ):

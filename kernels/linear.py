@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.backend import backend_for
 
-FEW = 8  # rows; for more, libraries are as good
+FEW = 16  # rows; for more, libraries are as good
 SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
 
 

@@ -112,15 +112,13 @@ class KokoroVoice:
         from hibari import SAMPLE_RATE as RATE
         from hibari import Hibari
         from hibari.g2p import G2P
-        from onnxruntime import InferenceSession, SessionOptions
+        from onnxruntime import InferenceSession
 
         folder = _kokoro(where)
         models, voices = sorted(folder.glob("onnx/*.onnx")), sorted(folder.glob("voices/*.bin"))
         if not models or not voices:
             raise FileNotFoundError(f"no onnx/*.onnx and voices/*.bin in {str(folder)!r}; {_WITHOUT_KOKORO}")
-        settings = SessionOptions()
-        settings.intra_op_num_threads = 1
-        self._model = InferenceSession(str(models[0]), settings, providers=["CPUExecutionProvider"])
+        self._model = InferenceSession(str(models[0]), providers=["CPUExecutionProvider"])
         self._tokens = self._model.get_inputs()[0].name  # exports differ
         self._styles = {path.stem: np.fromfile(path, np.float32).reshape(-1, 256) for path in voices}
         self._rate, self._ids = RATE, Hibari().ids  # Hibari's alphabet is Kokoro's
