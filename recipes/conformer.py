@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -24,6 +24,7 @@ from loquent.recipes.config import ConfigError
 from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
 from loquent.recipes.evaluation import evaluate
 from loquent.recipes.listening import Listening, ListeningOptions
+from loquent.recipes.manifest import Utterance
 from loquent.recipes.spelling import spelt
 
 
@@ -35,12 +36,31 @@ class TrainSource(SourceOptions):
 
 
 @dataclass(frozen=True)
+class MeasuredSource(SourceOptions):
+    """Some rows of a manifest, to be measured with.
+
+    Raises:
+        ValueError: less silence than none.
+    """
+
+    silence_s: float = 0.0  # before each recording: a stream does not begin with its first word
+
+    def __post_init__(self) -> None:
+        if self.silence_s < 0:
+            raise ValueError(f"silence_s: expected a number of at least 0, got {self.silence_s}")
+
+    def rows(self, prepared: Sequence[Utterance], split: str) -> list[Utterance]:
+        """See `read_source`."""
+        return [replace(row, silence_s=self.silence_s) for row in read_source(self, prepared, split)]
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """Sources by name; error rates are told apart by these names."""
 
     train: dict[str, TrainSource]
-    valid: dict[str, SourceOptions]  # chooses the best weights
-    test: dict[str, SourceOptions]
+    valid: dict[str, MeasuredSource]  # chooses the best weights
+    test: dict[str, MeasuredSource]
     commands: CommandsDataOptions | None = None  # prepare the data of the commands model
 
 
@@ -228,8 +248,8 @@ class ConformerRecipe:
         data = config.data
         prepared = prepare(data.commands) if data.commands else []
         train = {name: read_source(source, prepared, "train") for name, source in data.train.items()}
-        self.valid = {name: read_source(source, prepared, "valid") for name, source in data.valid.items()}
-        self.held_out = {name: read_source(source, prepared, "eval") for name, source in data.test.items()}
+        self.valid = {name: source.rows(prepared, "valid") for name, source in data.valid.items()}
+        self.held_out = {name: source.rows(prepared, "eval") for name, source in data.test.items()}
         noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)

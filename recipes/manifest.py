@@ -38,6 +38,7 @@ class Utterance:
     set: str = ""  # name of the manifest it comes from
     archive: str | None = None  # zip file that holds ``path``
     start: float | None = None  # s into the recording; None if the utterance is all of it
+    silence_s: float = 0.0  # put before it
     extra: Mapping[str, Any] = field(default_factory=dict)  # what else the row says
 
     def samples(self) -> np.ndarray:
@@ -48,10 +49,10 @@ class Utterance:
         """
         source = self.path if self.archive is None else io.BytesIO(_archive(self.archive, os.getpid()).read(self.path))
         samples = read_audio(source, SAMPLE_RATE).samples
-        if self.start is None:
-            return samples
-        first = round(self.start * SAMPLE_RATE)
-        return samples[first : first + round(self.duration * SAMPLE_RATE)]
+        if self.start is not None:
+            first = round(self.start * SAMPLE_RATE)
+            samples = samples[first : first + round(self.duration * SAMPLE_RATE)]
+        return np.pad(samples, (round(self.silence_s * SAMPLE_RATE), 0)) if self.silence_s else samples
 
 
 @functools.lru_cache(maxsize=64)
@@ -122,7 +123,7 @@ def write_manifest(path: Path, rows: Iterable[Utterance]) -> None:
     """Write JSONL for recordings in the same folder or below; replaces the file at once."""
     lines = []
     for row in rows:
-        if row.archive is not None or row.start is not None:
+        if row.archive is not None or row.start is not None or row.silence_s:
             raise ManifestError(f"{row.id}: only whole files can be listed in a JSONL manifest")
         known = {
             name: getattr(row, name)

@@ -122,6 +122,19 @@ def test_the_tokenizer_stays_with_the_run(data: Path, tmp_path: Path) -> None:
     assert again.tokenizer.vocab_size == made.tokenizer.vocab_size
 
 
+def test_silence_before_the_recordings_to_measure_with(data: Path, tmp_path: Path) -> None:
+    base = settings(data)
+    valid = {"set": base["data"]["valid"]["set"], "later": base["data"]["valid"]["set"] | {"silence_s": 0.3}}
+    made = recipe(data, tmp_path, data=base["data"] | {"valid": valid})
+    for at_once, later in zip(made.valid["set"], made.valid["later"], strict=True):
+        silence, rest = np.split(later.samples(), [4800])
+        assert not silence.any()
+        np.testing.assert_array_equal(rest, at_once.samples())
+    assert {"set/ctc/160ms", "later/ctc/160ms"} <= set(made.evaluate())
+    with pytest.raises(ConfigError, match=r"data.valid.set: silence_s: expected a number of at least 0"):
+        recipe(data, tmp_path, data=base["data"] | {"valid": {"set": {"silence_s": -1}}})
+
+
 def test_ctc_alone(data: Path, tmp_path: Path) -> None:
     made = recipe(data, tmp_path, transducer=None, ctc_weight=1.0)
     loss, figures = made.module(made.collate([0, 1], 0))
