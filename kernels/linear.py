@@ -27,12 +27,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns:
         (..., N).
+
+    Raises:
+        RuntimeError: torch's, for shapes that do not fit.
     """
     outputs, inputs = weight.shape
     few = 0 < x.numel() <= FEW * inputs and outputs * inputs >= SMALL and not (inputs % 8 or outputs % 4)
-    usual = weight.is_contiguous() and not torch.is_autocast_enabled("cpu")
-    if few and usual and backend_for(x, weight) == "numba":
-        return _numba(x.contiguous(), weight, bias)
+    if few and x.shape[-1] == inputs and not torch.is_autocast_enabled("cpu"):
+        parameters = (weight,) if bias is None else (weight, bias)
+        if backend_for(x, *parameters) == "numba" and all(one.is_contiguous() for one in parameters):
+            return _numba(x.contiguous(), weight, bias)
     return F.linear(x, weight, bias)
 
 

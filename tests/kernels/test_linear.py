@@ -33,6 +33,11 @@ def test_it_is_the_layer_of_torch(backend, shape, outputs, inputs, bias, strided
         assert transposed.shape == y.shape
 
 
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        linear(torch.randn(2, 256), torch.randn(512, 512))
+
+
 def test_a_row_is_the_same_bits_in_every_small_batch():
     x, weight, bias = torch.randn(FEW, 512), torch.randn(520, 512), torch.randn(520)
     with use_backend("numba"):
@@ -45,6 +50,9 @@ def test_other_types_and_gradients_go_to_torch():
     layer, x = Linear(512, 512), torch.randn(2, 512)
     layer(x).sum().backward()
     assert layer.weight.grad is not None
+    layer.weight.requires_grad_(False)
+    layer(x).sum().backward()
+    assert layer.bias.grad.mean() == 2 + 2  # rows, twice
     assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert Linear(512, 512)(x).dtype == nn.Linear(512, 512)(x).dtype
