@@ -20,7 +20,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,7 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
 
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
+    voices = list(_synthetic_voices(options))  # first: one that is missing is missed at once
     data, rng = Path(options.data), random.Random(options.seed)
     yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
     rows = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]
@@ -111,18 +112,7 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     yield from words
     said = [row for row in [*digits, *words] if row.split == "train"]
     yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
-    kokoro = partial(KokoroVoice, options.kokoro)
-    for kind, random_text, voice, count in (
-        ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
-        ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
-        ("kokoro_coffee", random_order, kokoro, options.kokoro_coffee),
-        ("synthetic_digits", random_digits, HibariVoice, options.synthetic_digits),
-        ("synthetic_digits", random_digits, FliteVoice, options.flite_digits),
-        ("kokoro_digits", random_digits, kokoro, options.kokoro_digits),
-    ):
-        if not count:
-            continue
-        speaker: Voice = voice()
+    for kind, random_text, speaker, count in voices:
         rng = random.Random(f"{options.seed} {kind} {speaker.source}")
         texts = [random_text(rng) for _ in range(count)]
         yield from _recorded(_synthetic(texts, kind, speaker, rng), folder / f"{kind}_{speaker.source}")
@@ -247,6 +237,24 @@ def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
                         replace(_kind(row, "words", "train"), text=text, id=f"{row.id}/{at}"),
                         samples[begin : round((end + MARGIN_S) * SAMPLE_RATE)],
                     )
+
+
+def _synthetic_voices(
+    options: CommandsDataOptions,
+) -> Iterator[tuple[str, Callable[[random.Random], str], Voice, int]]:
+    """Kinds of sentences, what they say, who speaks them, and how many."""
+    kokoro = partial(KokoroVoice, options.kokoro)
+    makers: tuple[tuple[str, Callable[[random.Random], str], Callable[[], Voice], int], ...] = (
+        ("synthetic_coffee", random_order, HibariVoice, options.synthetic_coffee),
+        ("synthetic_coffee", random_order, FliteVoice, options.flite_coffee),
+        ("kokoro_coffee", random_order, kokoro, options.kokoro_coffee),
+        ("synthetic_digits", random_digits, HibariVoice, options.synthetic_digits),
+        ("synthetic_digits", random_digits, FliteVoice, options.flite_digits),
+        ("kokoro_digits", random_digits, kokoro, options.kokoro_digits),
+    )
+    for kind, random_text, make, count in makers:
+        if count:
+            yield kind, random_text, make(), count
 
 
 def _synthetic(texts: list[str], kind: str, voice: Voice, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:

@@ -192,6 +192,10 @@ def test_without_kokoro_the_message_says_what_to_do(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"cannot get 'nobody/nothing' .*; name a folder"):
         KokoroVoice("nobody/nothing")
+    folder = tmp_path / "made"
+    with pytest.raises(FileNotFoundError, match="name a folder"):
+        prepare(CommandsDataOptions(str(tmp_path), str(folder), flite_coffee=0, flite_digits=0, kokoro=str(tmp_path)))
+    assert not list(folder.iterdir())  # before anything was made
 
 
 def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
