@@ -8,6 +8,7 @@
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
+| census | strings of digits among what the speakers of AN4 say, likewise | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | voices | digits and words in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
@@ -28,9 +29,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from loquent.recipes.an4 import read_an4
 from loquent.recipes.augment import change_level, concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
-from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, write_manifest
+from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, select, write_manifest
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
@@ -55,6 +57,7 @@ class CommandsDataOptions:
         "game_fotaq_en",
         "game_bass_en",
     )
+    an4: str = ""  # folder with a copy of https://github.com/cmusphinx/an4; without, its speakers are left out
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     voices: int = 3000  # strings of many speakers
     synthetic_coffee: int = 3000
@@ -76,11 +79,12 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
     """All rows, with ``kind`` in ``extra``; makes them unless the folder holds those of the same options.
 
     Raises:
-        ManifestError: the recordings are not where ``data`` says.
+        ManifestError: the recordings are not where ``data`` and ``an4`` say.
         ModuleNotFoundError: hibari-tts is missing.
         FileNotFoundError: Flite or Kokoro is.
     """
-    wanted = json.dumps(asdict(replace(options, folder="", data="", kokoro="")) | {"layout": LAYOUT})
+    named = replace(options, folder="", data="", kokoro="", an4="an4" if options.an4 else "")
+    wanted = json.dumps(asdict(named) | {"layout": LAYOUT})
     default = cache_dir() / "commands" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
     folder = Path(options.folder or default).absolute()
     made = folder / "options.json"
@@ -95,6 +99,7 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     voices = list(_synthetic_voices(options))  # first: one that is missing is missed at once
+    an4 = read_an4(options.an4) if options.an4 else []
     data, rng = Path(options.data), random.Random(options.seed)
     yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
     rows = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]
@@ -102,13 +107,10 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     yield from digits
     counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
     yield from _recorded(_strings(digits, counts, rng), folder / "strings")
-    accents = [
-        replace(_kind(row, "accents", "train" if row.split == "train" else "valid"), text=spoken(row.text))
-        for row in read_manifest(data / "speechocean762.zip")
-        if set(spoken(row.text).split()) <= set(DIGITS)
-    ]
-    yield from _recorded(((row, row.samples()) for row in accents), folder / "accents")
-    words = list(_recorded(_words([data / f"{name}.zip" for name in options.words]), folder / "words"))
+    yield from _recorded(_digits_alone(read_manifest(data / "speechocean762.zip"), "accents"), folder / "accents")
+    yield from _recorded(_digits_alone(an4, "census"), folder / "census")
+    sets = [read_manifest(data / f"{name}.zip", split="train") for name in options.words]
+    words = list(_recorded(_words([*sets, select(an4, split="train")]), folder / "words"))
     yield from words
     said = [row for row in [*digits, *words] if row.split == "train"]
     yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
@@ -216,11 +218,19 @@ def _at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     return change_level(samples, level_db - 10 * np.log10(float(np.square(samples).mean()) + 1e-10))
 
 
-def _words(manifests: Iterable[Path]) -> Iterator[tuple[Utterance, np.ndarray]]:
+def _digits_alone(rows: Iterable[Utterance], kind: str) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Recordings in which nothing but digits is said; those that a set keeps for evaluation are validation."""
+    for row in rows:
+        text = spoken(row.text)
+        if set(text.split()) <= set(DIGITS):
+            yield replace(_kind(row, kind, "train" if row.split == "train" else "valid"), text=text), row.samples()
+
+
+def _words(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:
     """Digits out of sentences, where an aligner finds them."""
     times = WordTimes(WordTimesOptions())
-    for manifest in manifests:
-        said = [(row, set(spoken(row.text).split())) for row in read_manifest(manifest, split="train")]
+    for sentences in sets:
+        said = [(row, set(spoken(row.text).split())) for row in sentences]
         rows = [row for row, words in said if words & set(DIGITS)]
         times.prepare(rows)
         known = times.read(rows, pseudo=False)

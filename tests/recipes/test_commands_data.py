@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from loquent.recipes.an4 import read_an4
 from loquent.recipes.commands_data import CommandsDataOptions, _words, prepare, trim
-from loquent.recipes.manifest import SAMPLE_RATE
+from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 
 RNG = np.random.default_rng(0)
+NOTHING_MADE: dict[str, Any] = {field.name: 0 for field in fields(CommandsDataOptions) if field.type == "int"}
 
 
 def voiced(before: float, sound: float, after: float) -> np.ndarray:
@@ -126,6 +128,51 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     assert all(0.3 < row.duration < 12 for row in by_kind["synthetic_coffee"])
 
 
+@pytest.fixture
+def an4(tmp_path: Path) -> Path:
+    """A miniature of AN4: what it says, in which of its splits."""
+    folder = tmp_path / "an4"
+    said = {
+        "train": {"an251-fash-b": "GO", "cen7-fash-b": "TWO SIX EIGHT", "cen8-fbbh-b": "C Z NINE"},
+        "test": {"cen1-mjgm-b": "FOUR OH TWO", "cen2-mjgm-b": "FOUR TWO"},
+    }
+    (folder / "etc").mkdir(parents=True)
+    for split, lines in said.items():
+        for name, text in lines.items():
+            place = folder / "wav" / f"an4_{split}" / name.split("-")[1]
+            place.mkdir(parents=True, exist_ok=True)
+            soundfile.write(place / f"{name}.wav", HibariVoice()(text.lower(), random.Random(0)), SAMPLE_RATE)
+        written = "".join(f"<s> {text} </s> ({name})\n" for name, text in lines.items())
+        (folder / "etc" / f"an4_{split}.transcription").write_text(written, encoding="utf-8")
+    return folder
+
+
+def test_an4_has_strings_and_words(sources: Path, an4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where word times are kept
+    rows = read_an4(an4)
+    assert [(row.text, row.speaker, row.split) for row in rows[:2]] == [
+        ("go", "fash", "train"),
+        ("two six eight", "fash", "train"),
+    ]
+    assert rows[0].duration == pytest.approx(len(rows[0].samples()) / SAMPLE_RATE)
+    made = prepare(CommandsDataOptions(str(sources), str(tmp_path / "made"), words=(), an4=str(an4), **NOTHING_MADE))
+    census = [(row.text, row.split) for row in made if row.extra["kind"] == "census"]
+    assert census == [("two six eight", "train"), ("four two", "valid")]  # nobody says "oh" in orders
+    words = [(row.text, row.speaker) for row in made if row.extra["kind"] == "words"]
+    assert words == [("two", "fash"), ("six", "fash"), ("eight", "fash"), ("nine", "fbbh")]
+    assert {row.extra["licence"] for row in made if row.extra.get("source") == "an4"} == {"BSD-like"}
+
+
+def test_a_folder_that_is_not_an4_is_refused_at_once(an4: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"nothing/etc/.*: expected a copy of"):
+        prepare(
+            CommandsDataOptions(str(tmp_path), str(tmp_path / "made"), an4=str(tmp_path / "nothing"), **NOTHING_MADE)
+        )
+    next(an4.rglob("cen7-fash-b.wav")).unlink()
+    with pytest.raises(ManifestError, match=r"no recording for the line '<s> TWO SIX EIGHT </s> \(cen7-fash-b\)'"):
+        read_an4(an4)
+
+
 def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_path: Path) -> None:
     options = CommandsDataOptions(
         str(sources),
@@ -152,8 +199,7 @@ def test_runs_of_other_options_have_other_folders(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOQUENT_CACHE", str(tmp_path / "cache"))
-    none: dict[str, Any] = {field.name: 0 for field in fields(CommandsDataOptions) if field.type == "int"}
-    options = CommandsDataOptions(str(sources), words=(), **none)
+    options = CommandsDataOptions(str(sources), words=(), **NOTHING_MADE)
     before, after = prepare(options), prepare(replace(options, strings=20))
     assert len(after) == len(before) + 20 + 1 + 1
     assert {Path(row.path).is_file() for row in before + after} == {True}
@@ -204,7 +250,7 @@ def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.Mon
     speech = HibariVoice()(text, random.Random(0))
     rows = [{"path": f"{n}.flac", "text": said, "split": "train"} for n, said in enumerate((text, "I saw red birds."))]
     archive(tmp_path / "talk.zip", rows, speech)
-    ((row, samples),) = _words([tmp_path / "talk.zip"])
+    ((row, samples),) = _words([read_manifest(tmp_path / "talk.zip")])
     assert (row.text, row.extra["kind"], row.split) == ("three", "words", "train")
     assert 0.2 * SAMPLE_RATE < len(samples) < 0.8 * SAMPLE_RATE
     place = next(
