@@ -7,8 +7,7 @@
 | coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
-| accents | strings of digits among the sentences of speechocean762, many speakers, each in one split | train, valid |
-| census | strings of digits among what the speakers of AN4 say, likewise | train, valid |
+| speakers | strings of digits that speechocean762 and AN4 have, many speakers, each in one split | train, valid |
 | words | digits cut out of sentences that other sets have, many speakers | train |
 | voices | digits and words in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
@@ -38,7 +37,7 @@ from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 from loquent.speech.hub import cache_dir
 
-LAYOUT = 4  # rises when the same options give other rows
+LAYOUT = 5  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
@@ -57,7 +56,7 @@ class CommandsDataOptions:
         "game_fotaq_en",
         "game_bass_en",
     )
-    an4: str = ""  # folder with a copy of https://github.com/cmusphinx/an4; without, its speakers are left out
+    an4: str | None = None  # folder with a copy of https://github.com/cmusphinx/an4; null leaves its speakers out
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
     voices: int = 3000  # strings of many speakers
     synthetic_coffee: int = 3000
@@ -83,7 +82,7 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
         ModuleNotFoundError: hibari-tts is missing.
         FileNotFoundError: Flite or Kokoro is.
     """
-    named = replace(options, folder="", data="", kokoro="", an4="an4" if options.an4 else "")
+    named = replace(options, folder="", data="", kokoro="", an4=options.an4 and "an4")
     wanted = json.dumps(asdict(named) | {"layout": LAYOUT})
     default = cache_dir() / "commands" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
     folder = Path(options.folder or default).absolute()
@@ -107,8 +106,8 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     yield from digits
     counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
     yield from _recorded(_strings(digits, counts, rng), folder / "strings")
-    yield from _recorded(_digits_alone(read_manifest(data / "speechocean762.zip"), "accents"), folder / "accents")
-    yield from _recorded(_digits_alone(an4, "census"), folder / "census")
+    speakers = _speakers([*read_manifest(data / "speechocean762.zip"), *an4])
+    yield from _recorded(speakers, folder / "speakers")
     sets = [read_manifest(data / f"{name}.zip", split="train") for name in options.words]
     words = list(_recorded(_words([*sets, select(an4, split="train")]), folder / "words"))
     yield from words
@@ -218,12 +217,15 @@ def _at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     return change_level(samples, level_db - 10 * np.log10(float(np.square(samples).mean()) + 1e-10))
 
 
-def _digits_alone(rows: Iterable[Utterance], kind: str) -> Iterator[tuple[Utterance, np.ndarray]]:
+def _speakers(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]]:
     """Recordings in which nothing but digits is said; those that a set keeps for evaluation are validation."""
     for row in rows:
         text = spoken(row.text)
         if set(text.split()) <= set(DIGITS):
-            yield replace(_kind(row, kind, "train" if row.split == "train" else "valid"), text=text), row.samples()
+            yield (
+                replace(_kind(row, "speakers", "train" if row.split == "train" else "valid"), text=text),
+                row.samples(),
+            )
 
 
 def _words(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:

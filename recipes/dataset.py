@@ -39,7 +39,7 @@ def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str
     """The rows of a source.
 
     Raises:
-        ManifestError: there are none.
+        ManifestError: there are none, and some were to be drawn.
     """
     kind = source.kind
     wanted: dict[str, Any] = {
@@ -50,7 +50,7 @@ def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str
         "where": None if kind is None else lambda row: row.extra.get("kind") == kind,
     }
     rows = select(prepared, **wanted) if source.manifest is None else read_manifest(source.manifest, **wanted)
-    if not rows:
+    if not rows and source.weight:
         raise ManifestError(f"no rows for {source}, split {source.split or split!r}")
     return rows
 

@@ -146,7 +146,8 @@ class KokoroVoice:
 
 _WITHOUT_KOKORO = (
     "name a folder that has Kokoro-82M with data.commands.kokoro=FOLDER, or to do without its voices set "
-    "data.commands.kokoro_coffee=0 data.commands.kokoro_digits=0"
+    "data.commands.kokoro_coffee=0 data.commands.kokoro_digits=0 "
+    "data.train.kokoro_coffee.weight=0 data.train.kokoro_digits.weight=0"
 )
 
 

@@ -122,7 +122,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     assert all(said.count(word) > len(said) / 5 for word in ("one", "two", "three"))
     again = [one == other for row in voices for one, other in pairwise(row.text.split())]
     assert 0.35 < np.mean(again) < 0.65  # 0.25, and a third of the rest by chance
-    assert [(row.text, row.split) for row in by_kind["accents"]] == [("five six", "train"), ("seven", "valid")]
+    assert [(row.text, row.split) for row in by_kind["speakers"]] == [("five six", "train"), ("seven", "valid")]
     assert len(by_kind["synthetic_coffee"]) == 2
     assert len(by_kind["synthetic_digits"]) == 2
     assert all(0.3 < row.duration < 12 for row in by_kind["synthetic_coffee"])
@@ -156,11 +156,12 @@ def test_an4_has_strings_and_words(sources: Path, an4: Path, tmp_path: Path, mon
     ]
     assert rows[0].duration == pytest.approx(len(rows[0].samples()) / SAMPLE_RATE)
     made = prepare(CommandsDataOptions(str(sources), str(tmp_path / "made"), words=(), an4=str(an4), **NOTHING_MADE))
-    census = [(row.text, row.split) for row in made if row.extra["kind"] == "census"]
-    assert census == [("two six eight", "train"), ("four two", "valid")]  # nobody says "oh" in orders
-    words = [(row.text, row.speaker) for row in made if row.extra["kind"] == "words"]
+    of_an4 = [row for row in made if row.extra.get("source") == "an4"]
+    strings = [(row.text, row.split) for row in of_an4 if row.extra["kind"] == "speakers"]
+    assert strings == [("two six eight", "train"), ("four two", "valid")]  # "oh" is no word of the model's
+    words = [(row.text, row.speaker) for row in of_an4 if row.extra["kind"] == "words"]
     assert words == [("two", "fash"), ("six", "fash"), ("eight", "fash"), ("nine", "fbbh")]
-    assert {row.extra["licence"] for row in made if row.extra.get("source") == "an4"} == {"BSD-like"}
+    assert {row.extra["licence"] for row in of_an4} == {"BSD-like"}
 
 
 def test_a_folder_that_is_not_an4_is_refused_at_once(an4: Path, tmp_path: Path) -> None:

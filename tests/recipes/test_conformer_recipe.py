@@ -159,10 +159,13 @@ def test_noise_comes_from_folders(data: Path) -> None:
             read_noises(AugmentOptions(**wrong))
 
 
-def test_sources_without_rows_are_refused(data: Path, tmp_path: Path) -> None:
-    source = {"set": {"manifest": str(data), "kind": "bread"}}
+def test_sources_without_rows_are_refused_unless_none_are_drawn(data: Path, tmp_path: Path) -> None:
+    known, source = {"set": {"manifest": str(data)}}, {"manifest": str(data), "kind": "bread"}
     with pytest.raises(ManifestError, match="no rows for"):
-        recipe(data, tmp_path, data={"train": source, "valid": source, "test": source})
+        recipe(data, tmp_path, data={"train": known | {"bread": source}, "valid": known, "test": known})
+    without = known | {"bread": source | {"weight": 0}}
+    made = recipe(data, tmp_path, data={"train": without, "valid": known, "test": known})
+    assert len(made.data.rows) == len(TEXTS)
 
 
 def test_batches_for_evaluation_have_everything(data: Path) -> None:
