@@ -8,7 +8,7 @@
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
 | speakers | strings of digits that speechocean762 and AN4 have, many speakers, each in one split | train, valid |
-| words | digits cut out of sentences that other sets have, many speakers | train |
+| words | single digits cut out of sentences, many speakers; more in a row are among ``speakers`` | train |
 | voices | digits and words in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 | kokoro_coffee, kokoro_digits | Kokoro: more voices and accents | train |
@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections import defaultdict
@@ -109,9 +110,9 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     speakers = _speakers([*read_manifest(data / "speechocean762.zip"), *an4])
     yield from _recorded(speakers, folder / "speakers")
     sets = [read_manifest(data / f"{name}.zip", split="train") for name in options.words]
-    words = list(_recorded(_words([*sets, select(an4, split="train")]), folder / "words"))
+    words = list(_recorded(_cut([*sets, select(an4, split="train")]), folder / "words"))
     yield from words
-    said = [row for row in [*digits, *words] if row.split == "train"]
+    said = [row for row in [*digits, *words] if row.split == "train" and row.text in DIGITS]
     yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
     for kind, random_text, speaker, count in voices:
         rng = random.Random(f"{options.seed} {kind} {speaker.source}")
@@ -228,8 +229,9 @@ def _speakers(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray
             )
 
 
-def _words(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Digits out of sentences, where an aligner finds them."""
+def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Digits out of sentences, where an aligner finds them: one alone is a word, several in a row are a string, for
+    what a cut between two of them leaves of the neighbour is heard as one more."""
     times = WordTimes(WordTimesOptions())
     for sentences in sets:
         said = [(row, set(spoken(row.text).split())) for row in sentences]
@@ -241,14 +243,25 @@ def _words(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndar
             if timed is None or not timed.plausible(row.duration, times.options):
                 continue
             samples = row.samples()
-            for at, (word, start, end) in enumerate(timed.spoken):
-                text = spoken(word).strip()
-                if text in DIGITS and 0.1 <= end - start <= 1.0:
-                    begin = max(round((start - MARGIN_S) * SAMPLE_RATE), 0)
+            words = [(spoken(word).strip(), start, end) for word, start, end in timed.spoken]
+            for digits in _runs(words):
+                if digits == words and len(digits) > 1:  # among the strings already
+                    continue
+                if all(0.1 <= end - start <= 1.0 for _, start, end in digits):
+                    start, end = digits[0][1] - MARGIN_S, digits[-1][2] + MARGIN_S
+                    kind = _kind(row, "words" if len(digits) == 1 else "speakers", "train")
+                    text = " ".join(word for word, _, _ in digits)
                     yield (
-                        replace(_kind(row, "words", "train"), text=text, id=f"{row.id}/{at}"),
-                        samples[begin : round((end + MARGIN_S) * SAMPLE_RATE)],
+                        replace(kind, text=text, id=f"{row.id}/{start:.2f}"),
+                        samples[max(round(start * SAMPLE_RATE), 0) : round(end * SAMPLE_RATE)],
                     )
+
+
+def _runs(words: list[tuple[str, float, float]]) -> Iterator[list[tuple[str, float, float]]]:
+    """Digits that follow each other."""
+    for is_digit, run in itertools.groupby(words, lambda word: word[0] in DIGITS):
+        if is_digit:
+            yield list(run)
 
 
 def _synthetic_voices(

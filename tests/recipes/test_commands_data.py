@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from loquent.recipes.an4 import read_an4
-from loquent.recipes.commands_data import CommandsDataOptions, _words, prepare, trim
+from loquent.recipes.commands_data import CommandsDataOptions, _cut, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 
@@ -133,7 +133,12 @@ def an4(tmp_path: Path) -> Path:
     """A miniature of AN4: what it says, in which of its splits."""
     folder = tmp_path / "an4"
     said = {
-        "train": {"an251-fash-b": "GO", "cen7-fash-b": "TWO SIX EIGHT", "cen8-fbbh-b": "C Z NINE"},
+        "train": {
+            "an251-fash-b": "GO",
+            "cen7-fash-b": "TWO SIX EIGHT",
+            "cen8-fbbh-b": "C Z NINE",
+            "cen9-fbbh-b": "ENTER TWO SIX",
+        },
         "test": {"cen1-mjgm-b": "FOUR OH TWO", "cen2-mjgm-b": "FOUR TWO"},
     }
     (folder / "etc").mkdir(parents=True)
@@ -158,9 +163,9 @@ def test_an4_has_strings_and_words(sources: Path, an4: Path, tmp_path: Path, mon
     made = prepare(CommandsDataOptions(str(sources), str(tmp_path / "made"), words=(), an4=str(an4), **NOTHING_MADE))
     of_an4 = [row for row in made if row.extra.get("source") == "an4"]
     strings = [(row.text, row.split) for row in of_an4 if row.extra["kind"] == "speakers"]
-    assert strings == [("two six eight", "train"), ("four two", "valid")]  # "oh" is no word of the model's
+    assert strings == [("two six eight", "train"), ("four two", "valid"), ("two six", "train")]
     words = [(row.text, row.speaker) for row in of_an4 if row.extra["kind"] == "words"]
-    assert words == [("two", "fash"), ("six", "fash"), ("eight", "fash"), ("nine", "fbbh")]
+    assert words == [("nine", "fbbh")]
     assert {row.extra["licence"] for row in of_an4} == {"BSD-like"}
 
 
@@ -251,7 +256,7 @@ def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.Mon
     speech = HibariVoice()(text, random.Random(0))
     rows = [{"path": f"{n}.flac", "text": said, "split": "train"} for n, said in enumerate((text, "I saw red birds."))]
     archive(tmp_path / "talk.zip", rows, speech)
-    ((row, samples),) = _words([read_manifest(tmp_path / "talk.zip")])
+    ((row, samples),) = _cut([read_manifest(tmp_path / "talk.zip")])
     assert (row.text, row.extra["kind"], row.split) == ("three", "words", "train")
     assert 0.2 * SAMPLE_RATE < len(samples) < 0.8 * SAMPLE_RATE
     place = next(
