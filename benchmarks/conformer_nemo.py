@@ -7,6 +7,8 @@ brought to full caches first, six chunks of the largest look-ahead, and go on wi
 first chunk to the last the outputs must agree: a line without agreement gives no speed. The two take turns, and the
 best turn of each counts. NeMo's type checks are off, and cutting out the frames it wants is not on its clock.
 
+With ``--onnx`` there is a third: NeMo's own export of that step, run by onnxruntime, as sherpa-onnx does.
+
 Beside the times: bytes of state that one stream needs, and multiply-adds per second of audio in each layout, counted
 by `multiply_adds` from the shapes.
 """
@@ -14,11 +16,15 @@ by `multiply_adds` from the shapes.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +49,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=2.0, help="at least so long, or 40 turns, for each line")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--onnx", action="store_true", help="NeMo's export in onnxruntime as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -130,19 +137,76 @@ class Nemo:
         return run
 
 
+class Onnx:
+    """The same streams in onnxruntime, which takes over from NeMo when the look-ahead changes: an export has one."""
+
+    def __init__(self, nemo: Nemo, sessions: dict[int, Any]) -> None:
+        self.nemo, self.sessions = nemo, sessions
+
+    def look_ahead(self, lookahead: int) -> None:
+        """Change the look-ahead, between chunks, after NeMo has."""
+        self.session = self.sessions[lookahead]
+        channel, steps, length = self.nemo.caches
+        self.caches = [channel.transpose(0, 1).numpy().copy(), steps.transpose(0, 1).numpy().copy(), length.numpy()]
+        self.heard = self.nemo.heard
+
+    def step(self, mel: Tensor) -> Callable[[], Tensor]:
+        """What encodes new frames (B, T, F) to (B, R + 1, dim)."""
+        assert self.heard is not None
+        stretch = torch.cat([self.heard, mel], dim=1)
+        self.heard = stretch[:, -MEL_CACHE:]
+        signal = stretch.transpose(1, 2).contiguous().numpy()
+        length = np.full(len(signal), signal.shape[2], np.int64)
+        names = [one.name for one in self.session.get_inputs()]
+
+        def run() -> Tensor:
+            given = dict(zip(names, (signal, length, *self.caches), strict=True))
+            encoded, _, *self.caches = self.session.run(None, given)
+            return torch.from_numpy(encoded).transpose(1, 2)
+
+        return run
+
+
+def onnx_sessions(encoder: Any, lookaheads: Sequence[int], threads: int) -> dict[int, Any]:
+    """NeMo's exports, one for each look-ahead."""
+    import onnxruntime
+
+    settings, sessions = onnxruntime.SessionOptions(), {}
+    settings.intra_op_num_threads = threads
+    encoder.export_cache_support = True
+    for lookahead in lookaheads:
+        encoder.set_default_att_context_size([encoder.att_context_size_all[0][0], lookahead])
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/encoder.onnx"
+            with patch("torch.onnx.export", partial(torch.onnx.export, dynamo=False)):  # NeMo was written for that
+                encoder.export(file)
+            sessions[lookahead] = onnxruntime.InferenceSession(file, settings, ["CPUExecutionProvider"])
+    return sessions
+
+
 def compare(model: ConformerModel, encoder: Any, options: argparse.Namespace) -> None:
-    """Print the times of a chunk."""
-    print("look-ahead  streams   chunk of   a chunk takes, ms         for a second of audio, ms")
-    print("                      audio, ms    ours     NeMo   ratio     ours     NeMo")
+    """Print the times of a chunk: ours, and of the others how many times as long they take."""
     config = model.config.encoder
-    widest = max(config.lookaheads)
+    lookaheads = sorted(config.lookaheads)
+    sessions = onnx_sessions(encoder, lookaheads, options.threads) if options.onnx else {}
+    others = ["NeMo", "ONNX"] if options.onnx else ["NeMo"]
+    print(
+        "look-ahead  streams   chunk of   a chunk takes, ms"
+        + " " * (18 * len(others) - 6)
+        + "for a second of audio, ms"
+    )
+    columns = "".join(f"{name:>8}   ratio" for name in others)
+    print(f"                      audio, ms    ours  {columns}     ours" + "".join(f"{name:>9}" for name in others))
     for streams in options.streams:
-        sides: dict[str, Ours | Nemo] = {"ours": Ours(model, streams), "NeMo": Nemo(encoder, streams)}
+        nemo = Nemo(encoder, streams)
+        sides: dict[str, Ours | Nemo | Onnx] = {"ours": Ours(model, streams), "NeMo": nemo}
         worst = 0.0
         for chunk in range(WARM_UP):
-            frames = 8 * widest + 1 if chunk == 0 else 8 * (widest + 1)
+            frames = 8 * lookaheads[-1] + 1 if chunk == 0 else 8 * (lookaheads[-1] + 1)
             worst = max(worst, turn(sides, streams, frames, config.n_mels)[0])
-        for lookahead in sorted(config.lookaheads):
+        if options.onnx:
+            sides["ONNX"] = Onnx(nemo, sessions)
+        for lookahead in lookaheads:
             for side in sides.values():
                 side.look_ahead(lookahead)
             best, began = dict.fromkeys(sides, float("inf")), time.perf_counter()
@@ -156,15 +220,15 @@ def compare(model: ConformerModel, encoder: Any, options: argparse.Namespace) ->
             line = f"{lookahead:10}  {streams:7}   {(lookahead + 1) * FRAME_S * 1e3:8.0f}"
             if worst > TOLERANCE:
                 raise SystemExit(f"{line}   the outputs differ by {worst:.2g}; no speed is worth that")
-            ours, nemo = best["ours"] * 1e3, best["NeMo"] * 1e3
-            audio_s = streams * (lookahead + 1) * FRAME_S
-            line += f"   {ours:7.1f}  {nemo:7.1f}  {nemo / ours:5.1f} ×  {ours / audio_s:7.1f}  {nemo / audio_s:7.1f}"
-            print(line, flush=True)
+            ours, audio_s = best["ours"], streams * (lookahead + 1) * FRAME_S
+            line += f"   {ours * 1e3:7.1f}"
+            line += "".join(f"  {best[name] * 1e3:7.1f}  {best[name] / ours:5.1f} ×" for name in others)
+            print(line + "".join(f"  {one * 1e3 / audio_s:7.1f}" for one in best.values()), flush=True)
         print(f"            {streams:7}   largest difference of an output {worst:.1e}")
 
 
 def turn(sides: dict[str, Any], streams: int, frames: int, n_mels: int) -> tuple[float, dict[str, float]]:
-    """One chunk for both: the largest difference of their outputs, and the time each took in seconds."""
+    """One chunk for all: the largest difference of their outputs, and the time each took in seconds."""
     mel = 2.5 * torch.randn(streams, frames, n_mels) - 8
     outputs, times = [], {}
     for name, side in sides.items():
@@ -172,9 +236,11 @@ def turn(sides: dict[str, Any], streams: int, frames: int, n_mels: int) -> tuple
         began = time.perf_counter()
         outputs.append(run())
         times[name] = time.perf_counter() - began
-    if outputs[0].shape != outputs[1].shape:
-        raise SystemExit(f"one gives {tuple(outputs[0].shape)}, the other {tuple(outputs[1].shape)}")
-    return float((outputs[0] - outputs[1]).abs().max()), times
+    ours, *others = outputs
+    for other in others:
+        if ours.shape != other.shape:
+            raise SystemExit(f"one gives {tuple(ours.shape)}, the other {tuple(other.shape)}")
+    return max(float((ours - other).abs().max()) for other in others), times
 
 
 @dataclass(frozen=True)
