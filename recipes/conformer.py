@@ -122,6 +122,7 @@ class ConformerRecipeConfig:
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer; it may have fewer layers
+    frozen_layers: int = 0  # of the encoder, the lowest, which stay as they are, and all that is below them
     listening: ListeningOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
@@ -141,8 +142,11 @@ class ConformerRecipeConfig:
         layers = self.encoder.layers
         if self.listening is not None and not 1 <= (asked := self.listening.layer or layers) <= layers:
             raise ValueError(f"listening.layer must be from 1 to encoder.layers={layers}, got {asked}")
-        wordless = [name for name, source in self.data.train.items() if not source.texts]
-        if wordless and (self.listening is None or len(wordless) == len(self.data.train)):
+        if not 0 <= self.frozen_layers <= layers:
+            raise ValueError(f"frozen_layers must be from 0 to encoder.layers={layers}, got {self.frozen_layers}")
+        drawn = {name: source for name, source in self.data.train.items() if source.weight}
+        wordless = [name for name, source in drawn.items() if not source.texts]
+        if wordless and (self.listening is None or len(wordless) == len(drawn)):
             raise ValueError(
                 f"data.train.{wordless[0]}: texts=false goes with listening, and with other sources that have texts"
             )
@@ -263,6 +267,7 @@ class ConformerRecipe:
             self._measure_statistics()
         else:
             self._start_from(ConformerModel.from_pretrained(config.start)[0])
+        self._freeze(config.frozen_layers)
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
         if self.loss.listening is not None and config.start is not None:
@@ -345,6 +350,13 @@ class ConformerRecipe:
             self.model.load_state_dict(trained.state_dict() | new)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"start: the model in {self.config.start} has another shape: {error}") from error
+
+    def _freeze(self, layers: int) -> None:
+        if layers and self.config.start is None:
+            raise ConfigError("frozen_layers goes with start: layers that have learnt nothing are not to stay so")
+        lower = [self.model.encoder.subsampling, *self.model.encoder.layers[:layers]]
+        for module in lower if layers else ():
+            module.requires_grad_(False)
 
     def _measure_statistics(self, recordings: int = 300) -> None:
         """Mean and deviation of each mel bin over some augmented recordings, into the model."""

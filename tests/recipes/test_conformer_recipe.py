@@ -152,6 +152,23 @@ def test_the_transducer_joins_after_the_first_batches(data: Path, tmp_path: Path
     assert set(made.module(batch)[1]) == {"ctc", "transducer"}
 
 
+def test_frozen_layers_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    before = recipe(data, tmp_path / "before")
+    before.save(tmp_path / "start")
+    made = recipe(data, tmp_path, start=str(tmp_path / "start"), frozen_layers=1)
+    Training(made, TrainingOptions(steps=5, learning_rate=1e-2, warmup=1, average=0.5), tmp_path, {}).train()
+    was, weights = before.model.state_dict(), ConformerModel.from_pretrained(tmp_path / "best")[0].state_dict()
+    changed = {name for name, weight in weights.items() if not torch.equal(weight, was[name])}
+    frozen = ("encoder.subsampling.", "encoder.layers.0.")
+    assert not any(name.startswith(frozen) for name in changed)
+    assert {name.rpartition(".")[0] for name in changed} >= {"ctc.out", "encoder.layers.1.feed_forward1.linear1"}
+    with pytest.raises(ConfigError, match="frozen_layers goes with start"):
+        recipe(data, tmp_path / "new", frozen_layers=1)
+    with pytest.raises(ConfigError, match=r"frozen_layers must be .* encoder\.layers=2, got 3"):
+        recipe(data, tmp_path / "new", frozen_layers=3)
+
+
 def test_noise_comes_from_folders(data: Path) -> None:
     assert len(read_noises(AugmentOptions(noises=str(data / "noise")))) == 1  # silence is none
     for wrong in ({"noises": str(data / "nothing")}, {"noises": str(data / "noise"), "noises_kept_back": "*noise.wav"}):
