@@ -25,6 +25,7 @@ from loquent.recipes.dataset import SourceOptions, TrainingData, padded, read_no
 from loquent.recipes.evaluation import evaluate
 from loquent.recipes.listening import Listening, ListeningOptions
 from loquent.recipes.manifest import Utterance
+from loquent.recipes.model_soup import write_mean
 from loquent.recipes.spelling import spelt
 
 
@@ -122,6 +123,7 @@ class ConformerRecipeConfig:
     ctc_weight: float = 0.3  # of the loss; the rest is the transducer's
     ctc_only: int = 0  # batches at the start that train the encoder through the CTC head alone
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer; it may have fewer layers
+    mean_of: dict[str, float] | None = None  # or such folders, or earlier stages, and how much each counts in a mean
     frozen_layers: int = 0  # of the encoder, the lowest, which stay as they are, and all that is below them
     listening: ListeningOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
@@ -142,6 +144,8 @@ class ConformerRecipeConfig:
         layers = self.encoder.layers
         if self.listening is not None and not 1 <= (asked := self.listening.layer or layers) <= layers:
             raise ValueError(f"listening.layer must be from 1 to encoder.layers={layers}, got {asked}")
+        if self.mean_of is not None and not (self.mean_of and min(self.mean_of.values()) > 0):
+            raise ValueError(f"mean_of goes with at least one model, and shares above 0, got {self.mean_of}")
         if not 0 <= self.frozen_layers <= layers:
             raise ValueError(f"frozen_layers must be from 0 to encoder.layers={layers}, got {self.frozen_layers}")
         drawn = {name: source for name, source in self.data.train.items() if source.weight}
@@ -248,6 +252,9 @@ class ConformerRecipe:
     Config = ConformerRecipeConfig
 
     def __init__(self, config: ConformerRecipeConfig, folder: Path) -> None:
+        if config.mean_of is not None:
+            write_mean(config.mean_of, folder / "start")
+            config = replace(config, start=str(folder / "start"))
         self.config = config
         data = config.data
         prepared = prepare(data.commands) if data.commands else []

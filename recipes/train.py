@@ -54,7 +54,8 @@ def read_run(source: str, overrides: Sequence[str] = ()) -> Run:
     stages = values.pop("stages", None) or []
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise ConfigError(f"stages: expected a list of groups of keys, got {stages!r}")
-    before = tuple(_parsed(recipe, merged(values, stage), f"stages[{at}].") for at, stage in enumerate(stages))
+    common = {key: value for key, value in values.items() if key != "mean_of"}  # which says what the last run is
+    before = tuple(_parsed(recipe, merged(common, stage), f"stages[{at}].") for at, stage in enumerate(stages))
     return replace(_parsed(recipe, values), stages=before)
 
 
@@ -79,18 +80,23 @@ def train(source: str, overrides: Sequence[str], output: str) -> dict[str, float
         ManifestError: data is missing.
     """
     run, folder = read_run(source, overrides), Path(output)
-    start: dict[str, str] = {}
+    trained: dict[str, str] = {}  # by the stages so far
     for number, stage in enumerate(run.stages, start=1):
-        if not _training(stage, folder / f"stage-{number}", start).train():
+        name = f"stage-{number}"
+        if not _training(stage, folder / name, trained).train():
             return None
-        start = {"start": str(folder / f"stage-{number}" / "best")}
-    return _training(run, folder, start).run()
+        trained[name] = str(folder / name / "best")
+    return _training(run, folder, trained).run()
 
 
-def _training(run: Run, folder: Path, start: dict[str, str]) -> Training:
+def _training(run: Run, folder: Path, trained: dict[str, str]) -> Training:
     from accelerate import PartialState
 
-    config = replace(run.config, **start)
+    config, mean_of = run.config, getattr(run.config, "mean_of", None)
+    if mean_of is not None:
+        config = replace(config, mean_of={trained.get(name, name): share for name, share in mean_of.items()})
+    elif trained:
+        config = replace(config, start=list(trained.values())[-1])
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():  # the first one prepares data
         recipe = run.recipe(config, folder)
     return Training(recipe, run.training, folder, {"recipe": asdict(config), "training": asdict(run.training)})

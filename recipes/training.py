@@ -40,7 +40,7 @@ class TrainingError(ValueError):
 class TrainingOptions:
     """How long and how fast."""
 
-    steps: int  # updates of the weights
+    steps: int  # updates of the weights; with none what the run begins with is judged and kept
     learning_rate: float = 1e-3  # the highest
     schedule: Schedule = "cosine"
     warmup: int = 500  # steps
@@ -132,6 +132,8 @@ class Training:
         """Train to the end, where a run that was finished before already is; False if SIGTERM stopped it."""
         self._resume()
         with self._log() as log, self._stop_on_sigterm(), self._progress() as progress:
+            if not self.options.steps:
+                self._evaluate(log)
             for batches in self._stream():
                 log.add(self._update(batches))
                 progress.update()

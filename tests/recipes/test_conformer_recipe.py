@@ -22,6 +22,7 @@ from loquent.recipes.conformer import ConformerRecipe, ConformerRecipeConfig
 from loquent.recipes.dataset import padded, read_noises, whole_batches
 from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
 from loquent.recipes.spelling import LETTERS, Spelling, SpellingOptions, spelt
+from loquent.recipes.train import train
 from loquent.recipes.training import Training, TrainingOptions
 from loquent.speech.audio import read_audio, write_audio
 
@@ -220,6 +221,31 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert wrong.stderr.strip().endswith("training.stepz: unknown key; did you mean steps?")
 
 
+def test_a_run_may_be_the_mean_of_its_stages(data: Path, tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    stage = {"training": {"steps": 2, "warmup": 1}}
+    config = {
+        "recipe": "conformer",
+        "training": {"steps": 0},
+        "stages": [stage, stage | {"seed": 2}],
+        "mean_of": {"stage-1": 1, "stage-2": 3},
+        **settings(data),
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    figures = train(str(tmp_path / "tiny.yaml"), [], str(tmp_path / "run"))
+    assert figures is not None
+    assert "wer" in figures
+    first, second, mean = (
+        ConformerModel.from_pretrained(tmp_path / "run" / name / "best")[0].state_dict()
+        for name in ("stage-1", "stage-2", ".")
+    )
+    weight = "encoder.layers.0.feed_forward1.linear1.weight"
+    assert not torch.equal(first[weight], second[weight])
+    torch.testing.assert_close(mean[weight], 0.25 * first[weight] + 0.75 * second[weight])
+    with pytest.raises(ConfigError, match="mean_of goes with at least one model"):
+        recipe(data, tmp_path, mean_of={"a": 0})
+
+
 def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     made = recipe(data, tmp_path, listening={"distillation": {"teacher": "tiny.en"}, "alone": True})
@@ -319,9 +345,9 @@ def test_sources_without_texts_are_listened_to(data: Path, tmp_path: Path) -> No
         losses.append(made.module(made.collate(items, 0))[1])
     torch.testing.assert_close(losses[0]["ctc"], losses[1]["ctc"])  # the third row changes nothing about the texts
     assert set(losses[2]) == {"distance"}
-    for train, asked in (({"set": strange}, {"spelling": {}}), ({"set": source, "strange": strange}, None)):
+    for sources, asked in (({"set": strange}, {"spelling": {}}), ({"set": source, "strange": strange}, None)):
         with pytest.raises(ConfigError, match="texts=false goes with listening"):
-            recipe(data, tmp_path, data=where | {"train": train}, listening=asked)
+            recipe(data, tmp_path, data=where | {"train": sources}, listening=asked)
 
 
 def _curve(folder: Path) -> list[dict[str, Any]]:
