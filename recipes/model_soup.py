@@ -18,7 +18,8 @@ from loquent.recipes.config import ConfigError
 
 
 def write_mean(models: Mapping[str, float], folder: Path) -> None:
-    """Write the weighted mean of models as a model of its own. What is no weight is that of the first.
+    """Write the weighted mean of models as a model of its own. What is no weight is the first one's, and weights that
+    some of them lack, as those of `Listening`, are the mean of the others'.
 
     Args:
         models: folders, and how much each counts.
@@ -37,21 +38,22 @@ def write_mean(models: Mapping[str, float], folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(sources[0], unfinished)
     for file in unfinished.glob("*.safetensors"):
-        parts = [(load_file(one / file.name), share) for one, share in zip(sources, models.values(), strict=True)]
-        save_file(_mean(parts, sources), file)
+        parts = {one / file.name: share for one, share in zip(sources, models.values(), strict=True)}
+        save_file(_mean({part: share for part, share in parts.items() if part.is_file()}), file)
     for file in unfinished.glob("tokenizer*"):
         if any((one / file.name).read_bytes() != file.read_bytes() for one in sources):
             raise ConfigError(f"mean_of: {', '.join(models)} have different tokens")
     unfinished.rename(folder)
 
 
-def _mean(parts: list[tuple[dict[str, Tensor], float]], sources: list[Path]) -> dict[str, Tensor]:
-    first, total = parts[0][0], sum(share for _, share in parts)
-    for (weights, _), source in zip(parts, sources, strict=True):
+def _mean(files: Mapping[Path, float]) -> dict[str, Tensor]:
+    parts = {file: load_file(file) for file in files}
+    (name_of_first, first), total = next(iter(parts.items())), sum(files.values())
+    for file, weights in parts.items():
         if {name: one.shape for name, one in weights.items()} != {name: one.shape for name, one in first.items()}:
-            raise ConfigError(f"mean_of: {source} is of another shape than {sources[0]}")
+            raise ConfigError(f"mean_of: {file} is of another shape than {name_of_first}")
     return {
-        name: torch.stack([weights[name].float() * (share / total) for weights, share in parts]).sum(0)
+        name: torch.stack([parts[file][name].float() * (share / total) for file, share in files.items()]).sum(0)
         if one.is_floating_point()
         else one
         for name, one in first.items()

@@ -21,12 +21,14 @@ def folder(path: Path, value: float, tokens: bytes = b"ab", file: str = "model.s
 
 
 def test_weights_are_averaged_and_the_rest_is_the_first_ones(tmp_path: Path) -> None:
-    one, other = folder(tmp_path / "one", 1.0), folder(tmp_path / "other", 4.0)
-    for source, value in ((one, 0.5), (other, 0.0)):
+    one, other, third = (
+        folder(tmp_path / name, value) for name, value in (("one", 1.0), ("other", 4.0), ("third", 4.0))
+    )
+    for source, value in ((one, 0.5), (other, 0.0)):  # the third has none
         folder(source, value, file="listening.safetensors")
-    write_mean({str(one): 1, str(other): 3}, tmp_path / "mean")
+    write_mean({str(one): 1, str(other): 3, str(third): 4}, tmp_path / "mean")
     weights = load_file(tmp_path / "mean" / "model.safetensors")
-    torch.testing.assert_close(weights["weight"], torch.full((2, 3), 3.25))
+    torch.testing.assert_close(weights["weight"], torch.full((2, 3), 3.625))
     assert int(weights["count"]) == 1
     listening = load_file(tmp_path / "mean" / "listening.safetensors")["weight"]
     torch.testing.assert_close(listening, torch.full((2, 3), 0.125))
@@ -44,6 +46,6 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="different tokens"):
         write_mean({str(one): 1, str(other): 1}, out)
     save_file({"weight": torch.zeros(3)}, other / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"other is of another shape than .*one"):
+    with pytest.raises(ConfigError, match=r"other/model.safetensors is of another shape than .*one/"):
         write_mean({str(one): 1, str(other): 1}, out)
     assert not out.exists()
