@@ -56,7 +56,13 @@ def read_run(source: str, overrides: Sequence[str] = ()) -> Run:
         raise ConfigError(f"stages: expected a list of groups of keys, got {stages!r}")
     common = {key: value for key, value in values.items() if key != "mean_of"}  # which says what the last run is
     before = tuple(_parsed(recipe, merged(common, stage), f"stages[{at}].") for at, stage in enumerate(stages))
-    return replace(_parsed(recipe, values), stages=before)
+    run = replace(_parsed(recipe, values), stages=before)
+    for at, one in enumerate([*before, run]):
+        for name in getattr(one.config, "mean_of", None) or ():
+            if name.startswith("stage-") and name not in {f"stage-{number}" for number in range(1, at + 1)}:
+                inside = "" if one is run else f"stages[{at}]."
+                raise ConfigError(f"{inside}mean_of: {name} does not come before; there are {at} stages by then")
+    return run
 
 
 def _parsed(recipe: Any, values: dict[str, Any], inside: str = "") -> Run:
