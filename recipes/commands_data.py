@@ -222,11 +222,9 @@ def _speakers(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray
     """Recordings in which nothing but digits is said; those that a set keeps for evaluation are validation."""
     for row in rows:
         text = spoken(row.text)
-        if set(text.split()) <= set(DIGITS):
-            yield (
-                replace(_kind(row, "speakers", "train" if row.split == "train" else "valid"), text=text),
-                row.samples(),
-            )
+        if text and set(text.split()) <= set(DIGITS):
+            kind = _kind(row, "speakers", "train" if row.split == "train" else "valid")
+            yield replace(kind, text=text), row.samples()
 
 
 def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:

@@ -96,7 +96,7 @@ class FliteVoice:
 
 class KokoroVoice:
     """Kokoro-82M: some fifty voices, and what lies between any two of them, half of the time with a foreign accent. One
-    core takes half as long as they speak.
+    core takes two thirds as long as they speak.
 
     Args:
         where: a repository of the hub, or a folder, with one of the model's ONNX exports in ``onnx/`` and
