@@ -173,6 +173,7 @@ def onnx_sessions(encoder: Any, lookaheads: Sequence[int], threads: int) -> dict
 
     settings, sessions = onnxruntime.SessionOptions(), {}
     settings.intra_op_num_threads = threads
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow the others' turns
     encoder.export_cache_support = True
     for lookahead in lookaheads:
         encoder.set_default_att_context_size([encoder.att_context_size_all[0][0], lookahead])
