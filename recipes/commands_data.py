@@ -98,8 +98,8 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
 
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
-    voices = list(_synthetic_voices(options))  # first: one that is missing is missed at once
-    an4 = read_an4(options.an4) if options.an4 else []
+    an4 = read_an4(options.an4) if options.an4 else []  # first, as the voices: what is missing is missed at once
+    voices = list(_synthetic_voices(options))
     data, rng = Path(options.data), random.Random(options.seed)
     yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
     rows = [_kind(row, "digits", _split(row)) for row in read_manifest(data / "fsdd.zip")]

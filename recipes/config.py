@@ -54,10 +54,10 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, group by group."""
+    """``base`` with ``changes``, group by group; the keys of ``mean_of`` are models, not settings, and go together."""
     result = dict(base)
     for key, value in changes.items():
-        both_groups = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both_groups = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "mean_of"
         result[key] = merged(base[key], value) if both_groups else value
     return result
 

@@ -121,6 +121,8 @@ def test_stages_change_a_few_values(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_run(str(tmp_path / "b.yaml"))
     with pytest.raises(ConfigError, match=r"^mean_of: stage-3 does not come before; there are 2 stages by then"):
         read_run(str(tmp_path / "a.yaml"), ["mean_of={stage-1: 1, stage-3: 1}"])
+    (tmp_path / "m.yaml").write_text(f"base: {CONFIGS / 'commands.yaml'}\nstages: []\nmean_of: {{trained: 2}}\n")
+    assert read_run(str(tmp_path / "m.yaml")).config.mean_of == {"trained": 2}
     (tmp_path / "c.yaml").write_text(f"base: {tmp_path / 'a.yaml'}\nstages: [{{mean_of: {{stage-1: 1}}}}]\n")
     with pytest.raises(ConfigError, match=r"^stages\[0\]\.mean_of: stage-1 does not come before"):
         read_run(str(tmp_path / "c.yaml"))
