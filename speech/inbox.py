@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from loquent.speech.audio import to_mono_float32
+from loquent.speech.audio import Audio, to_mono_float32
 from loquent.speech.resample import Resampler
 from loquent.speech.streaming import Chunk
 
@@ -29,9 +29,17 @@ class Inbox:
         self.ended = False  # no more packets
         self.flushed = False  # the resampler has seen the end
 
-    def push(self, packet: np.ndarray | bytes) -> None:
+    def push(self, packet: Audio | np.ndarray | bytes) -> None:
         """Append a packet: int16 or float32, (samples,) or (samples, channels), or little-endian PCM16 bytes."""
-        samples = to_mono_float32(packet, self.channels)
+        if not isinstance(packet, Audio):
+            samples = to_mono_float32(packet, self.channels)
+        elif packet.sample_rate == self.sample_rate:
+            samples = to_mono_float32(packet.samples, channels=1)
+        else:
+            raise ValueError(
+                f"expected audio at {self.sample_rate} Hz, got {packet.sample_rate} Hz; "
+                f"open the session with sample_rate={packet.sample_rate}"
+            )
         self.raw = np.concatenate([self.raw, samples])  # also a copy: the caller may reuse the packet
         self.received += len(samples)
 

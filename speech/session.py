@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from loquent.speech.audio import Audio
 from loquent.speech.events import Event, Failure, Marker
 from loquent.speech.inbox import Inbox
 from loquent.speech.state import State
@@ -99,16 +100,16 @@ class Session:
         self.busy = False  # its slot is in a batch under way
         self._outbox: list[Event] = []
 
-    def push(self, packet: np.ndarray | bytes) -> list[Event]:
+    def push(self, packet: Audio | np.ndarray | bytes) -> list[Event]:
         """Feed a packet of any size and return what it brought about.
 
         Args:
-            packet: int16 or float32 in [-1, 1], (samples,) or (samples, channels), or PCM16 bytes, at the session's
-                rate.
+            packet: `Audio` at the session's rate; or samples that are, int16 or float32 in [-1, 1], (samples,) or
+                (samples, channels), or PCM16 bytes.
 
         Raises:
             SessionClosed: after `finish`.
-            ValueError: wrong dtype, channel count or NaN; the packet is dropped whole and the stream can go on.
+            ValueError: wrong dtype, channel count, rate or NaN; the packet is dropped whole and the stream can go on.
         """
         self.feed(packet)
         self.engine.run(self)
@@ -138,7 +139,7 @@ class Session:
         check_option_names(change, options)
         change(**options)
 
-    def feed(self, packet: np.ndarray | bytes) -> None:
+    def feed(self, packet: Audio | np.ndarray | bytes) -> None:
         """Buffer a packet without stepping."""
         self._check_open()
         self.inbox.push(packet)

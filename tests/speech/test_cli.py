@@ -286,7 +286,7 @@ def session_text(path: Path) -> str:
     """What a session makes of a recording that comes in one packet."""
     audio = read_audio(path)
     session = loquent.asr.Recognizer.from_pretrained().session(sample_rate=audio.sample_rate, chunk_ms=4000)
-    events = session.push(audio.samples) + session.finish()
+    events = session.push(audio) + session.finish()
     return "".join(event.text + "\n" for event in events if isinstance(event, Final))
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.speech.audio import Audio
 from loquent.speech.engine import Engine
 from loquent.speech.events import Event, Marker, Word
 from loquent.speech.inbox import Inbox
@@ -183,6 +184,14 @@ def test_a_bad_packet_is_dropped_whole_and_the_stream_goes_on(band_energy):
         with pytest.raises(ValueError, match=r"expected|NaN|finite"):
             session.push(bad)
     assert session.push(noise(800)) == reference.push(np.concatenate([noise(800), noise(800)]))
+
+
+def test_audio_that_knows_its_rate_is_not_taken_for_another(band_energy):
+    session, reference = open_session(band_energy, sample_rate=24_000), open_session(band_energy, sample_rate=24_000)
+    samples = noise(24_000).astype(np.float32) / 32_768
+    with pytest.raises(ValueError, match="open the session with sample_rate=16000"):
+        session.push(Audio(samples, 16_000))
+    assert session.push(Audio(samples, 24_000)) == reference.push(samples) != []
 
 
 def test_nothing_after_the_end(band_energy):
