@@ -25,6 +25,9 @@ class AugmentOptions:
     """How often each change is made to a recording, and between which bounds. Probabilities 0 switch changes off."""
 
     speed: tuple[float, float] = (0.9, 1.1)  # resampled: tempo, pitch and formants move together
+    pauses: float = 0.0  # probability of silence within: pieces sound as words do that are said, or cut out, alone
+    piece_s: tuple[float, float] = (0.25, 0.9)  # between two pauses
+    pause_s: tuple[float, float] = (0.1, 0.4)
     gain_db: tuple[float, float] = (-10.0, 6.0)
     noise: float = 0.0  # probability
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
@@ -49,9 +52,11 @@ class Augmenter:
         return self.transmit(self.speak(samples, rng), rng)
 
     def speak(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What changes at the mouth: speed, and silence around. Returns another length."""
+        """What changes at the mouth: speed, and silence within and around. Returns another length."""
         options = self.options
         samples = change_speed(samples, rng.uniform(*options.speed))
+        if rng.random() < options.pauses:
+            samples = add_pauses(samples, options.piece_s, options.pause_s, rng)
         return pad(samples, rng.uniform(*options.padding_s), rng.uniform(*options.padding_s))
 
     def transmit(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -88,6 +93,17 @@ def change_level(samples: np.ndarray, gain_db: float) -> np.ndarray:
 def pad(samples: np.ndarray, before_s: float, after_s: float) -> np.ndarray:
     """Add silence."""
     return np.pad(samples, (round(before_s * SAMPLE_RATE), round(after_s * SAMPLE_RATE)))
+
+
+def add_pauses(
+    samples: np.ndarray, piece_s: tuple[float, float], pause_s: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Put silence into a recording at random places, as far apart and as long as between the bounds."""
+    pieces, rest = [], samples
+    while len(rest) > (length := round(rng.uniform(*piece_s) * SAMPLE_RATE)):
+        pieces.append(rest[:length])
+        rest = rest[length:]
+    return concatenate([*pieces, rest], [rng.uniform(*pause_s) for _ in pieces])
 
 
 def concatenate(clips: Sequence[np.ndarray], gaps_s: Sequence[float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from loquent.recipes.augment import (
     SpecAugment,
     SpecAugmentOptions,
     add_noise,
+    add_pauses,
     change_level,
     change_speed,
     colored_noise,
@@ -33,7 +34,14 @@ from loquent.recipes.manifest import SAMPLE_RATE
 from loquent.speech.features import NemoLogMel
 
 EVERYTHING = AugmentOptions(
-    speed=(0.8, 1.25), noise=0.7, room=0.7, telephone=0.5, narrowband=0.5, equalizer_db=6.0, padding_s=(0.0, 0.2)
+    speed=(0.8, 1.25),
+    pauses=0.5,
+    noise=0.7,
+    room=0.7,
+    telephone=0.5,
+    narrowband=0.5,
+    equalizer_db=6.0,
+    padding_s=(0.0, 0.2),
 )
 
 
@@ -168,6 +176,19 @@ def test_concatenation() -> None:
     assert power(joined[1600:3200]) == 0
     assert joined[0] < 0.1  # faded in, so there is no click
     assert joined[800] == 1
+
+
+@given(seed=st.integers(0, 2**32 - 1), seconds=st.floats(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_pauses_take_nothing_away(seed: int, seconds: float) -> None:
+    ones = np.ones(round(seconds * 16000), np.float32)
+    paused = add_pauses(ones, (0.25, 0.9), (0.1, 0.4), np.random.default_rng(seed))
+    heard = paused > 0
+    assert heard.sum() == len(ones)
+    edges = np.flatnonzero(np.diff(heard)) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [len(paused)]]))
+    assert all(4000 <= length <= 14400 for length in lengths[:-1:2])
+    assert all(1600 <= length <= 6400 for length in lengths[1::2])
 
 
 def test_spec_augment_masks_stripes_within_the_recording() -> None:
