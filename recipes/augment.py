@@ -22,7 +22,11 @@ SPEED_OF_SOUND = 343.0  # m/s
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How often each change is made to a recording, and between which bounds. Probabilities 0 switch changes off."""
+    """How often each change is made to a recording, and between which bounds. Probabilities 0 switch changes off.
+
+    Raises:
+        ValueError: pieces without length.
+    """
 
     speed: tuple[float, float] = (0.9, 1.1)  # resampled: tempo, pitch and formants move together
     pauses: float = 0.0  # probability of silence within: pieces sound as words do that are said, or cut out, alone
@@ -39,6 +43,10 @@ class AugmentOptions:
     narrowband: float = 0.0  # probability of 8 kHz, for the rest of the recordings
     equalizer_db: float = 0.0  # gain or loss of each octave, at most: another microphone
     padding_s: tuple[float, float] = (0.0, 0.3)  # silence added before, and after
+
+    def __post_init__(self) -> None:
+        if not 0 < self.piece_s[0] <= self.piece_s[1]:
+            raise ValueError(f"piece_s: expected two lengths above 0, the lower first, got {self.piece_s}")
 
 
 class Augmenter:

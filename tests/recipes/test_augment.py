@@ -191,6 +191,12 @@ def test_pauses_take_nothing_away(seed: int, seconds: float) -> None:
     assert all(1600 <= length <= 6400 for length in lengths[1::2])
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 0.5), (0.5, 0.2)])
+def test_pieces_have_a_length(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="piece_s: expected two lengths above 0"):
+        AugmentOptions(piece_s=bounds)
+
+
 def test_spec_augment_masks_stripes_within_the_recording() -> None:
     options = SpecAugmentOptions(frequency_masks=1, frequency_width=10, time_masks=1, time_share=0.2)
     masking = SpecAugment(options)
