@@ -63,7 +63,7 @@ class Augmenter:
         """What changes at the mouth: speed, and silence within and around. Returns another length."""
         options = self.options
         samples = change_speed(samples, rng.uniform(*options.speed))
-        if rng.random() < options.pauses:
+        if options.pauses and rng.random() < options.pauses:
             samples = add_pauses(samples, options.piece_s, options.pause_s, rng)
         return pad(samples, rng.uniform(*options.padding_s), rng.uniform(*options.padding_s))
 
