@@ -30,7 +30,7 @@ class Inbox:
         self.flushed = False  # the resampler has seen the end
 
     def push(self, packet: Audio | np.ndarray | bytes) -> None:
-        """Append a packet: `Audio`; or int16 or float32, (samples,) or (samples, channels), or little-endian PCM16 bytes.
+        """Append a packet: `Audio`, int16 or float32, (samples,) or (samples, channels), or little-endian PCM16 bytes.
 
         Raises:
             ValueError: it is of another rate, type or shape, or not finite; nothing is appended.
