@@ -68,7 +68,7 @@ def main() -> None:
             convolution(batch, steps, channels)
         print()
         for rows, inputs, outputs in (
-            *((rows, 512, 2048) for rows in (1, 2, 4, 8, 16)),
+            *((rows, 512, 2048) for rows in (1, 2, 4, 8, 16, 64, 448)),
             *((rows, 2048, 512) for rows in (1, 2, 4, 8, 16)),
             *((rows, 384, 384) for rows in (1, 2, 8)),
             *((rows, 384, 51864) for rows in (1, 5)),
@@ -181,7 +181,7 @@ def projection(rows: int, inputs: int, outputs: int) -> None:
         torch.randn(outputs),
     )
     report(
-        f"linear               B {rows:2} {inputs:5} to {outputs:5}, {layers:3} layers",
+        f"linear               B {rows:3} {inputs:5} to {outputs:5}, {layers:3} layers",
         lambda: torch.stack([linear(x, weight, bias) for weight in weights]),
         lambda: torch.stack([F.linear(x, weight, bias) for weight in weights]),
         2 * rows * weights.numel(),

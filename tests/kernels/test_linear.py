@@ -1,5 +1,7 @@
 """The linear layer for few rows against torch's."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import loquent.kernels.linear as module
 from loquent.kernels.backend import use_backend
 from loquent.kernels.linear import FEW, linear
 from loquent.speech.linear import Linear
@@ -36,6 +39,27 @@ def test_it_is_the_layer_of_torch(backend, shape, outputs, inputs, bias, strided
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         linear(torch.randn(2, 256), torch.randn(512, 512))
+
+
+@pytest.mark.parametrize("shape", [(FEW + 1,), (3, 70), (0,)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_many_rows_are_the_same_in_either_library(monkeypatch, shape, bias):
+    monkeypatch.setattr(module, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(module, "_onednn", asked := Mock(wraps=module._onednn))
+    x, weight, offset = (
+        torch.randn(*shape, 2 * 256)[..., ::2],
+        torch.randn(520, 256),
+        torch.randn(520) if bias else None,
+    )
+    expected = F.linear(x, weight, offset)
+    torch.testing.assert_close(linear(x, weight, offset), expected, rtol=1e-4, atol=1e-3)
+    assert asked.call_count == (x.numel() > 0)
+    layer = Linear(256, 520)
+    layer(x).square().sum().backward()
+    assert layer.weight.grad is not None
+    with use_backend("reference"):
+        assert torch.equal(linear(x, weight, offset), expected)
+    assert asked.call_count == (x.numel() > 0)  # neither for gradients nor for the reference
 
 
 def test_a_row_is_the_same_bits_in_every_small_batch():
