@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from loquent.asr.adapters import Adapters, project
 from loquent.asr.whisper_config import WhisperConfig
 from loquent.kernels.cached_attention import attention_mask, cached_attention
-from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.int8_linear import Int8Weight, int8_linear
 from loquent.kernels.linear import linear
 from loquent.speech.convolution import Conv1d
@@ -125,10 +125,8 @@ class MultiHeadAttention(nn.Module):
         """Attend from x (B, T, C) to ``source`` (B, S, C), itself by default, under a (T, S) bool mask."""
         source = x if source is None else source
         pairs = ((self.query, x), (self.key, source), (self.value, source))
-        # Contiguous heads: torch's attention on a CPU is faster with them by more than the copies cost.
-        q, k, v = (self.split(project(layer, y, adapters)).transpose(1, 2).contiguous() for layer, y in pairs)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        return project(self.out, attended, adapters)
+        q, k, v = (self.split(project(layer, y, adapters)) for layer, y in pairs)
+        return project(self.out, attention(q, k, v, mask).flatten(2), adapters)
 
     def step(
         self,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
-from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.linear import linear
 from loquent.kernels.relative_attention import relative_attention
 
@@ -39,6 +39,9 @@ def main() -> None:
     with torch.inference_mode():
         for batch, steps in ((1, 1), (5, 1), (1, 3), (1, 15), (1, 50), (8, 1), (8, 15), (32, 15)):
             cross(batch, steps)
+        print()
+        for batch, steps in ((1, 1500), (8, 50)):
+            whole(batch, steps)
         print()
         for batch, steps, ring in (
             (1, 1, 448),
@@ -90,6 +93,17 @@ def cross(batch: int, steps: int) -> None:
         lambda: cross_attention(q, k, v, rows, frames)[0],
         per_row,
         4 * q.numel() * FRAMES,
+    )
+
+
+def whole(batch: int, steps: int) -> None:
+    """An encoder's attention without a mask."""
+    q, k, v = torch.randn(3, batch, steps, HEADS, DIM)
+    report(
+        f"attention            B {batch:2} T {steps:2}",
+        lambda: attention(q, k, v),
+        lambda: torch.cat([attend(q[b], k[b].transpose(0, 1), v[b].transpose(0, 1)) for b in range(batch)]),
+        4 * batch * steps * steps * HEADS * DIM,
     )
 
 

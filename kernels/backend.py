@@ -15,6 +15,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+LANES = 16  # floats of a vector of the widest processors; kernels take no less at a time
+
 Backend = Literal["reference", "numba"]
 _BACKENDS: tuple[Backend, ...] = get_args(Backend)
 

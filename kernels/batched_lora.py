@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.backend import LANES, backend_for
 
-LANES = 8  # ranks are padded to whole vectors
 TILE = 32  # steps of rows with the same adapter that are computed together
 
 
@@ -19,9 +18,9 @@ TILE = 32  # steps of rows with the same adapter that are computed together
 class LoraPool:
     """The adapters of one linear layer, K inputs to M outputs, side by side.
 
-    down:  (N, K, R): the first factor, transposed; R is a multiple of 8.
+    down:  (N, K, R): the first factor, transposed; R is a multiple of LANES.
     up:    (N, R, M): the second factor, transposed and scaled.
-    ranks: (N,) int64 on the CPU: of each what is not zero, a multiple of 8; 0 where it leaves the layer alone.
+    ranks: (N,) int64 on the CPU: of each what is not zero, a multiple of LANES; 0 where it leaves the layer alone.
     """
 
     down: Tensor

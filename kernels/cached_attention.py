@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.backend import LANES, backend_for
 
 
 def cached_attention(
@@ -54,7 +54,7 @@ def cached_attention(
         raise ValueError(f"expected block >= 1 and 0 <= sinks < ring of {ring}, got block={block}, sinks={sinks}")
     if left is not None and not 0 <= left <= ring - sinks:
         raise ValueError(f"a ring of {ring} entries with {sinks} sinks cannot hold left={left} steps")
-    numba = q.shape[-1] >= 8 and backend_for(q, k, v, cache_k, cache_v) == "numba"
+    numba = q.shape[-1] >= LANES and backend_for(q, k, v, cache_k, cache_v) == "numba"
     run = _numba if numba else _reference
     return run(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
 

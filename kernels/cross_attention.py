@@ -1,4 +1,4 @@
-"""Attention of decoder steps over cached encoder frames that several streams may share."""
+"""Attention over keys that are all there: a whole input, or cached encoder frames that several streams may share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.backend import LANES, backend_for
+
+STRETCH = 256  # queries that a core takes at a time
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend from every query to every key, or those that it sees::
+
+        out[b, t, h] = Σ_j softmax_j(q[b, t, h] · k[b, j, h] / √D) v[b, j, h]
+
+    Args:
+        q: (B, T, H, D) queries.
+        k, v: (B, N, H, D) keys and values.
+        mask: (T, N) bool, which keys a query sees; with one, torch computes it.
+
+    Returns:
+        (B, T, H, D).
+    """
+    batch, keys = k.shape[:2]
+    if mask is None and q.shape[-1] >= LANES and backend_for(q, k, v) == "numba":
+        every, k, v = torch.arange(batch), k.transpose(1, 2), v.transpose(1, 2)
+        return _numba(q, k, v, every, torch.full_like(every, keys), None)[0]
+    # Contiguous heads: torch's attention on a CPU is faster with them by more than the copies cost.
+    q, k, v = (one.transpose(1, 2).contiguous() for one in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
 
 
 def cross_attention(
@@ -27,7 +51,7 @@ def cross_attention(
     Returns:
         (B, T, H, D), zero for a row without frames; and, given heads, their w: (B, N, T, R), zero from frames[b] on.
     """
-    numba = q.shape[-1] >= 8 and backend_for(q, cache_k, cache_v) == "numba"
+    numba = q.shape[-1] >= LANES and backend_for(q, cache_k, cache_v) == "numba"
     run = _numba if numba else _reference
     return run(q, cache_k, cache_v, rows, frames, heads)
 
@@ -58,11 +82,13 @@ def _numba(
     weights = q.new_zeros(batch, wanted, steps, cache_k.shape[2])
     rows, frames = rows.contiguous(), frames.contiguous()
     names = rows if heads is None else heads.contiguous()
+    stretches = max(-(-steps // STRETCH), 1)
     run(
         cross_attention,
-        batch * count,
+        batch * count * stretches,
         2 * batch * steps * count * dim * cache_k.shape[2],
         *(steps, count, dim, wanted, rows.data_ptr(), frames.data_ptr(), names.data_ptr()),
         *(field for tensor in (q, out, cache_k, cache_v, weights) for field in fields_of(tensor)),
+        *(STRETCH, stretches),
     )
     return out, None if heads is None else weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.backend import LANES, backend_for
 
 FEW = 16  # rows; for more, libraries are as good
 SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
@@ -36,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         RuntimeError: torch's, for shapes that do not fit.
     """
     outputs, inputs = weight.shape
-    few = 0 < x.numel() <= FEW * inputs and outputs * inputs >= SMALL and not (inputs % 8 or outputs % 4)
+    few = 0 < x.numel() <= FEW * inputs and outputs * inputs >= SMALL and not (inputs % LANES or outputs % 4)
     many = not few and x.numel() * outputs >= MANY and _mkl_is_slow()
     if (few or many) and x.shape[-1] == inputs and not torch.is_autocast_enabled("cpu"):
         parameters = (weight,) if bias is None else (weight, bias)

@@ -64,9 +64,10 @@ def _self_attention(job, task):
 
 @jit
 def _cross_attention(job, task):
-    """One head of one row; the order of the fields is that of `cross_attention._numba`."""
-    steps, heads, dim, wanted = job[0], job[1], job[2], job[3]
-    row, head = task // heads, task % heads
+    """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`."""
+    heads, dim, wanted, stretch, stretches = job[1], job[2], job[3], job[27], job[28]
+    row, head, start = task // stretches // heads, task // stretches % heads, task % stretches * stretch
+    end = min(start + stretch, job[0])
     slot, frames = integers(job[4])[row], integers(job[5])[row]
     q, q_at, q_step = floats(job[7]), row * job[8] + head * job[10], job[9]
     out, out_at, out_step = floats(job[11]), row * job[12] + head * job[14], job[13]
@@ -74,7 +75,7 @@ def _cross_attention(job, task):
     v, v_step = job[19] + 4 * (slot * job[20] + head * job[21]), 4 * job[22]
     w, w_row, w_head, w_step = floats(job[23]), row * job[24], job[25], job[26]
     if frames == 0:
-        for step in range(steps):
+        for step in range(start, end):
             for c in range(dim):
                 out[out_at + step * out_step + c] = 0
         return
@@ -82,8 +83,8 @@ def _cross_attention(job, task):
     tile = new_tile(dim)
     queries, _, scores, top, total, _, _, few = tile
     names = integers(job[6])
-    for first in range(0, steps, QUERIES):
-        count = min(QUERIES, steps - first)
+    for first in range(start, end, QUERIES):
+        count = min(QUERIES, end - first)
         begin(tile, q, q_at + first * q_step, q_step, count, dim)
         for key in range(0, frames, KEYS):
             keys = min(KEYS, frames - key)
@@ -140,7 +141,7 @@ def self_attention(data):
 
 @loop
 def cross_attention(data):
-    job = carray(data, (HEADER + 27,), np.int64)
+    job = carray(data, (HEADER + 29,), np.int64)
     while True:
         task = next_task(data)
         if task >= job[TASKS]:

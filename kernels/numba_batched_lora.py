@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.batched_lora import LANES, TILE
-from loquent.kernels.numba_panel import multiply
+from loquent.kernels.batched_lora import TILE
+from loquent.kernels.numba_panel import LANES, multiply
 from loquent.kernels.numba_runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from loquent.kernels.numba_runtime import jit
 
-LANES = 8  # floats of a vector; narrower machines split it
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # floats of a vector; narrower machines split it
+STRIP = 64 // LANES  # vectors of a row, of as many channels as heads have most often
 _FLOAT, _INTEGER, _SHORT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _SPLAT = ir.Constant(ir.VectorType(_SHORT, LANES), [0] * LANES)
@@ -123,11 +124,12 @@ def _dots(rows: int) -> Any:
                 pick = [ir.Constant(ir.VectorType(_SHORT, len(half)), half) for half in (even, odd)]
                 return builder.fadd(builder.shuffle_vector(x, y, pick[0]), builder.shuffle_vector(x, y, pick[1]))
 
-            # Each fold adds neighbours in two vectors; the lanes of the last are the four sums.
-            low, high = [0, 2, 4, 6, 8, 10, 12, 14], [1, 3, 5, 7, 9, 11, 13, 15]
+            # Each fold adds neighbours in two vectors, or in one; the lanes of the last are the four sums.
+            even, odd = list(range(0, 2 * LANES, 2)), list(range(1, 2 * LANES, 2))
             for r, totals in enumerate(new):
-                pairs = fold(fold(totals[0], totals[1], low, high), fold(totals[2], totals[3], low, high), low, high)
-                four = fold(pairs, pairs, [0, 2, 4, 6], [1, 3, 5, 7])
+                four = fold(fold(totals[0], totals[1], even, odd), fold(totals[2], totals[3], even, odd), even, odd)
+                for lanes in (8, 4) if LANES == 16 else (4,):
+                    four = fold(four, four, even[:lanes], odd[:lanes])
                 for m in range(4):
                     target = builder.inttoptr(away(away(c, c_row, r), c_column, m), _FLOAT.as_pointer())
                     builder.store(builder.extract_element(four, ir.Constant(_SHORT, m)), target, align=4)
@@ -200,7 +202,7 @@ def _panel(rows: int, vectors: int, accumulate: bool) -> Any:
 
 _set_6x2, _set_3x2, _set_1x2 = (_panel(rows, 2, False) for rows in (6, 3, 1))
 _set_6x1, _set_3x1, _set_1x1 = (_panel(rows, 1, False) for rows in (6, 3, 1))
-_add_6x2, _add_3x4, _add_1x8 = _panel(6, 2, True), _panel(3, 4, True), _panel(1, 8, True)
+_add_6x2, _add_3x4, _add_strip = _panel(6, 2, True), _panel(3, 4, True), _panel(1, STRIP, True)
 _add_6x1, _add_3x1, _add_1x1 = (_panel(rows, 1, True) for rows in (6, 3, 1))
 
 
@@ -262,9 +264,9 @@ def multiply_add(a, a_row, a_step, b, b_step, c, c_row, rows, vectors, length):
                     _add_3x1(x, a_row, a_step, y, b_step, z, c_row, length)
                     n += 1
             else:
-                if n + 8 <= vectors:
-                    _add_1x8(x, a_row, a_step, y, b_step, z, c_row, length)
-                    n += 8
+                if n + STRIP <= vectors:
+                    _add_strip(x, a_row, a_step, y, b_step, z, c_row, length)
+                    n += STRIP
                 else:
                     _add_1x1(x, a_row, a_step, y, b_step, z, c_row, length)
                     n += 1

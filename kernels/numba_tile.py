@@ -13,7 +13,7 @@ from loquent.kernels.numba_panel import LANES, dots_1x4, multiply, multiply_add,
 from loquent.kernels.numba_runtime import jit
 
 FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
-QUERIES, KEYS = 16, 48  # of a tile: its scores, keys and values stay in the first-level cache
+QUERIES, KEYS = 2 * LANES, 48  # of a tile: its scores, keys and values stay in the first-level cache
 LOWEST = np.float32(-1e30)  # score of what is not seen
 LOG2_E = math.log2(math.e)  # weights are powers of two
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.backend import LANES, backend_for
 from loquent.kernels.cached_attention import remember, ring_contents
 
 
@@ -54,7 +54,7 @@ def relative_attention(
     Source: Transformer-XL, arXiv 1901.02860, section 3.3.
     """
     tensors = q, k, v, cache_k, cache_v, table, content_bias, distance_bias
-    run = _numba if q.shape[-1] >= 8 and backend_for(*tensors) == "numba" else _reference
+    run = _numba if q.shape[-1] >= LANES and backend_for(*tensors) == "numba" else _reference
     return run(
         q, k, v, cache_k, cache_v, rows, position, length, query, first, end, table, future, content_bias, distance_bias
     )

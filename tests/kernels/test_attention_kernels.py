@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
-from loquent.kernels.cross_attention import cross_attention
+from loquent.kernels.cross_attention import STRETCH, attention, cross_attention
 
 BACKENDS = ["reference", "numba"]
 
@@ -95,7 +95,7 @@ def test_cached_attention_sees_what_its_definition_says(backend, plan, seed):
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 130)), min_size=1, max_size=5),
-    steps=st.integers(0, 35),
+    steps=st.integers(0, 35) | st.just(STRETCH + 40),
     heads=st.lists(st.integers(0, 2), max_size=3),
     dim=st.sampled_from([8, 24, 36, 64, 80]),
 )
@@ -112,6 +112,17 @@ def test_cross_attention_agrees_with_the_reference(rows, steps, heads, dim):
         assert weights is None
     else:
         torch.testing.assert_close(weights, expected_weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_a_whole_input_is_softmax_over_what_is_seen(backend, masked):
+    q, k, v = torch.randn(2, 40, 3, 16), torch.randn(2, 70, 3, 16), torch.randn(2, 70, 3, 16)
+    mask = torch.rand(40, 70) < 0.5 if masked else None
+    with use_backend(backend):
+        out = attention(q, k, v, mask)
+    seen = slice(None) if mask is None else mask[33]
+    torch.testing.assert_close(out[1, 33, 2], attend(q[1, 33, 2], k[1, seen, 2], v[1, seen, 2]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
