@@ -7,9 +7,10 @@
 | coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
-| speakers | strings of digits that speechocean762 and AN4 have, many speakers, each in one split | train, valid |
+| speakers | strings of digits in speechocean762, AN4, telephone numbers; each speaker in one split | train, valid |
 | words | single digits cut out of sentences, many speakers; more in a row are among ``speakers`` | train |
-| voices | digits and words in a row, each of another speaker | train |
+| speech_commands | single digits of many speakers, each in one split | train, valid |
+| voices | any of these digits, alone or in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
 | kokoro_coffee, kokoro_digits | Kokoro: more voices and accents | train |
 """
@@ -33,14 +34,17 @@ from loquent.recipes.an4 import read_an4
 from loquent.recipes.augment import change_level, concatenate
 from loquent.recipes.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.manifest import SAMPLE_RATE, Utterance, read_manifest, select, write_manifest
+from loquent.recipes.phone_numbers import read_phone_numbers
+from loquent.recipes.speech_commands import read_speech_commands
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 from loquent.speech.hub import cache_dir
 
-LAYOUT = 5  # rises when the same options give other rows
+LAYOUT = 6  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
 REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
+AUDIBLE = 0.025  # of full scale, the least peak of a recording: some of Speech Commands are silent
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
 
 
@@ -58,8 +62,11 @@ class CommandsDataOptions:
         "game_bass_en",
     )
     an4: str | None = None  # folder with a copy of https://github.com/cmusphinx/an4; null leaves its speakers out
+    phone_numbers: str | None = None  # likewise https://github.com/Sakshee5/alphanumeric-audio-dataset
+    speech_commands: str | None = None  # likewise Speech Commands, or a part of it
+    speech_commands_each: int = 600  # recordings of each digit, at most
     strings: int = 3000  # strings of digits for training; a tenth of it, half each, for validation and evaluation
-    voices: int = 3000  # strings of many speakers
+    voices: int = 6000  # digits and strings of many speakers
     synthetic_coffee: int = 3000
     synthetic_digits: int = 1500
     flite_coffee: int = 800
@@ -79,11 +86,12 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
     """All rows, with ``kind`` in ``extra``; makes them unless the folder holds those of the same options.
 
     Raises:
-        ManifestError: the recordings are not where ``data`` and ``an4`` say.
+        ManifestError: the recordings are not where ``data``, ``an4``, ``phone_numbers`` and ``speech_commands`` say.
         ModuleNotFoundError: hibari-tts is missing.
         FileNotFoundError: Flite or Kokoro is.
     """
-    named = replace(options, folder="", data="", kokoro="", an4=options.an4 and "an4")
+    others = {name: getattr(options, name) and name for name in ("an4", "phone_numbers", "speech_commands")}
+    named = replace(options, folder="", data="", kokoro="", **others)
     wanted = json.dumps(asdict(named) | {"layout": LAYOUT})
     default = cache_dir() / "commands" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
     folder = Path(options.folder or default).absolute()
@@ -99,6 +107,10 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
 
 def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     an4 = read_an4(options.an4) if options.an4 else []  # first, as the voices: what is missing is missed at once
+    numbers = read_phone_numbers(options.phone_numbers) if options.phone_numbers else []
+    single = (
+        read_speech_commands(options.speech_commands, options.speech_commands_each) if options.speech_commands else []
+    )
     voices = list(_synthetic_voices(options))
     data, rng = Path(options.data), random.Random(options.seed)
     yield from _recorded(_coffee(read_manifest(data / "picovoice_coffee.zip"), options.seed), folder / "coffee")
@@ -107,12 +119,14 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     yield from digits
     counts = {"train": options.strings, "valid": options.strings // 20, "eval": options.strings // 20}
     yield from _recorded(_strings(digits, counts, rng), folder / "strings")
-    speakers = _speakers([*read_manifest(data / "speechocean762.zip"), *an4])
+    speakers = _speakers([*read_manifest(data / "speechocean762.zip"), *an4, *numbers])
     yield from _recorded(speakers, folder / "speakers")
     sets = [read_manifest(data / f"{name}.zip", split="train") for name in options.words]
     words = list(_recorded(_cut([*sets, select(an4, split="train")]), folder / "words"))
     yield from words
-    said = [row for row in [*digits, *words] if row.split == "train" and row.text in DIGITS]
+    others = list(_recorded(_audible(single), folder / "speech_commands"))
+    yield from others
+    said = [row for row in [*digits, *words, *others] if row.split == "train" and row.text in DIGITS]
     yield from _recorded(_voices(said, options.voices, random.Random(options.seed)), folder / "voices")
     for kind, random_text, speaker, count in voices:
         rng = random.Random(f"{options.seed} {kind} {speaker.source}")
@@ -196,7 +210,7 @@ def _strings(
 
 
 def _voices(said: list[Utterance], count: int, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Two to six digits in a row, each as often as the others, and of anybody who says it: four speakers of strings are
+    """One to six digits in a row, each as often as the others, and of anybody who says it: four speakers of strings are
     so few that a model learns how they differ from all others."""
     clips: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
     for row in said:
@@ -204,7 +218,7 @@ def _voices(said: list[Utterance], count: int, rng: random.Random) -> Iterator[t
     samples = {row.id: trim(row.samples(), 0.03, 0.05) for row in said}
     for _ in range(count):
         digits: list[str] = []
-        for _ in range(rng.randint(2, 6)):
+        for _ in range(rng.randint(1, 6)):
             digits.append(digits[-1] if digits and rng.random() < REPEATED else rng.choice(sorted(clips)))
         chosen = [rng.choice(clips[digit][rng.choice(sorted(clips[digit]))]) for digit in digits]
         gaps = [rng.uniform(0.0, 0.3) for _ in chosen[1:]]
@@ -225,6 +239,14 @@ def _speakers(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray
         if text and set(text.split()) <= set(DIGITS):
             kind = _kind(row, "speakers", "train" if row.split == "train" else "valid")
             yield replace(kind, text=text), row.samples()
+
+
+def _audible(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Single digits; those that a set keeps for evaluation are validation."""
+    for row in rows:
+        samples = row.samples()
+        if np.abs(samples).max(initial=0) >= AUDIBLE:
+            yield _kind(row, "speech_commands", "train" if row.split == "train" else "valid"), samples
 
 
 def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:

@@ -259,8 +259,11 @@ class ConformerRecipe:
         data = config.data
         prepared = prepare(data.commands) if data.commands else []
         train = {name: read_source(source, prepared, "train") for name, source in data.train.items()}
-        self.valid = {name: source.rows(prepared, "valid") for name, source in data.valid.items()}
-        self.held_out = {name: source.rows(prepared, "eval") for name, source in data.test.items()}
+        measured = [(data.valid, "valid"), (data.test, "eval")]
+        self.valid, self.held_out = (
+            {name: rows for name, source in sources.items() if (rows := source.rows(prepared, split))}
+            for sources, split in measured
+        )
         noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)

@@ -20,6 +20,8 @@ import soundfile
 from loquent.recipes.an4 import read_an4
 from loquent.recipes.commands_data import CommandsDataOptions, _cut, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
+from loquent.recipes.phone_numbers import SAID_OTHERWISE, read_phone_numbers
+from loquent.recipes.speech_commands import read_speech_commands
 from loquent.recipes.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 
 RNG = np.random.default_rng(0)
@@ -117,7 +119,7 @@ def test_preparation(sources: Path, tmp_path: Path) -> None:
     voices = by_kind["voices"]
     assert len(voices) == 60
     assert {row.split for row in voices} == {"train"}
-    assert all(2 <= len(row.text.split()) <= 6 for row in voices)
+    assert {len(row.text.split()) for row in voices} == {1, 2, 3, 4, 5, 6}
     said = [word for row in voices for word in row.text.split()]
     assert all(said.count(word) > len(said) / 5 for word in ("one", "two", "three"))
     again = [one == other for row in voices for one, other in pairwise(row.text.split())]
@@ -177,6 +179,70 @@ def test_a_folder_that_is_not_an4_is_refused_at_once(an4: Path, tmp_path: Path) 
     next(an4.rglob("cen7-fash-b.wav")).unlink()
     with pytest.raises(ManifestError, match=r"no recording for the line '<s> TWO SIX EIGHT </s> \(cen7-fash-b\)'"):
         read_an4(an4)
+
+
+@pytest.fixture
+def phone_numbers(tmp_path: Path) -> Path:
+    """A miniature of the alphanumeric audio dataset."""
+    folder = tmp_path / "alphanumeric"
+    (folder / "audio_data" / "Numbers").mkdir(parents=True)
+    lines = ["Response_ID,file_name,Number"]
+    for speaker, number in (("R_a", "202555014"), ("R_g", "12345678"), ("R_c", "9"), (min(SAID_OTHERWISE), "77")):
+        lines += [f"{speaker},audio_data/{what}/{speaker}.wav,{number}" for what in ("Names", "Numbers")]
+        samples = np.stack([voiced(0.1, 1.0, 0.1)] * 2, axis=1)
+        soundfile.write(folder / "audio_data" / "Numbers" / f"{speaker}.wav", samples, SAMPLE_RATE)
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_telephone_numbers_are_strings_of_many_speakers(sources: Path, phone_numbers: Path, tmp_path: Path) -> None:
+    rows = read_phone_numbers(phone_numbers)
+    assert [(row.text, row.speaker) for row in rows] == [
+        ("zero two zero two five five five zero one four", "R_a"),  # a spreadsheet took its zero
+        ("one two three four five six seven eight", "R_g"),
+        ("nine", "R_c"),
+    ]
+    assert rows[0].duration == pytest.approx(len(rows[0].samples()) / SAMPLE_RATE)
+    options = CommandsDataOptions(str(sources), str(tmp_path / "made"), words=(), **NOTHING_MADE)
+    made = prepare(replace(options, phone_numbers=str(phone_numbers)))
+    strings = [row for row in made if row.extra.get("licence") == "MIT"]
+    assert [row.text for row in strings] == [row.text for row in rows]
+    assert {row.extra["kind"] for row in strings} == {"speakers"}
+    assert [row.split == "train" for row in strings] == [row.split == "train" for row in rows]
+
+    (phone_numbers / "audio_data" / "Numbers" / "R_c.wav").unlink()
+    with pytest.raises(ManifestError, match=r"metadata.csv: no recording '.*R_c.wav'"):
+        read_phone_numbers(phone_numbers)
+    with pytest.raises(ManifestError, match=r"no '.*metadata.csv': expected a copy of https"):
+        read_phone_numbers(tmp_path)
+
+
+def test_speech_commands_have_speakers_of_their_own_in_each_split(sources: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "commands"
+    speakers = [f"{number:08x}" for number in range(40)]
+    for word in "zero one two three four five six seven eight nine bird".split():
+        (folder / word).mkdir(parents=True)
+        for speaker in speakers[: 40 if word == "two" else 3]:
+            loud = 1e-3 if (word, speaker) == ("six", speakers[0]) else 1
+            soundfile.write(
+                folder / word / f"{speaker}_nohash_0.wav", loud * voiced(0.3, 0.4, 0.3), SAMPLE_RATE, subtype="PCM_16"
+            )
+    rows = read_speech_commands(folder, each=30)
+    assert [sum(row.text == word for row in rows) for word in ("zero", "two", "bird")] == [3, 30, 0]
+    kept_back = {row.speaker for row in rows if row.split == "eval"}
+    assert kept_back
+    assert not kept_back & {row.speaker for row in rows if row.split == "train"}
+
+    options = CommandsDataOptions(str(sources), str(tmp_path / "made"), words=(), **NOTHING_MADE)
+    made = prepare(replace(options, speech_commands=str(folder), speech_commands_each=30, voices=50))
+    single = [row for row in made if row.extra["kind"] == "speech_commands"]
+    assert len(single) == len(rows) - 1  # one is all but silent
+    assert all((row.speaker in kept_back) == (row.split == "valid") for row in single)
+    assert "seven" in {word for row in made if row.extra["kind"] == "voices" for word in row.text.split()}
+
+    shutil.rmtree(folder / "nine")
+    with pytest.raises(ManifestError, match=r"no recordings in '.*nine': expected Speech Commands"):
+        read_speech_commands(folder, each=1)
 
 
 def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_path: Path) -> None:
