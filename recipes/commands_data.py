@@ -90,9 +90,9 @@ def prepare(options: CommandsDataOptions) -> list[Utterance]:
         ModuleNotFoundError: hibari-tts is missing.
         FileNotFoundError: Flite or Kokoro is.
     """
-    others = {name: getattr(options, name) and name for name in ("an4", "phone_numbers", "speech_commands")}
-    named = replace(options, folder="", data="", kokoro="", **others)
-    wanted = json.dumps(asdict(named) | {"layout": LAYOUT})
+    places = {name: getattr(options, name) and name for name in ("an4", "phone_numbers", "speech_commands")}
+    values = asdict(options) | places | {"folder": "", "data": "", "kokoro": ""}
+    wanted = json.dumps(values | {"layout": LAYOUT})
     default = cache_dir() / "commands" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
     folder = Path(options.folder or default).absolute()
     made = folder / "options.json"
