@@ -81,6 +81,20 @@ class CommandsDataOptions:
             if field.type == "int" and getattr(self, field.name) < 0:
                 raise ValueError(f"{field.name}: expected a number of at least 0, got {getattr(self, field.name)}")
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Kinds of which there are none."""
+        counts = {
+            "strings": self.strings,
+            "voices": self.voices,
+            "speech_commands": self.speech_commands_each if self.speech_commands else 0,
+            "synthetic_coffee": self.synthetic_coffee + self.flite_coffee,
+            "synthetic_digits": self.synthetic_digits + self.flite_digits,
+            "kokoro_coffee": self.kokoro_coffee,
+            "kokoro_digits": self.kokoro_digits,
+        }
+        return frozenset(kind for kind, count in counts.items() if count == 0)
+
 
 def prepare(options: CommandsDataOptions) -> list[Utterance]:
     """All rows, with ``kind`` in ``extra``; makes them unless the folder holds those of the same options.

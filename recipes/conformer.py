@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,9 @@ class MeasuredSource(SourceOptions):
         return [replace(row, silence_s=self.silence_s) for row in read_source(self, prepared, split)]
 
 
+Source = TypeVar("Source", bound=SourceOptions)
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Sources by name; error rates are told apart by these names."""
@@ -63,6 +66,15 @@ class DataOptions:
     valid: dict[str, MeasuredSource]  # chooses the best weights
     test: dict[str, MeasuredSource]
     commands: CommandsDataOptions | None = None  # prepare the data of the commands model
+
+    def present(self) -> DataOptions:
+        """Without the sources of kinds that ``commands`` leaves out."""
+        absent = self.commands.left_out if self.commands else frozenset()
+
+        def present(sources: dict[str, Source]) -> dict[str, Source]:
+            return {name: source for name, source in sources.items() if source.kind not in absent}
+
+        return replace(self, train=present(self.train), valid=present(self.valid), test=present(self.test))
 
 
 @dataclass(frozen=True)
@@ -256,14 +268,11 @@ class ConformerRecipe:
             write_mean(config.mean_of, folder / "start")
             config = replace(config, start=str(folder / "start"))
         self.config = config
-        data = config.data
+        data = config.data.present()
         prepared = prepare(data.commands) if data.commands else []
         train = {name: read_source(source, prepared, "train") for name, source in data.train.items()}
-        measured = [(data.valid, "valid"), (data.test, "eval")]
-        self.valid, self.held_out = (
-            {name: rows for name, source in sources.items() if (rows := source.rows(prepared, split))}
-            for sources, split in measured
-        )
+        self.valid = {name: source.rows(prepared, "valid") for name, source in data.valid.items()}
+        self.held_out = {name: source.rows(prepared, "eval") for name, source in data.test.items()}
         noises = read_noises(config.augment)
         weighted = [(rows, data.train[name].weight) for name, rows in train.items()]
         self.data = TrainingData(weighted, config.batch, config.augment, noises, config.seed)

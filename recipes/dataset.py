@@ -32,7 +32,7 @@ class SourceOptions:
     language: str | None = None
     human_text: bool = False  # leave out what a machine wrote and nobody checked
     longest_s: float | None = None  # leave out longer ones
-    weight: float = 1.0  # how often a row comes in an epoch, on average; a source of 0 need not be there
+    weight: float = 1.0  # how often a row comes in an epoch, on average
 
 
 def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str) -> list[Utterance]:

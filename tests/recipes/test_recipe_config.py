@@ -107,6 +107,19 @@ def test_shipped_configurations_are_valid(monkeypatch: pytest.MonkeyPatch) -> No
         assert run.training.steps > 0 or run.config.mean_of
 
 
+def test_what_is_left_out_of_the_data_is_asked_for_in_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOQUENT_DATA", "data")
+    absent = {"kokoro_coffee", "kokoro_digits", "speech_commands"}
+    changes = ["data.commands.kokoro_coffee=0", "data.commands.kokoro_digits=0", "data.commands.speech_commands=null"]
+    whole, less = read_run("commands"), read_run("commands", changes)
+    for one, other in zip((*whole.stages, whole), (*less.stages, less), strict=True):
+        every, present = one.config.data.present(), other.config.data.present()
+        assert every == one.config.data
+        assert every.train.keys() - present.train.keys() == absent
+        assert every.valid.keys() - present.valid.keys() == {"speech_commands"}
+        assert every.test == present.test
+
+
 def test_stages_change_a_few_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOQUENT_DATA", "data")
     (tmp_path / "a.yaml").write_text(
