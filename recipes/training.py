@@ -12,6 +12,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ class Training:
         from accelerate.utils import DistributedDataParallelKwargs
 
         self.recipe, self.options, self.folder = recipe, options, folder
+        if options.precision == "bf16" and not _multiplies_bf16():
+            message = "this processor cannot multiply bfloat16; training.precision=fp32 is several times as fast"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
         self.accelerator: Accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # without it several processes on CPUs would not find each other
             mixed_precision={"fp32": "no", "bf16": "bf16"}[options.precision],
@@ -345,6 +349,13 @@ class _Log:
         if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
+
+
+def _multiplies_bf16() -> bool:
+    """Whether this machine does so faster than one number at a time; Arm's libraries are not asked."""
+    if torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

@@ -149,11 +149,19 @@ def test_a_batch_that_overflows_is_left_out(tmp_path: Path) -> None:
     assert figures["error"] < 5
 
 
+@pytest.mark.filterwarnings("ignore:this processor")
 def test_bfloat16(tmp_path: Path) -> None:
     options = TrainingOptions(**{**vars(OPTIONS), "precision": "bf16"})
     figures = Training(Toy(), options, tmp_path, {}).run()
     assert figures is not None
     assert figures["error"] < 5
+
+
+def test_slow_bfloat16_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loquent.recipes.training._multiplies_bf16", lambda: False)
+    options = TrainingOptions(**{**vars(OPTIONS), "precision": "bf16"})
+    with pytest.warns(RuntimeWarning, match=r"training\.precision=fp32 is several times as fast"):
+        Training(Toy(), options, tmp_path, {})
 
 
 def rates(schedule: Any, steps: Sequence[int], warmup: int = 10) -> list[float]:
