@@ -39,6 +39,14 @@ class EmissionDelay:
         delays = np.asarray(delays_ms)
         return cls(len(delays), float(delays.mean()), float(np.median(delays)), float(np.percentile(delays, 95)))
 
+    def figures(self, name: str) -> dict[str, float]:
+        """The summary under names such as ``{name}/delay_mean_ms``."""
+        return {
+            f"{name}/delay_mean_ms": self.mean_ms,
+            f"{name}/delay_p50_ms": self.median_ms,
+            f"{name}/delay_p95_ms": self.p95_ms,
+        }
+
     def __str__(self) -> str:
         return f"median {self.median_ms:.0f} ms, 95th percentile {self.p95_ms:.0f} ms over {self.words} words"
 

@@ -51,7 +51,7 @@ def evaluate(
     Returns:
         Word error rates in per cent under names such as ``coffee/ctc/160ms``, "wer" their mean; the latency is how much
         later than a word's last frame it can be written, one chunk of the look-ahead's R + 1 frames, or ``adaptive``.
-        With a reference, medians and 95th percentiles of the delays under ``…/delay_p50_ms`` and ``…/delay_p95_ms``.
+        With a reference, the delays, see `EmissionDelay.figures`.
         For an adaptive encoder ``wait_p50_ms`` and ``wait_p95_ms``, how long frames wait for others, and ``ahead``, the
         frames that a layer looks ahead, on average.
     """
@@ -85,8 +85,7 @@ def evaluate(
     figures = {"wer": sum(rates.values()) / max(len(rates), 1), **rates}
     for name, one in findings.items():
         if reference is not None:
-            delay = EmissionDelay.of(one.delays_ms)
-            figures |= {f"{name}/delay_p50_ms": delay.median_ms, f"{name}/delay_p95_ms": delay.p95_ms}
+            figures |= EmissionDelay.of(one.delays_ms).figures(name)
     if waits:
         wait_ms = FRAME_MS * torch.cat(waits).numpy()
         figures |= {"wait_p50_ms": float(np.median(wait_ms)), "wait_p95_ms": float(np.percentile(wait_ms, 95))}

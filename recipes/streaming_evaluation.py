@@ -37,8 +37,8 @@ def evaluate_streaming(
 
     Returns:
         Word error rates in per cent under names such as ``300ms/books/wer`` and ``300ms/wer`` (the mean over sources),
-        "wer" the mean over chunk sizes; and in milliseconds, from the end of a word to its being committed,
-        ``300ms/delay_p50_ms`` and ``300ms/delay_p95_ms``.
+        "wer" the mean over chunk sizes; and the delays from the end of a word to its being committed, as
+        ``300ms/delay_p50_ms``.
     """
     figures: dict[str, float] = {}
     for size in chunk_ms:
@@ -52,10 +52,9 @@ def evaluate_streaming(
                 tally.add(plain_words(utterance.row.text), plain_words(final_text(events)))
                 delays += commit_delays(events, utterance.timed)
             rates[f"{size}ms/{name}/wer"] = tally.rate
-        delay = EmissionDelay.of(delays)
         figures |= rates | {f"{size}ms/wer": statistics.fmean(rates.values())}
         if delays:
-            figures |= {f"{size}ms/delay_p50_ms": delay.median_ms, f"{size}ms/delay_p95_ms": delay.p95_ms}
+            figures |= EmissionDelay.of(delays).figures(f"{size}ms")
     return {"wer": statistics.fmean(figures[f"{size}ms/wer"] for size in chunk_ms), **figures}
 
 

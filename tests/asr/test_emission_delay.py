@@ -28,6 +28,11 @@ def test_summary() -> None:
     delay = EmissionDelay.of([100.0, 200.0, 600.0])
     assert (delay.words, delay.mean_ms, delay.median_ms) == (3, 300, 200)
     assert delay.p95_ms == pytest.approx(560)
+    assert delay.figures("set") == {
+        "set/delay_mean_ms": 300,
+        "set/delay_p50_ms": 200,
+        "set/delay_p95_ms": delay.p95_ms,
+    }
     assert str(delay) == "median 200 ms, 95th percentile 560 ms over 3 words"
     assert math.isnan(EmissionDelay.of([]).median_ms)
 
