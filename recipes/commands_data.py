@@ -7,8 +7,8 @@
 | coffee | picovoice_coffee: transcripts brought into line with the labels of the slots | train, valid, eval |
 | digits | fsdd: one digit each; the speaker of eval is in no other split | train, valid, eval |
 | strings | digits of fsdd in a row, each string of one speaker | train, valid, eval |
-| speakers | strings of digits in speechocean762, AN4, telephone numbers; each speaker in one split | train, valid |
-| words | single digits cut out of sentences, many speakers; more in a row are among ``speakers`` | train |
+| speakers | strings of digits of speechocean762, AN4 and others; each speaker in one split | train, valid |
+| words | single digits cut out of sentences and strings, many speakers | train |
 | speech_commands | single digits of many speakers, each in one split | train, valid |
 | voices | any of these digits, alone or in a row, each of another speaker | train |
 | synthetic_coffee, synthetic_digits | hibari-tts and Flite, see `synthetic_voices` | train |
@@ -41,11 +41,16 @@ from loquent.recipes.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio import write_audio
 from loquent.speech.hub import cache_dir
 
-LAYOUT = 6  # rises when the same options give other rows
+LAYOUT = 7  # rises when the same options give other rows
 MARGIN_S = 0.06  # of sound kept around a word that is cut out: when it begins and ends is known to about so much
+LENGTH_S = (0.2, 1.1)  # of a digit that is cut out, with its margins
+DIP_DB = 18.0  # below a digit's peak is the sound before and after it, or it is not cut out of a row of them
+FRAME, HOP = 320, 80  # samples, of a level and between those where sound is cut
 REPEATED = 0.25  # of the digits in strings for training: a transducer takes long to learn that two are not one
 AUDIBLE = 0.025  # of full scale, the least peak of a recording: some of Speech Commands are silent
 VALIDATION_SHARE = 0.1  # of the recordings of the training split, chosen by the hash of their names
+
+_Word = tuple[str, float, float]  # begins and ends, in seconds
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def _made(options: CommandsDataOptions, folder: Path) -> Iterator[Utterance]:
     speakers = _speakers([*read_manifest(data / "speechocean762.zip"), *an4, *numbers])
     yield from _recorded(speakers, folder / "speakers")
     sets = [read_manifest(data / f"{name}.zip", split="train") for name in options.words]
-    words = list(_recorded(_cut([*sets, select(an4, split="train")]), folder / "words"))
+    sets += [select(rows, split="train") for rows in (an4, numbers)]
+    words = list(_recorded(_cut(sets), folder / "words"))
     yield from words
     others = list(_recorded(_audible(single), folder / "speech_commands"))
     yield from others
@@ -190,14 +196,21 @@ def trim(samples: np.ndarray, before_s: float, after_s: float) -> np.ndarray:
 
     Sound is what is within 35 dB of the loudest 20 ms and 8 dB above the quietest tenth of the recording.
     """
-    frames = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float64)
-    if len(frames) == 0:
+    levels = _levels(samples, FRAME)
+    if len(levels) == 0:
         return samples
-    levels = 10 * np.log10((frames**2).mean(axis=1) + 1e-10)
     loud = np.flatnonzero(levels > max(levels.max() - 35, min(np.quantile(levels, 0.1) + 8, levels.max() - 10)))
-    first = int(loud[0]) * 320 - round(before_s * SAMPLE_RATE)
-    last = (int(loud[-1]) + 1) * 320 + round(after_s * SAMPLE_RATE)
+    first = int(loud[0]) * FRAME - round(before_s * SAMPLE_RATE)
+    last = (int(loud[-1]) + 1) * FRAME + round(after_s * SAMPLE_RATE)
     return samples[max(first, 0) : last]
+
+
+def _levels(samples: np.ndarray, hop: int) -> np.ndarray:
+    """Power of 20 ms each, in dB relative to full scale."""
+    if len(samples) < FRAME:
+        return np.zeros(0)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::hop].astype(np.float64)
+    return 10 * np.log10((frames**2).mean(axis=1) + 1e-10)
 
 
 def _strings(
@@ -264,8 +277,8 @@ def _audible(rows: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]
 
 
 def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Digits out of sentences, where an aligner finds them: one alone is a word, several in a row are a string, for
-    what a cut between two of them leaves of the neighbour is heard as one more."""
+    """Digits out of sentences and strings, where an aligner finds them: each alone is a word, several in a row are a
+    string too, unless they are all that is said, which is one already."""
     times = WordTimes(WordTimesOptions())
     for sentences in sets:
         said = [(row, set(spoken(row.text).split())) for row in sentences]
@@ -278,20 +291,45 @@ def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarra
                 continue
             samples = row.samples()
             words = [(spoken(word).strip(), start, end) for word, start, end in timed.spoken]
-            for digits in _runs(words):
-                if digits == words and len(digits) > 1:  # among the strings already
-                    continue
-                if all(0.1 <= end - start <= 1.0 for _, start, end in digits):
-                    start, end = digits[0][1] - MARGIN_S, digits[-1][2] + MARGIN_S
-                    kind = _kind(row, "words" if len(digits) == 1 else "speakers", "train")
-                    text = " ".join(word for word, _, _ in digits)
-                    yield (
-                        replace(kind, text=text, id=f"{row.id}/{start:.2f}"),
-                        samples[max(round(start * SAMPLE_RATE), 0) : round(end * SAMPLE_RATE)],
-                    )
+            for kind, text, first, last in _clips(samples, words):
+                name = f"{row.id}/{first / SAMPLE_RATE:.2f}"
+                yield replace(_kind(row, kind, "train"), text=text, id=name), samples[first:last]
 
 
-def _runs(words: list[tuple[str, float, float]]) -> Iterator[list[tuple[str, float, float]]]:
+def _clips(samples: np.ndarray, words: list[_Word]) -> Iterator[tuple[str, str, int, int]]:
+    """What there is to be cut out: kind, text, first sample and the one after the last.
+
+    Digits in a row are cut apart where the sound is weakest between them, if it is weak there: what a cut leaves of the
+    neighbour is heard as one more digit.
+    """
+    levels = _levels(samples, HOP)
+    if not len(levels):
+        return
+
+    def at(second: float) -> int:
+        return min(max(round((second * SAMPLE_RATE - FRAME / 2) / HOP), 0), len(levels) - 1)
+
+    for digits in _runs(words):
+        cuts, weakest = [at(digits[0][1] - MARGIN_S)], [-np.inf]
+        for (_, _, end), (_, start, _) in itertools.pairwise(digits):
+            high = at(max(start, end) + MARGIN_S) + 1
+            low = min(max(at(min(start, end) - MARGIN_S), cuts[-1]), high - 1)
+            cuts.append(low + int(np.argmin(levels[low:high])))
+            weakest.append(levels[cuts[-1]])
+        cuts.append(at(digits[-1][2] + MARGIN_S))
+        weakest.append(-np.inf)
+        places = [cut * HOP + FRAME // 2 for cut in cuts]
+        likely = all(0.1 <= end - start <= 1.0 for _, start, end in digits)
+        if likely and len(digits) > 1 and digits != words:  # all that is said is a string already
+            yield "speakers", " ".join(word for word, _, _ in digits), places[0], places[-1]
+        for number, (word, _, _) in enumerate(digits):
+            first, last = cuts[number : number + 2]
+            apart = max(weakest[number : number + 2]) <= levels[first : last + 1].max() - DIP_DB
+            if apart and LENGTH_S[0] <= (last - first) * HOP / SAMPLE_RATE <= LENGTH_S[1]:
+                yield "words", word, places[number], places[number + 1]
+
+
+def _runs(words: list[_Word]) -> Iterator[list[_Word]]:
     """Digits that follow each other."""
     for is_digit, run in itertools.groupby(words, lambda word: word[0] in DIGITS):
         if is_digit:

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from loquent.recipes.an4 import read_an4
-from loquent.recipes.commands_data import CommandsDataOptions, _cut, prepare, trim
+from loquent.recipes.commands_data import CommandsDataOptions, _clips, _cut, prepare, trim
 from loquent.recipes.manifest import SAMPLE_RATE, ManifestError, read_manifest
 from loquent.recipes.phone_numbers import SAID_OTHERWISE, read_phone_numbers
 from loquent.recipes.speech_commands import read_speech_commands
@@ -167,7 +167,7 @@ def test_an4_has_strings_and_words(sources: Path, an4: Path, tmp_path: Path, mon
     strings = [(row.text, row.split) for row in of_an4 if row.extra["kind"] == "speakers"]
     assert strings == [("two six eight", "train"), ("four two", "valid"), ("two six", "train")]
     words = [(row.text, row.speaker) for row in of_an4 if row.extra["kind"] == "words"]
-    assert words == [("nine", "fbbh")]
+    assert {("nine", "fbbh"), ("two", "fash"), ("two", "fbbh")} <= set(words)  # cut out of strings, where it is quiet
     assert {row.extra["licence"] for row in of_an4} == {"BSD-like"}
 
 
@@ -329,3 +329,17 @@ def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.Mon
         at for at in range(len(speech) - len(samples) + 1) if np.allclose(speech[at:][:100], samples[:100], atol=1e-3)
     )
     assert 0.2 < (place + len(samples) / 2) / len(speech) < 0.6  # in the middle, where it is said
+
+
+def test_digits_in_a_row_are_cut_apart_where_it_is_quiet() -> None:
+    samples = np.concatenate(
+        [voiced(0.2, 0.3, 0.2), voiced(0.0, 0.6, 0.2)]
+    )  # one, two and three, the latter two without a pause
+    said = [("one", 0.2, 0.5), ("two", 0.7, 1.0), ("three", 1.0, 1.3)]
+    clips = [(kind, text, first / SAMPLE_RATE, last / SAMPLE_RATE) for kind, text, first, last in _clips(samples, said)]
+    assert [clip[:2] for clip in clips] == [("words", "one")]  # the whole is among the strings
+    assert clips[0][2] == pytest.approx(0.14, abs=0.01)
+    assert 0.5 < clips[0][3] < 0.7
+    spoken = [("i", 0.0, 0.1), *said]
+    assert [clip[:2] for clip in _clips(samples, spoken)] == [("speakers", "one two three"), ("words", "one")]
+    assert list(_clips(samples[:100], said)) == []
