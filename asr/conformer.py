@@ -29,9 +29,11 @@ from loquent.speech.streaming import (
     WindowState,
     as_chunk,
     as_rows,
+    step_in_groups,
     take_steps,
 )
 
+AT_ONCE = 2**24  # bytes: what is larger than caches and malloc's pools (32 MiB) takes three times as long
 SUBSAMPLING = 8  # mel frames of 10 ms per encoder frame
 Schedule = Sequence[tuple[int, int]]  # (first frame, look-ahead from there on), beginning with frame 0
 
@@ -237,7 +239,8 @@ class Subsampling(StreamingModule):
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
-        channels, bins = config.subsampling_channels, config.n_mels
+        self.channels = channels = config.subsampling_channels
+        bins = config.n_mels
         stages: list[nn.Module] = []
         for stage in range(3):
             groups = channels if stage else 1
@@ -275,7 +278,12 @@ class Subsampling(StreamingModule):
     def step(self, x: Chunk | Tensor, state: ChainState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Frames whose inputs have all come."""
         chunk = as_chunk(x, last)
-        chunk = self.conv.step(chunk.with_data(chunk.data[..., None]), state, rows)
+        chunk, rows = chunk.with_data(chunk.data[..., None]), as_rows(rows, chunk)
+        if chunk.data.device.type == "cpu":
+            bytes_of_row = chunk.data[:1].nbytes // 4 * self.channels  # the first convolution halves steps and bins
+            chunk = step_in_groups(self.conv, chunk, state, rows, max(AT_ONCE // max(bytes_of_row, 1), 1))
+        else:
+            chunk = self.conv.step(chunk, state, rows)
         return chunk.with_data(self._project(chunk.data))
 
     def inputs_for(self, outputs: int) -> int:

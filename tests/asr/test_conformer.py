@@ -28,6 +28,11 @@ def test_every_lookahead_obeys_the_laws(lookahead, check_streaming):
     check_streaming(encoder(lookahead, *others), torch.randn(3, 150, 16), shortest=1, examples=6)
 
 
+def test_rows_one_by_one_obey_the_laws(check_streaming, monkeypatch):
+    monkeypatch.setattr("loquent.asr.conformer.AT_ONCE", 1)
+    check_streaming(encoder(), torch.randn(3, 120, 16), shortest=1, examples=3)
+
+
 @pytest.mark.parametrize("options", [{"conv_norm": "batch_norm"}, {"xscaling": True, "bias": False}])
 def test_variants_obey_the_laws(options, check_streaming):
     module = encoder(**options)

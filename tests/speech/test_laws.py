@@ -16,6 +16,7 @@ from loquent.speech.streaming import (
     as_chunk,
     as_rows,
     slide,
+    step_in_groups,
 )
 
 
@@ -42,6 +43,14 @@ class Convolution(StreamingModule):
 
     def inputs_for(self, outputs: int) -> int:
         return self.window.inputs_for(outputs)
+
+
+class Grouped(Convolution):
+    """Two rows at a time."""
+
+    def step(self, x, state, rows=None, last=False):
+        chunk = as_chunk(x, last)
+        return step_in_groups(Convolution(self.window), chunk, state, as_rows(rows, chunk), 2)
 
 
 class Forgetful(Convolution):
@@ -98,6 +107,10 @@ def samples() -> Tensor:
 )
 def test_laws_hold_for_windows(check_streaming, samples, window):
     check_streaming(Convolution(window), samples, shortest=0)
+
+
+def test_laws_hold_for_groups_of_rows(check_streaming, samples):
+    check_streaming(Grouped(Window(5, 3, left=2, right=2)), samples, shortest=0)
 
 
 def test_laws_hold_for_blocks_and_chains(check_streaming, samples):
