@@ -88,7 +88,7 @@ def test_a_miniature_learns(data: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
     assert figures is not None
     names = [f"set/{head}/{latency}ms" for head in ("ctc", "transducer") for latency in (160, 320)]
-    delays = [f"{name}/delay_p{share}_ms" for name in names for share in (50, 95)]
+    delays = [f"{name}/delay_{which}_ms" for name in names for which in ("mean", "p50", "p95")]
     assert set(figures) == {"wer", *names, *delays}
     model, tokenizer = ConformerModel.from_pretrained(tmp_path / "best")
     assert model.config.fixed_statistics
