@@ -33,7 +33,7 @@ from loquent.speech.streaming import (
     take_steps,
 )
 
-AT_ONCE = 2**24  # bytes: what is larger than caches and malloc's pools (32 MiB) takes three times as long
+AT_ONCE = 6 * 2**20  # bytes that a convolution writes: more than caches and malloc's pools hold takes twice as long
 SUBSAMPLING = 8  # mel frames of 10 ms per encoder frame
 Schedule = Sequence[tuple[int, int]]  # (first frame, look-ahead from there on), beginning with frame 0
 
