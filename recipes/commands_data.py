@@ -206,7 +206,7 @@ def trim(samples: np.ndarray, before_s: float, after_s: float) -> np.ndarray:
 
 
 def _levels(samples: np.ndarray, hop: int) -> np.ndarray:
-    """Power of 20 ms each, in dB relative to full scale."""
+    """(N,) samples to powers of 20 ms each, one every ``hop`` samples, in dB relative to full scale."""
     if len(samples) < FRAME:
         return np.zeros(0)
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::hop].astype(np.float64)
@@ -292,7 +292,7 @@ def _cut(sets: Iterable[list[Utterance]]) -> Iterator[tuple[Utterance, np.ndarra
             samples = row.samples()
             words = [(spoken(word).strip(), start, end) for word, start, end in timed.spoken]
             for kind, text, first, last in _clips(samples, words):
-                name = f"{row.id}/{first / SAMPLE_RATE:.2f}"
+                name = f"{row.id}/{first / SAMPLE_RATE:.2f}-{last / SAMPLE_RATE:.2f}"
                 yield replace(_kind(row, kind, "train"), text=text, id=name), samples[first:last]
 
 

@@ -208,6 +208,8 @@ def take_steps(x: Tensor, index: Tensor) -> Tensor:
 
 def step_in_groups(module: StreamingModule, chunk: Chunk, state: State, rows: Tensor, size: int) -> Chunk:
     """`step` of a module, ``size`` rows at a time: the same result, in less memory."""
+    if len(rows) <= size:
+        return module.step(chunk, state, rows)
     parts = zip(*(part.split(size) for part in (chunk.data, chunk.length, chunk.last, rows)), strict=True)
     groups = [module.step(Chunk(data, length, last), state, some) for data, length, last, some in parts]
     most = max(group.data.shape[1] for group in groups)

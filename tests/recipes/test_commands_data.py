@@ -167,7 +167,9 @@ def test_an4_has_strings_and_words(sources: Path, an4: Path, tmp_path: Path, mon
     strings = [(row.text, row.split) for row in of_an4 if row.extra["kind"] == "speakers"]
     assert strings == [("two six eight", "train"), ("four two", "valid"), ("two six", "train")]
     words = [(row.text, row.speaker) for row in of_an4 if row.extra["kind"] == "words"]
-    assert {("nine", "fbbh"), ("two", "fash"), ("two", "fbbh")} <= set(words)  # cut out of strings, where it is quiet
+    assert ("nine", "fbbh") in words
+    in_strings = {(word, "fash") for word in ("two", "six", "eight")} | {(word, "fbbh") for word in ("two", "six")}
+    assert {("two", "fash"), ("two", "fbbh")} <= set(words) - {("nine", "fbbh")} <= in_strings  # where it is quiet
     assert {row.extra["licence"] for row in of_an4} == {"BSD-like"}
 
 
@@ -332,9 +334,7 @@ def test_digits_are_cut_out_of_sentences(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_digits_in_a_row_are_cut_apart_where_it_is_quiet() -> None:
-    samples = np.concatenate(
-        [voiced(0.2, 0.3, 0.2), voiced(0.0, 0.6, 0.2)]
-    )  # one, two and three, the latter two without a pause
+    samples = np.concatenate([voiced(0.2, 0.3, 0.2), voiced(0.0, 0.6, 0.2)])  # "two" and "three" without a pause
     said = [("one", 0.2, 0.5), ("two", 0.7, 1.0), ("three", 1.0, 1.3)]
     clips = [(kind, text, first / SAMPLE_RATE, last / SAMPLE_RATE) for kind, text, first, last in _clips(samples, said)]
     assert [clip[:2] for clip in clips] == [("words", "one")]  # the whole is among the strings
