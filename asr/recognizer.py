@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from loquent.asr.recording import Source
+from loquent.asr.families import family_of
+from loquent.asr.recordings.recording import Source
 from loquent.asr.transcript import Progress, Transcript
-from loquent.speech.audio import AudioError
+from loquent.speech.audio.errors import AudioError
 from loquent.speech.captions import Segment
-from loquent.speech.engine import Engine
 from loquent.speech.hub import resolve
-from loquent.speech.session import Session, StreamingTask
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.session import Session, StreamingTask
 
 ComputeType = Literal["auto", "float32", "int8"]
 
@@ -64,14 +63,7 @@ class Recognizer(ABC):
             torch.set_num_threads(threads)
         if compute_type == "int8" and device.type != "cpu":
             raise ValueError(f"compute_type 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
-        if _is_conformer(path):
-            from loquent.asr.conformer_recognizer import ConformerRecognizer
-
-            recognizer: Recognizer = ConformerRecognizer.load(path, device, compute_type)
-        else:
-            from loquent.asr.whisper_recognizer import WhisperRecognizer
-
-            recognizer = WhisperRecognizer.load(path, device, compute_type)
+        recognizer: Recognizer = family_of(path).load().load(path, device, compute_type)
         if adapter is not None:
             recognizer.adapt(adapter)
         return recognizer
@@ -165,18 +157,3 @@ class Recognizer(ABC):
         engine = Engine(self.streaming_task(**of_task))
         chosen = {name: value for name, value in options.items() if name in names}
         return engine.open(sample_rate=sample_rate, channels=channels, **chosen)
-
-
-def model_type(folder: Path) -> str | None:
-    """What the config.json in a model's folder says that it is; None if it says nothing or is not there."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return values.get("model_type") if isinstance(values, dict) else None
-
-
-def _is_conformer(path: Path) -> bool:
-    if path.suffix == ".nemo" or (path.is_dir() and next(path.glob("*.nemo"), None)):
-        return True
-    return model_type(path) == "loquent-conformer"

@@ -20,13 +20,13 @@ import torch
 from tqdm import tqdm
 
 import loquent.speech
-from loquent.asr.lora import LoraAdapter, LoraFactors
 from loquent.asr.recognizer import Recognizer
-from loquent.asr.whisper import Whisper
-from loquent.asr.whisper_recognizer import WhisperRecognizer
-from loquent.speech.audio import read_audio
-from loquent.speech.engine import Engine
-from loquent.speech.session import Session
+from loquent.asr.whisper.lora import LoraAdapter, LoraFactors
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.recognizer import WhisperRecognizer
+from loquent.speech.audio.files import read_audio
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.session import Session
 
 RATE = 16_000
 

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loquent.asr.conformer import ConformerConfig
-from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
-from loquent.asr.nemo_conversion import to_nemo
+from loquent.asr.conformer.encoder import ConformerConfig
+from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
+from loquent.asr.conformer.nemo_conversion import to_nemo
 
 SIZES = {
     "small": ConformerConfig(dim=176, layers=16, heads=4, subsampling_channels=176),

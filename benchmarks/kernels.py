@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
 from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.linear import linear
+from loquent.kernels.registry import use_backend
 from loquent.kernels.relative_attention import relative_attention
 
 HEADS, DIM, FRAMES = 6, 64, 1500

@@ -33,13 +33,13 @@ from text_normalizer import normalize_english
 from tqdm import tqdm
 
 from loquent.asr import Recognizer
-from loquent.asr.edit_distance import align_sequences
-from loquent.recipes.augment import colored_noise
-from loquent.recipes.manifest import Utterance, read_manifest, select
-from loquent.recipes.streaming_evaluation import streamed
-from loquent.speech.audio import read_audio
-from loquent.speech.engine import Engine
-from loquent.speech.events import Event, Word
+from loquent.asr.emission.edit_distance import align_sequences
+from loquent.recipes.data.augment import colored_noise
+from loquent.recipes.data.manifest import Utterance, read_manifest, select
+from loquent.recipes.whisper.evaluation import streamed
+from loquent.speech.audio.files import read_audio
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event, Word
 
 RATE = 16_000
 NEAR_S = 5.0  # how far a hand-over reaches: the audio that two windows share

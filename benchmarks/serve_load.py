@@ -32,9 +32,9 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from loquent.speech.audio import read_audio, to_pcm16
-from loquent.speech.client import Stream, StreamError, connect
-from loquent.speech.events import Word
+from loquent.speech.audio.files import read_audio, to_pcm16
+from loquent.speech.net.client import Stream, StreamError, connect
+from loquent.speech.runtime.events import Word
 
 RATE = 16_000
 

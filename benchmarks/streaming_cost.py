@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 import loquent.speech
 from loquent.asr import Recognizer
-from loquent.speech.audio import read_audio
-from loquent.speech.session import Session
+from loquent.speech.audio.files import read_audio
+from loquent.speech.runtime.session import Session
 
 RATE = 16_000
 POLICIES = ("local-agreement", "alignatt", "incremental")

@@ -33,11 +33,11 @@ from whisper_offline import Utterance as Listed
 from whisper_offline import in_turns, read_sets
 
 from loquent.asr import Recognizer
-from loquent.recipes.error_rate import word_errors
-from loquent.recipes.manifest import Utterance, read_manifest
-from loquent.recipes.streaming_evaluation import commit_delays, final_text, streamed
-from loquent.recipes.word_times import WordTimes, WordTimesOptions
-from loquent.speech.events import Event, Partial
+from loquent.recipes.data.manifest import Utterance, read_manifest
+from loquent.recipes.loop.error_rate import word_errors
+from loquent.recipes.whisper.evaluation import commit_delays, final_text, streamed
+from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
+from loquent.speech.runtime.events import Event, Partial
 
 STOCK = ("local-agreement", "alignatt")
 ADAPTED = ("confident", "agreement", "hold-last", "at-once", "beam")

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.kernels.backend import LANES, backend_for
-
-TILE = 32  # steps of rows with the same adapter that are computed together
+from loquent.kernels.registry import LANES, TILE, backend_for
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,8 @@ def _reference(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
 
 
 def _numba(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
-    from loquent.kernels.numba_batched_lora import batched_lora
-    from loquent.kernels.numba_runtime import fields_of, run
+    from loquent.kernels.cpu.batched_lora import batched_lora
+    from loquent.kernels.cpu.runtime import fields_of, run
 
     _, steps, inputs = x.shape
     outputs, rank, tiles = y.shape[2], pool.up.shape[1], rows.tiles(steps)

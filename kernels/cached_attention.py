@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import LANES, backend_for
+from loquent.kernels.registry import LANES, backend_for
 
 
 def cached_attention(
@@ -131,8 +131,8 @@ def _numba(
     left: int | None,
     sinks: int,
 ) -> Tensor:
-    from loquent.kernels.numba_attention import self_attention
-    from loquent.kernels.numba_runtime import fields_of, run
+    from loquent.kernels.cpu.attention import self_attention
+    from loquent.kernels.cpu.runtime import fields_of, run
 
     batch, steps, heads, dim = q.shape
     out = torch.empty_like(q, memory_format=torch.contiguous_format)

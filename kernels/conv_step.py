@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.registry import backend_for
 
 
 def depthwise_conv_step(
@@ -43,8 +43,8 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, row
 
 
 def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
-    from loquent.kernels.numba_conv import CHANNELS, depthwise_conv_step
-    from loquent.kernels.numba_runtime import fields_of, run
+    from loquent.kernels.cpu.conv import CHANNELS, depthwise_conv_step
+    from loquent.kernels.cpu.runtime import fields_of, run
 
     batch, steps, channels = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import LANES, backend_for
+from loquent.kernels.registry import LANES, backend_for
 
 STRETCH = 256  # queries that a core takes at a time
 
@@ -73,8 +73,8 @@ def _reference(
 def _numba(
     q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    from loquent.kernels.numba_attention import cross_attention
-    from loquent.kernels.numba_runtime import fields_of, run
+    from loquent.kernels.cpu.attention import cross_attention
+    from loquent.kernels.cpu.runtime import fields_of, run
 
     batch, steps, count, dim = q.shape
     out = torch.empty_like(q, memory_format=torch.contiguous_format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.registry import backend_for
 
 
 def dtw(cost: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def _reference(cost: Tensor) -> Tensor:
 
 
 def _numba(cost: Tensor) -> Tensor:
-    from loquent.kernels.numba_dtw import dtw
+    from loquent.kernels.cpu.dtw import dtw
 
     first = torch.zeros(cost.shape[0], dtype=torch.long)
     dtw(cost.detach().numpy(), first.numpy())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import LANES, backend_for
+from loquent.kernels.registry import LANES, backend_for
 
 FEW = 16  # rows; for more, libraries are as good
 SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
@@ -59,9 +59,9 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    from loquent.kernels.numba_linear import OUTPUTS
-    from loquent.kernels.numba_linear import linear as kernel
-    from loquent.kernels.numba_runtime import run
+    from loquent.kernels.cpu.linear import OUTPUTS
+    from loquent.kernels.cpu.linear import linear as kernel
+    from loquent.kernels.cpu.runtime import run
 
     outputs, inputs = weight.shape
     y = x.new_empty(*x.shape[:-1], outputs)

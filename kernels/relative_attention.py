@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import LANES, backend_for
 from loquent.kernels.cached_attention import remember, ring_contents
+from loquent.kernels.registry import LANES, backend_for
 
 
 def relative_attention(
@@ -118,8 +118,8 @@ def _numba(
     content_bias: Tensor,
     distance_bias: Tensor,
 ) -> Tensor:
-    from loquent.kernels.numba_relative_attention import relative_attention
-    from loquent.kernels.numba_runtime import fields_of, run
+    from loquent.kernels.cpu.relative_attention import relative_attention
+    from loquent.kernels.cpu.runtime import fields_of, run
 
     batch, asked, heads, dim = q.shape
     ring, distances = cache_k.shape[2], table.shape[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.backend import backend_for
+from loquent.kernels.registry import backend_for
 
 LOWEST = -1e30  # stands for log 0: the gradient of logaddexp at two infinities would be NaN
 
@@ -101,8 +101,8 @@ class _Lattice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, length: Tensor, target_length: Tensor) -> Tensor:
-        from loquent.kernels.numba_runtime import run
-        from loquent.kernels.numba_transducer_loss import lattice
+        from loquent.kernels.cpu.runtime import run
+        from loquent.kernels.cpu.transducer_loss import lattice
 
         blank, token = (arc.contiguous() for arc in _arcs(logits, targets))
         batch, frames, positions = blank.shape

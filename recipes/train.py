@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from loquent.recipes.config import ConfigError, merged, parse_config, read_config
-from loquent.recipes.training import Training, TrainingOptions
+from loquent.recipes.loop.config import ConfigError, merged, parse_config, read_config
+from loquent.recipes.loop.training import Training, TrainingOptions
 
 RECIPES = {
-    "conformer": "loquent.recipes.conformer:ConformerRecipe",
-    "causal_whisper": "loquent.recipes.causal_whisper:CausalWhisperRecipe",
+    "conformer": "loquent.recipes.conformer.recipe:ConformerRecipe",
+    "causal_whisper": "loquent.recipes.whisper.recipe:CausalWhisperRecipe",
 }
 CONFIGS = Path(__file__).parent / "configs"
 

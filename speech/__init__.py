@@ -4,13 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loquent.speech.engine import Engine, EngineFull
-    from loquent.speech.session import Session, SessionClosed
+    from loquent.speech.runtime.engine import Engine, EngineFull
+    from loquent.speech.runtime.session import Session, SessionClosed
 
 __all__ = ["Engine", "EngineFull", "Session", "SessionClosed"]
 
 # Fetched on first use: they need torch, which takes seconds to import, and the command line's help does not.
-_HOMES = {"Engine": "engine", "EngineFull": "engine", "Session": "session", "SessionClosed": "session"}
+_HOMES = {
+    "Engine": "runtime.engine",
+    "EngineFull": "runtime.engine",
+    "Session": "runtime.session",
+    "SessionClosed": "runtime.session",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,6 @@
 
 import sys
 
-from loquent.speech.cli import main
+from loquent.speech.commands.cli import main
 
 sys.exit(main())

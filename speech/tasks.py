@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from loquent.speech.audio import AudioError
+    from loquent.speech.audio.errors import AudioError
     from loquent.speech.captions import Segment
-    from loquent.speech.session import StreamingTask
+    from loquent.speech.runtime.session import StreamingTask
 
 
 class TaskError(ValueError):

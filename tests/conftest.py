@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loquent.speech.state import State
-from loquent.speech.streaming import Chunk, StreamingModule
+from loquent.speech.nn.state import State
+from loquent.speech.nn.streaming import Chunk, StreamingModule
 
 
 @pytest.fixture(scope="session")

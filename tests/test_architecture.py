@@ -7,22 +7,52 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# What each folder may import of the others: kernels <- speech <- {asr, tts} <- {translate, recipes}.
+# What each folder may import of the others, besides itself. A parent's name stands for the files in it, not for what is
+# below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and nn <- audio, text <- runtime <- net <- commands.
+NN = {"kernels", "speech/nn"}
+RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
+SPEECH = {*RUNTIME, "speech"}
+ASR = {*SPEECH, "asr", "asr/recordings"}
+WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
+CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
+TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
 MAY_IMPORT = {
-    "kernels": {"kernels"},
-    "speech": {"kernels", "speech"},
-    "asr": {"kernels", "speech", "asr"},
-    "tts": {"kernels", "speech", "tts"},
-    "translate": {"kernels", "speech", "asr", "tts", "translate"},
-    "recipes": {"kernels", "speech", "asr", "tts", "translate", "recipes"},
+    "kernels": {"kernels/cpu", "kernels/gpu"},
+    "kernels/cpu": {"kernels"},
+    "kernels/gpu": {"kernels"},
+    "speech/nn": NN,
+    "speech/audio": NN,
+    "speech/text": NN,
+    "speech/runtime": RUNTIME,
+    "speech": {*RUNTIME, "speech/commands"},
+    "speech/net": SPEECH,
+    "speech/commands": {*SPEECH, "speech/net"},
+    "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},
+    "asr/recordings": SPEECH,
+    "asr/heads": SPEECH,
+    "asr/search": {*SPEECH, "asr/heads"},
+    "asr/emission": SPEECH,
+    "asr/whisper": WHISPER,
+    "asr/whisper/offline": WHISPER,
+    "asr/whisper/live": WHISPER,
+    "asr/conformer": CONFORMER,
+    "recipes": TRAINING,
+    "recipes/loop": SPEECH,
+    "recipes/data": {*SPEECH, "recipes/loop"},
+    "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
+    "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
+    "recipes/commands": {*TRAINING, *CONFORMER, "recipes/conformer", "recipes/whisper"},
 }
+LAYERS = ("kernels", "speech", "asr", "tts", "translate", "recipes")
+MOST_FILES = 20  # Python files in a folder
 COMPILERS = {"numba", "llvmlite", "triton"}
 SLOW_OR_OPTIONAL = {*COMPILERS, "peft", "transformers", "sounddevice", "starlette", "uvicorn"}
 LONGEST_FILE = 500  # lines; most files have 100 to 400
@@ -30,7 +60,7 @@ LONGEST_FILE = 500  # lines; most files have 100 to 400
 
 def sources() -> list[PurePosixPath]:
     """Every Python file of the packages, relative to the root."""
-    return [PurePosixPath(p.relative_to(ROOT)) for layer in MAY_IMPORT for p in sorted((ROOT / layer).rglob("*.py"))]
+    return [PurePosixPath(p.relative_to(ROOT)) for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))]
 
 
 def tracked_files() -> list[PurePosixPath]:
@@ -75,27 +105,77 @@ def imports_of(source: str, path: PurePosixPath) -> Iterator[tuple[str, int, boo
     yield from walk(ast.parse(source), False)
 
 
-def layer_faults(source: str, path: PurePosixPath) -> list[str]:
-    """The imports of a file that its folder is not allowed."""
-    layer, faults = path.parts[0], []
-    for name, line, _ in imports_of(source, path):
-        top, *rest = name.split(".")
-        if top == "loquent" and (not rest or rest[0] not in MAY_IMPORT[layer]):
-            faults.append(f"{path}:{line} imports {name}; {layer} may import {', '.join(sorted(MAY_IMPORT[layer]))}")
-        elif top in MAY_IMPORT:
-            faults.append(f"{path}:{line} imports {name}; write loquent.{name}")
-        elif top in COMPILERS and layer != "kernels":
-            faults.append(f"{path}:{line} imports {name}; only kernels may")
-    return faults
-
-
 def module_name(path: PurePosixPath) -> str:
     parts = path.with_suffix("").parts
     return ".".join(("loquent", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
+def owner(name: str, modules: Iterable[str]) -> str | None:
+    """The module that an imported name belongs to: itself, or the one that it is an attribute of."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def folder_of(name: str, modules: Mapping[str, PurePosixPath]) -> str:
+    """The folder of an imported name, as `MAY_IMPORT` writes it; of modules that do not exist, their parent."""
+    module = owner(name, modules)
+    if module in modules:
+        return str(modules[module].parent)
+    parts = name.split(".")[1:]
+    return "/".join(parts[:-1]) or parts[0] if parts else ""
+
+
+def import_faults(source: str, path: PurePosixPath, modules: Mapping[str, PurePosixPath]) -> list[str]:
+    """The imports of a file that its folder is not allowed."""
+    folder, faults = str(path.parent), []
+    allowed = {folder, *MAY_IMPORT.get(folder, ())}
+    for name, line, _ in imports_of(source, path):
+        top, *rest = name.split(".")
+        if top == "loquent" and (not rest or folder_of(name, modules) not in allowed):
+            faults.append(f"{path}:{line} imports {name}; {folder} may import {', '.join(sorted(allowed))}")
+        elif top in LAYERS:
+            faults.append(f"{path}:{line} imports {name}; write loquent.{name}")
+        elif top in COMPILERS and path.parts[0] != "kernels":
+            faults.append(f"{path}:{line} imports {name}; only kernels may")
+    return faults
+
+
+def circles(files: Iterable[tuple[PurePosixPath, str]]) -> list[list[str]]:
+    """Groups of modules that import each other, lazily or not (Tarjan 1972)."""
+    sources = list(files)
+    modules = {module_name(path) for path, _ in sources}
+    graph = {
+        module_name(path): {owner(name, modules) for name, *_ in imports_of(source, path)} - {None, module_name(path)}
+        for path, source in sources
+    }
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == number[module]:
+            at = stack.index(module)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
+
+
 def compiler_faults(files: Iterable[tuple[PurePosixPath, str]]) -> list[str]:
-    """Modules that load a compiler when they are imported, unless their name says so: `numba_…` and `triton_…`."""
+    """Modules that load a compiler when they are imported; those in `kernels/cpu` and `kernels/gpu` may."""
     at_once = {
         module_name(path): {name for name, _, lazy in imports_of(source, path) if not lazy} for path, source in files
     }
@@ -108,9 +188,9 @@ def compiler_faults(files: Iterable[tuple[PurePosixPath, str]]) -> list[str]:
     }:
         loading |= more
     return [
-        f"importing {module} loads numba or triton: import it within a function, or name the module for it"
+        f"importing {module} loads numba or triton: import it within a function"
         for module in sorted(loading)
-        if not module.startswith(("loquent.kernels.numba_", "loquent.kernels.triton_"))
+        if not module.startswith(("loquent.kernels.cpu.", "loquent.kernels.gpu."))
     ]
 
 
@@ -140,9 +220,23 @@ def machine_faults(text: str) -> list[str]:
     return MACHINE_PATH.findall(text) + REGISTRY_HOST.findall(text)
 
 
-def test_layers_import_only_what_is_below_them() -> None:
-    faults = [fault for path in sources() for fault in layer_faults(text_of(path), path)]
+def test_folders_import_only_what_they_may() -> None:
+    modules = {module_name(path): path for path in sources()}
+    faults = [fault for path in sources() for fault in import_faults(text_of(path), path, modules)]
     assert not faults, "\n".join(faults)
+
+
+def test_every_folder_says_what_it_may_import() -> None:
+    assert {str(path.parent) for path in sources()} <= MAY_IMPORT.keys()
+
+
+def test_no_circle_of_imports() -> None:
+    assert circles((path, text_of(path)) for path in sources()) == []
+
+
+def test_no_folder_is_a_heap() -> None:
+    counts = Counter(path.parent for path in tracked_files() if path.suffix == ".py")
+    assert not {str(folder): count for folder, count in counts.items() if count > MOST_FILES}
 
 
 def test_compilers_are_imported_lazily() -> None:
@@ -194,58 +288,78 @@ def test_files_name_no_place_of_one_machine() -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("kernels/softmax.py", "import loquent.speech.state"),
-        ("kernels/softmax.py", "def f():\n    from loquent.speech import state"),
-        ("speech/server.py", "def f():\n    from loquent.asr.whisper import Whisper"),
-        ("speech/server.py", "import importlib\nimportlib.import_module('loquent.asr')"),
-        ("speech/commands/serve.py", "from ...asr import whisper"),
-        ("speech/server.py", "from loquent import asr"),
-        ("speech/server.py", "import loquent"),
-        ("speech/server.py", "from speech import state"),
-        ("asr/ctc.py", "from ..tts import vocoder"),
-        ("tts/vocoder.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import loquent.asr"),
-        ("translate/policy.py", "import loquent.recipes.train"),
-        ("asr/ctc.py", "def f():\n    import numba.core"),
-        ("speech/state.py", "from triton import language"),
+        ("kernels/softmax.py", "import loquent.speech.nn.state"),
+        ("kernels/softmax.py", "def f():\n    from loquent.speech.nn import state"),
+        ("speech/net/server.py", "def f():\n    from loquent.asr.whisper.model import Whisper"),
+        ("speech/net/server.py", "import importlib\nimportlib.import_module('loquent.asr')"),
+        ("speech/net/server.py", "from loquent.speech.commands import serve"),
+        ("speech/runtime/engine.py", "from loquent.speech.net import server"),
+        ("speech/nn/state.py", "from ..audio import resample"),
+        ("speech/commands/serve.py", "from ...asr.whisper import model"),
+        ("speech/net/server.py", "from loquent import asr"),
+        ("speech/net/server.py", "import loquent"),
+        ("speech/net/server.py", "from speech import state"),
+        ("asr/heads/ctc.py", "from ...tts import vocoder"),
+        ("asr/whisper/model.py", "from loquent.asr.conformer.model import ConformerModel"),
+        (
+            "asr/conformer/model.py",
+            "if TYPE_CHECKING:\n    import loquent.asr.whisper.model",
+        ),
+        ("recipes/conformer/recipe.py", "from loquent.recipes.commands.data import prepare"),
+        ("asr/heads/ctc.py", "import loquent.recipes.train"),
+        ("asr/heads/ctc.py", "def f():\n    import numba.core"),
+        ("speech/nn/state.py", "from triton import language"),
     ],
 )
 def test_checker_finds_a_forbidden_import(path: str, source: str) -> None:
-    assert len(layer_faults(source, PurePosixPath(path))) == 1
+    modules = {module_name(path): path for path in sources()}
+    assert len(import_faults(source, PurePosixPath(path), modules)) == 1
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("kernels/softmax.py", "import numba\nfrom loquent.kernels import backend\nfrom . import backend"),
-        ("speech/attention.py", "import torch\nfrom loquent.kernels.softmax import softmax\nfrom .state import State"),
-        ("asr/__init__.py", "from .whisper import Whisper\nfrom ..speech import state"),
-        ("translate/task.py", "import loquent.asr.task, loquent.tts.task"),
-        ("recipes/train.py", "from loquent import asr, tts, translate"),
-        ("speech/server.py", "import asrlib, kernelspace"),
+        ("kernels/softmax.py", "import numba\nfrom loquent.kernels import registry\nfrom . import registry"),
+        ("speech/nn/attention.py", "import torch\nfrom loquent.kernels.linear import linear\nfrom .state import State"),
+        ("asr/whisper/live/task.py", "from ..model import Whisper\nfrom ....speech.nn import state"),
+        ("speech/net/server.py", "import asrlib, kernelspace"),
     ],
 )
 def test_checker_allows_what_is_below(path: str, source: str) -> None:
-    assert layer_faults(source, PurePosixPath(path)) == []
+    modules = {module_name(path): path for path in sources()}
+    assert import_faults(source, PurePosixPath(path), modules) == []
+
+
+def test_checker_finds_circles() -> None:
+    files = {
+        "speech/a.py": "from loquent.speech.b import f",
+        "speech/b.py": "def f():\n    from loquent.speech import c",
+        "speech/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import g",
+        "speech/d.py": "from loquent.speech import a",
+    }
+    assert circles((PurePosixPath(path), source) for path, source in files.items()) == [
+        ["loquent.speech.a", "loquent.speech.b", "loquent.speech.c"]
+    ]
 
 
 @pytest.mark.parametrize(
     ("source", "faults"),
     [
-        ("from loquent.kernels.numba_softmax import softmax", 2),
-        ("from loquent.kernels import numba_softmax", 2),
-        ("from . import numba_softmax", 2),
+        ("from loquent.kernels.cpu.softmax import softmax", 2),
+        ("from loquent.kernels.cpu import softmax", 2),
+        ("from .cpu import softmax", 2),
         ("try:\n    import numba\nexcept ImportError:\n    numba = None", 2),
-        ("def softmax(x):\n    from loquent.kernels.numba_softmax import softmax\n    return softmax(x)", 0),
+        ("def softmax(x):\n    from loquent.kernels.cpu.softmax import softmax\n    return softmax(x)", 0),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from numba import types", 0),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    from numba import types", 2),
     ],
 )
 def test_checker_follows_compilers_through_modules(source: str, faults: int) -> None:
     files = {
-        "kernels/numba_softmax.py": "from loquent.kernels.numba_runtime import jit",
-        "kernels/numba_runtime.py": "import numba",
+        "kernels/cpu/softmax.py": "from loquent.kernels.cpu.runtime import jit",
+        "kernels/cpu/runtime.py": "import numba",
         "kernels/softmax.py": source,
-        "speech/attention.py": "from loquent.kernels.softmax import softmax",
+        "speech/nn/attention.py": "from loquent.kernels.softmax import softmax",
     }
     assert len(compiler_faults([(PurePosixPath(path), text) for path, text in files.items()])) == faults
 

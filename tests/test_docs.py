@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 from loquent.asr import Recognizer, StreamingOptions, TranscribeOptions
-from loquent.speech.audio import read_audio, write_audio
-from loquent.speech.cli import _parser
-from loquent.speech.connection import Limits
-from loquent.speech.engine import Engine
-from loquent.speech.events import Event
-from loquent.speech.metrics import Metrics
-from loquent.speech.protocol import CLOSE_CODES
-from loquent.speech.server import Server, create_app
+from loquent.speech.audio.files import read_audio, write_audio
+from loquent.speech.commands.cli import _parser
+from loquent.speech.net.connection import Limits
+from loquent.speech.net.metrics import Metrics
+from loquent.speech.net.protocol import CLOSE_CODES
+from loquent.speech.net.server import Server, create_app
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -77,13 +77,13 @@ def test_wheel_metadata(wheel: Path) -> None:
         assert described.metadata["License-Expression"] == "Apache-2.0"
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
         (script,) = described.entry_points
-    assert (script.name, script.value) == ("loquent", "loquent.speech.cli:main")
+    assert (script.name, script.value) == ("loquent", "loquent.speech.commands.cli:main")
 
 
 def test_wheel_imports_on_its_own(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
-        "import loquent.kernels.backend as kernels, loquent.speech as speech, loquent.asr as asr\n"
+        "import loquent.kernels.registry as kernels, loquent.speech as speech, loquent.asr as asr\n"
         "print(kernels.__file__, speech.__file__, asr.__file__, sep='\\n')"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}  # before an editable install of this tree

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from loquent.speech.session import StreamingTask
+    from loquent.speech.runtime.session import StreamingTask
     from loquent.speech.tasks import RecognizerTask
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
-from loquent.speech.events import Event, Final, Partial
+from loquent.speech.runtime.events import Event, Final, Partial
 
 DIM, PLAIN, CLEAR_BELOW = "\x1b[2m", "\x1b[0m", "\x1b[J"
 

@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Listen until the file or Ctrl-C ends it, which is the usual way and no failure."""
-    from loquent.speech.sources import MicrophoneError
+    from loquent.speech.audio.sources import MicrophoneError
 
     try:
         return _list_microphones() if arguments.list_devices else _listen(arguments)
@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _listen(arguments: argparse.Namespace) -> int:
     if arguments.file and arguments.microphone:
         raise UsageError("--file and --microphone exclude each other")
+    from loquent.speech.audio.sources import file_source, microphone_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import follow
-    from loquent.speech.sources import file_source, microphone_source
 
     if arguments.file:
         source = file_source(arguments.file, realtime=True)
@@ -79,7 +79,7 @@ def _listen(arguments: argparse.Namespace) -> int:
 
 def _local(arguments: argparse.Namespace) -> Recognise:
     from loquent.speech.commands.live import locally
-    from loquent.speech.engine import Engine
+    from loquent.speech.runtime.engine import Engine
 
     task = streaming_task(load_recognizer(arguments), arguments)
     return locally(Engine(task), **stream_start_options(arguments))
@@ -105,7 +105,7 @@ def _remote(arguments: argparse.Namespace) -> Recognise:
 
 
 def _list_microphones() -> int:
-    from loquent.speech.sources import list_microphones
+    from loquent.speech.audio.sources import list_microphones
 
     microphones = list_microphones()
     for one in microphones:

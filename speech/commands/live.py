@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from loquent.speech.audio.sources import AudioSource
 from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.commands.arguments import CommandError
-from loquent.speech.engine import Engine
-from loquent.speech.events import Event, Failure, Final, Word
-from loquent.speech.sources import AudioSource
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event, Failure, Final, Word
 
 Recognise = Callable[[AudioSource], AsyncIterator[Event]]
 
@@ -55,7 +55,7 @@ def locally(engine: Engine, **options: Any) -> Recognise:
 
 def remotely(url: str, **options: Any) -> Recognise:
     """Let a server recognise; ``options`` are those of `client.connect`."""
-    from loquent.speech.client import StreamError, transcribe_source
+    from loquent.speech.net.client import StreamError, transcribe_source
 
     async def recognise(source: AudioSource) -> AsyncIterator[Event]:
         try:

@@ -169,7 +169,8 @@ def progress_bar(
 
 def _length(path: Path) -> float:
     """Seconds, as far as the header tells."""
-    from loquent.speech.audio import AudioError, AudioReader
+    from loquent.speech.audio.errors import AudioError
+    from loquent.speech.audio.files import AudioReader
 
     try:
         with AudioReader(path) as reader:

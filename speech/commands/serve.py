@@ -25,7 +25,7 @@ from loquent.speech.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from loquent.speech.engine import Engine
+    from loquent.speech.runtime.engine import Engine
 
 
 GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
     listener = _bound(arguments.host, arguments.port)
-    from loquent.speech.engine import Engine
-    from loquent.speech.server import create_app
+    from loquent.speech.net.server import create_app
+    from loquent.speech.runtime.engine import Engine
 
     name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _warm_up(engine: Engine) -> None:
     """Recognise a few words, so that kernels are compiled and memory is touched before the first visitor waits."""
-    from loquent.speech.audio import read_audio
+    from loquent.speech.audio.files import read_audio
 
     with resources.as_file(resources.files("loquent.speech") / "assets" / "sample.flac") as path:
         sample = read_audio(path)
@@ -117,7 +117,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> None:
-    from loquent.speech.server import Server
+    from loquent.speech.net.server import Server
 
     class Announced(Server):
         """Says where it is once it listens: the port may have been chosen just now."""

@@ -148,7 +148,7 @@ def _transcribe(
     arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
 ) -> None:
     """Whole recordings, many in a batch."""
-    from loquent.speech.audio import AudioError
+    from loquent.speech.audio.errors import AudioError
 
     with progress_bar(recordings, shown=arguments.verbose is not False) as progress:
         recognizer = load_recognizer(arguments)
@@ -169,11 +169,11 @@ def _stream(
     arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
 ) -> None:
     """One recording after the other, through a session as live audio would go."""
-    from loquent.speech.audio import AudioError
+    from loquent.speech.audio.files import AudioError
+    from loquent.speech.audio.sources import file_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import Captions, follow, locally
-    from loquent.speech.engine import Engine
-    from loquent.speech.sources import file_source
+    from loquent.speech.runtime.engine import Engine
 
     recognise = locally(Engine(streaming_task(load_recognizer(arguments), arguments)), **options)
     for recording in recordings:

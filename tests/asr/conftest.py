@@ -11,17 +11,17 @@ import pytest
 import torch
 
 import loquent.speech
-from loquent.asr.conformer import ConformerConfig
-from loquent.asr.conformer_model import ConformerModel, ConformerModelConfig
-from loquent.asr.lora import AdapterInfo, LoraAdapter, LoraFactors, base_digest
-from loquent.asr.subword_tokenizer import SubwordTokenizer
-from loquent.asr.transducer import TransducerConfig
-from loquent.asr.whisper import Whisper
-from loquent.asr.whisper_checkpoint import load_whisper
-from loquent.asr.whisper_config import WhisperConfig
-from loquent.asr.whisper_conversion import weight_shapes
-from loquent.asr.whisper_tokenizer import WhisperTokenizer
-from loquent.speech.audio import read_audio
+from loquent.asr.conformer.encoder import ConformerConfig
+from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
+from loquent.asr.conformer.tokenizer import SubwordTokenizer
+from loquent.asr.heads.transducer import TransducerConfig
+from loquent.asr.whisper.checkpoint import load_whisper
+from loquent.asr.whisper.config import WhisperConfig
+from loquent.asr.whisper.conversion import weight_shapes
+from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, LoraFactors, base_digest
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.speech.audio.files import read_audio
 from loquent.speech.hub import resolve
 
 ASSETS = Path(loquent.speech.__file__).parent / "assets"

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loquent.asr.conformer_model import ConformerModel
-from loquent.asr.conformer_streaming import ConformerOptions, ConformerStreamingTask
-from loquent.asr.streaming import WhisperStreamingTask
-from loquent.asr.streaming_options import StreamingOptions
-from loquent.asr.subword_tokenizer import SubwordTokenizer
-from loquent.asr.whisper import Whisper
-from loquent.asr.whisper_tokenizer import WhisperTokenizer
-from loquent.speech.engine import Engine
-from loquent.speech.events import Event
-from loquent.speech.session import StreamingTask
+from loquent.asr.conformer.model import ConformerModel
+from loquent.asr.conformer.task import ConformerOptions, ConformerStreamingTask
+from loquent.asr.conformer.tokenizer import SubwordTokenizer
+from loquent.asr.whisper.live.options import StreamingOptions
+from loquent.asr.whisper.live.task import WhisperStreamingTask
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event
+from loquent.speech.runtime.session import StreamingTask
 
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
 BEAMS = [("beam", "at-once"), ("beam", "hold-last"), ("beam", "agreement")]

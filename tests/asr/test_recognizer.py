@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from loquent.asr.conformer_recognizer import ConformerRecognizer
-from loquent.asr.nemo_checkpoint import NemoCheckpoint, load_nemo
+from loquent.asr.conformer.nemo_checkpoint import NemoCheckpoint, load_nemo
+from loquent.asr.conformer.recognizer import ConformerRecognizer
+from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.recognizer import Recognizer
-from loquent.asr.subword_tokenizer import SubwordTokenizer
-from loquent.asr.whisper_recognizer import WhisperRecognizer
+from loquent.asr.whisper.recognizer import WhisperRecognizer
 
-HYBRID, CTC = (Path(__file__).parent / "data" / f"nemo_{name}.nemo" for name in ("hybrid", "ctc"))
+HYBRID, CTC = (Path(__file__).parent / "conformer" / "data" / f"nemo_{name}.nemo" for name in ("hybrid", "ctc"))
 
 
 @pytest.mark.parametrize(("engines", "int8"), [(["none", "fbgemm"], True), (["none", "qnnpack"], False)])
@@ -46,7 +46,7 @@ def test_a_folder_of_several_archives_is_refused(tmp_path: Path) -> None:
 def test_warnings_of_an_archive_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     read = load_nemo(CTC)
     inexact = NemoCheckpoint(read.config, read.weights, read.tokenizer, ("which is inexact",))
-    monkeypatch.setattr("loquent.asr.nemo_checkpoint.load_nemo", lambda file: inexact)
+    monkeypatch.setattr("loquent.asr.conformer.nemo_checkpoint.load_nemo", lambda file: inexact)
     with caplog.at_level(logging.WARNING):
         Recognizer.from_pretrained(CTC)
     assert caplog.messages == [f"{CTC}: which is inexact"]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loquent.kernels.backend import use_backend
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.cross_attention import STRETCH, attention, cross_attention
+from loquent.kernels.registry import use_backend
 
 BACKENDS = ["reference", "numba"]
 

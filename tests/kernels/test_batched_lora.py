@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loquent.kernels.backend import Backend, use_backend
 from loquent.kernels.batched_lora import AdapterRows, LoraPool, batched_lora
+from loquent.kernels.registry import Backend, use_backend
 
 Factors = tuple[Tensor, Tensor, float]
 RANKS = (3, 8, 17, 1)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from loquent.kernels.backend import use_backend
 from loquent.kernels.conv_step import depthwise_conv_step
+from loquent.kernels.registry import use_backend
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba"])

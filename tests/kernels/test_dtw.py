@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.kernels.backend import use_backend
 from loquent.kernels.dtw import dtw
+from loquent.kernels.registry import use_backend
 
 
 def cost_of(cost: torch.Tensor, first: list[int]) -> float:

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import loquent.kernels.linear as module
-from loquent.kernels.backend import use_backend
 from loquent.kernels.linear import FEW, linear
-from loquent.speech.linear import Linear
+from loquent.kernels.registry import use_backend
+from loquent.speech.nn.linear import Linear
 
 
 @pytest.mark.parametrize("backend", ["reference", "numba"])

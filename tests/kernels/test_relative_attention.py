@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.kernels.backend import use_backend
+from loquent.kernels.registry import use_backend
 from loquent.kernels.relative_attention import relative_attention
 
 BACKENDS = ["reference", "numba"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loquent.kernels.backend import Backend, use_backend
+from loquent.kernels.registry import Backend, use_backend
 from loquent.kernels.transducer_loss import transducer_loss
 
 BACKENDS: tuple[Backend, ...] = ("reference", "numba")

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loquent.speech.events import Event, Final, Partial, Word
-from loquent.speech.state import State, initial
-from loquent.speech.streaming import Chunk
+from loquent.speech.nn.state import State, initial
+from loquent.speech.nn.streaming import Chunk
+from loquent.speech.runtime.events import Event, Final, Partial, Word
 
 RATE, FRAME = 16_000, 160
 
@@ -93,8 +93,8 @@ class BandEnergy:
 
 
 if __name__ == "__main__":
-    from loquent.speech.connection import Limits
-    from loquent.speech.engine import Engine
-    from loquent.speech.server import create_app, serve
+    from loquent.speech.net.connection import Limits
+    from loquent.speech.net.server import create_app, serve
+    from loquent.speech.runtime.engine import Engine
 
     serve(create_app(Engine(BandEnergy(), capacity=8), Limits()), port=int(sys.argv[1]))

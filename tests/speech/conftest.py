@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from loquent.speech.engine import Engine
-from loquent.speech.server import Server, create_app
+from loquent.speech.net.server import Server, create_app
+from loquent.speech.runtime.engine import Engine
 
 
 def _load(name: str) -> ModuleType:

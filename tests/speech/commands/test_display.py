@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loquent.speech.audio import read_audio, write_audio
+from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.commands.display import LineDisplay, TerminalDisplay, live_display
-from loquent.speech.events import Event, Final, Partial
+from loquent.speech.runtime.events import Event, Final, Partial
 
 
 class Pretended(io.StringIO):

@@ -1,0 +1,1 @@
+"""The cache-aware Conformer: model, checkpoints and recognition."""

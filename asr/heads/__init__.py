@@ -1,0 +1,1 @@
+"""Output heads: CTC and the transducer."""

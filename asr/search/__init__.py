@@ -1,0 +1,1 @@
+"""Searches: from an encoder's frames to tokens."""

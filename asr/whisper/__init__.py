@@ -1,0 +1,1 @@
+"""Whisper: model, checkpoints, adapters, and recognition of recordings and live audio."""

@@ -1,0 +1,101 @@
+"""The options of streaming recognition with Whisper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from loquent.asr.whisper.live.policies import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
+from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
+
+PolicyName = Literal["local-agreement", "alignatt", "incremental"]
+CommitName = Literal["confident", "agreement", "hold-last", "at-once"]
+COMMIT_RULES: dict[str, CommitRule] = {
+    "confident": Confident(),
+    "agreement": LocalAgreement(),
+    "hold-last": HoldLast(),
+    "at-once": HoldLast(0),
+}
+
+
+@dataclass(frozen=True)
+class StreamingOptions:
+    """How live audio is turned into text.
+
+    language:     code or English name, of streams that do not say theirs; by default it is detected.
+    policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
+                  "incremental" encodes every chunk once and needs weights trained for it.
+    chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.
+    commit:       when "incremental" takes a word to be certain: when the model is sure of it or one more chunk has not
+                  changed it ("confident", the default), in the latter case only ("agreement"), when two tokens follow
+                  it ("hold-last"), or as soon as it is written ("at-once").
+    block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of 20 and not below
+                  chunk_ms: what has come of it is encoded again with each chunk. By default a second.
+    beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
+    vad:          decode only while somebody speaks, and end utterances at pauses.
+    speech:       when somebody speaks.
+    rules:        when an utterance ends.
+    preroll_ms:   audio before the detected start of speech that belongs to it.
+    overlap_s:    audio that the next window hears again when one is full: after 30 s of speech without a pause, with
+                  "incremental" after 25.
+    tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
+                  and so cannot hold up the streams it shares a batch with. By default 8 for English and 25 for other
+                  languages, some of which take several tokens a letter.
+    alignatt_margin: frames (20 ms) at the end of the audio that AlignAtt does not trust.
+    """
+
+    language: str | None = None
+    policy: PolicyName = "local-agreement"
+    chunk_ms: int | None = None
+    commit: CommitName | None = None
+    block_ms: int | None = None
+    beam_size: int = 1
+    vad: bool = True
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
+    rules: tuple[EndpointRule, ...] = DEFAULT_RULES
+    preroll_ms: int = 500
+    overlap_s: float = 5.0
+    tokens_per_second: float | None = None
+    alignatt_margin: int = 25
+
+    def __post_init__(self) -> None:
+        if self.step_ms % 20 or not 20 <= self.step_ms <= 5000:
+            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 5000, got {self.chunk_ms}")
+        if not 0 <= self.preroll_ms <= 5000:
+            raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
+        if self.policy not in ("local-agreement", "alignatt", "incremental"):
+            raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
+        if not 1 <= self.beam_size <= 16:
+            raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
+        if self.commit is not None and self.policy != "incremental":
+            raise ValueError(f"commit={self.commit!r} is for the policy 'incremental', not for {self.policy!r}")
+        if self.block_ms is not None:
+            if self.policy != "incremental":
+                raise ValueError(f"block_ms={self.block_ms} is for the policy 'incremental', not for {self.policy!r}")
+            if self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000:
+                raise ValueError(
+                    f"block_ms must be a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
+                )
+        if self.commit not in (None, *COMMIT_RULES):
+            raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
+        if not 1.0 <= self.overlap_s <= 15.0:
+            raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
+
+    @property
+    def step_ms(self) -> int:
+        """``chunk_ms``, or what the policy makes of None."""
+        if self.chunk_ms is not None:
+            return self.chunk_ms
+        return 300 if self.policy == "incremental" else 1000
+
+    @property
+    def block(self) -> int:
+        """Encoder frames (20 ms) of ``block_ms``, or of its default."""
+        return (max(1000, self.step_ms) if self.block_ms is None else self.block_ms) // 20
+
+    @property
+    def rule(self) -> CommitRule:
+        """The commit rule of the policy."""
+        if self.policy == "alignatt":
+            return AlignAtt(self.alignatt_margin)
+        return COMMIT_RULES[self.commit or "confident"] if self.policy == "incremental" else LocalAgreement()

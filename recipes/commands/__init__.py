@@ -1,0 +1,1 @@
+"""The data of the commands model: corpora and a grammar."""

@@ -1,0 +1,1 @@
+"""Training data: manifests, augmentation, batches."""

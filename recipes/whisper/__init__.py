@@ -1,0 +1,1 @@
+"""Recipes of Whisper: adapters for live audio."""

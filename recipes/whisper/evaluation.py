@@ -1,0 +1,94 @@
+"""How well a model does as a streaming recogniser: error rates and delays at several chunk sizes."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from loquent.asr.emission.delay import EmissionDelay, TimedWord, word_delays
+from loquent.asr.whisper.live.options import StreamingOptions
+from loquent.asr.whisper.live.task import WhisperStreamingTask
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.recipes.data.manifest import Utterance
+from loquent.recipes.loop.error_rate import ErrorTally
+from loquent.recipes.whisper.windows import TimedUtterance
+from loquent.recipes.whisper.word_times import TimedText
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event, Final, Word
+from loquent.speech.runtime.session import StreamingTask
+
+STREAMS = 8  # at once
+
+
+def evaluate_streaming(
+    model: Whisper,
+    tokenizer: WhisperTokenizer,
+    sources: Mapping[str, Sequence[TimedUtterance]],
+    chunk_ms: Sequence[int],
+) -> dict[str, float]:
+    """Figures of the policy "incremental", voice activity detection and all, each recording a stream.
+
+    Args:
+        model: in evaluation mode, with its adapter on.
+        sources: recordings with their words, by name.
+        chunk_ms: the chunk sizes.
+
+    Returns:
+        Word error rates in per cent under names such as ``300ms/books/wer`` and ``300ms/wer`` (the mean over sources),
+        "wer" the mean over chunk sizes; and the delays from the end of a word to its being committed, as
+        ``300ms/delay_p50_ms``.
+    """
+    figures: dict[str, float] = {}
+    for size in chunk_ms:
+        task = WhisperStreamingTask(model, tokenizer, StreamingOptions(policy="incremental", chunk_ms=size))
+        delays: list[float] = []
+        rates: dict[str, float] = {}
+        for name, utterances in sources.items():
+            tally = ErrorTally()
+            for number, events in streamed(task, [one.row for one in utterances]):
+                utterance = utterances[number]
+                tally.add(plain_words(utterance.row.text), plain_words(final_text(events)))
+                delays += commit_delays(events, utterance.timed)
+            rates[f"{size}ms/{name}/wer"] = tally.rate
+        figures |= rates | {f"{size}ms/wer": statistics.fmean(rates.values())}
+        if delays:
+            figures |= EmissionDelay.of(delays).figures(f"{size}ms")
+    return {"wer": statistics.fmean(figures[f"{size}ms/wer"] for size in chunk_ms), **figures}
+
+
+def plain_words(text: str) -> str:
+    """Lower case, no punctuation: errors that remain are of words (or of how numbers are written)."""
+    return re.sub(r"[^\w' ]+", " ", text.lower().replace("’", "'"))
+
+
+def streamed(task: StreamingTask, rows: Sequence[Utterance]) -> Iterator[tuple[int, list[Event]]]:
+    """Every recording's number and events; recordings of similar length share a batch."""
+    engine = Engine(task, STREAMS)
+    ordered = sorted(range(len(rows)), key=lambda number: (rows[number].duration, rows[number].id))
+    for first in range(0, len(ordered), STREAMS):
+        group = ordered[first : first + STREAMS]
+        sessions = [engine.open(language=rows[number].language) for number in group]
+        for session, number in zip(sessions, group, strict=True):
+            session.feed(rows[number].samples())
+            session.end()
+        while engine.step():
+            pass
+        yield from zip(group, (session.drain() for session in sessions), strict=True)
+
+
+def final_text(events: Iterable[Event]) -> str:
+    """All that was said in a stream."""
+    return " ".join(event.text for event in events if isinstance(event, Final))
+
+
+def commit_delays(events: Iterable[Event], said: TimedText) -> list[float]:
+    """Milliseconds from the end of each word that was recognised to its being committed."""
+    committed = [(event.text, event.emission_time) for event in events if isinstance(event, Word)]
+    return word_delays(_timed(committed), _timed([(word, end) for word, _, end in said.spoken]))
+
+
+def _timed(words: Sequence[tuple[str, float]]) -> list[TimedWord]:
+    plain = ((plain_words(text).strip(), time) for text, time in words)
+    return [TimedWord(text, time) for text, time in plain if text]

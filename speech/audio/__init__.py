@@ -1,0 +1,1 @@
+"""Audio: files, microphones, resampling, features, voice activity, endpoints."""

@@ -1,0 +1,1 @@
+"""Streams over the network: protocol, server, client, and one file for each foreign protocol."""

@@ -1,0 +1,288 @@
+"""``POST /v1/audio/transcriptions`` as OpenAI defines it: a file in; json, text, captions, words or a stream out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import threading
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from loquent.speech import captions
+from loquent.speech.audio.errors import AudioError
+from loquent.speech.audio.files import AudioReader, to_mono_float32
+from loquent.speech.audio.resample import resample_blocks
+from loquent.speech.net.connection import Limits
+from loquent.speech.runtime.engine import EngineFull
+from loquent.speech.runtime.events import Event, Failure, Word
+from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.stepper import Stepper
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16_000
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+
+
+class Transcriptions:
+    """The endpoint, as an ASGI application.
+
+    Whole results come from the offline recogniser, streams from a session of an engine. A file counts as one of
+    ``max_uploads`` until the last byte of its answer is sent; it waits on disk, and is decoded when its turn comes.
+    """
+
+    def __init__(self, steppers: Mapping[str, Stepper], transcribe: Callable[..., Any] | None, limits: Limits) -> None:
+        self.steppers, self.transcribe, self.limits = steppers, transcribe, limits
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-transcribe")
+        self._stopping = threading.Event()
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Receive the file and answer."""
+        send = _impatient(send, self.limits.send_timeout_s)
+        if self._running >= self.limits.max_uploads:
+            busy = f"{self._running} files are being transcribed; try again later"
+            return await _error(429, busy, "rate_limit_error")(scope, receive, send)
+        self._running += 1
+        try:
+            response = await self._respond(Request(scope, _bounded(receive, self.limits)))
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            log.info("a client left before it had its transcription")
+        except _NotRead:
+            log.warning("a client did not read its transcription for %g s", self.limits.send_timeout_s)
+        finally:
+            self._running -= 1
+
+    def shut_down(self) -> None:
+        """Let the worker thread end, after the window under way."""
+        self._stopping.set()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            return await self._answer(request)
+        except _Refused as refusal:
+            return _error(refusal.status, str(refusal))
+        except HTTPException as error:  # a form that cannot be read
+            return _error(error.status_code, error.detail)
+
+    async def _answer(self, request: Request) -> Response:
+        form = await self._received(request)
+        try:
+            wish = self._wish(form)
+            if wish.stream:
+                samples = await self._in_worker(self._read, wish.file)
+            elif self.transcribe is None:
+                raise _Refused(404, "this server has no offline recogniser; ask for stream=true, or use /v1/stream")
+            else:
+                result, duration_s = await self._in_worker(self._transcribed, wish)
+        finally:
+            await form.close()
+        return self._stream(wish, samples) if wish.stream else _rendered(result, wish, duration_s)
+
+    async def _received(self, request: Request) -> FormData:
+        limits = self.limits
+        try:
+            async with asyncio.timeout(limits.max_upload_s):  # enough for whoever sends while he speaks
+                return await request.form(max_files=1, max_fields=32, max_part_size=65_536)
+        except TimeoutError:
+            allowed = f"{limits.idle_timeout_s:g} s without any bytes, {limits.max_upload_s:g} s in all"
+            raise _Refused(408, f"the upload is too slow; it may take {allowed}") from None
+
+    async def _in_worker(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
+
+    def _transcribed(self, wish: _Wish) -> tuple[Any, float]:
+        """The result, and the length of the recording in seconds."""
+        assert self.transcribe is not None
+        samples = self._read(wish.file)
+        options: dict[str, Any] = {"language": wish.language} if wish.language else {}
+        if wish.words:
+            options["word_timestamps"] = True
+        try:
+            return self.transcribe(samples, progress=self._go_on, **options), len(samples) / SAMPLE_RATE
+        except ValueError as error:
+            raise _Refused(400, str(error)) from error
+
+    def _read(self, file: BinaryIO) -> np.ndarray:
+        """The samples at 16 kHz. At the file's own rate no more than a second is held."""
+        samples, longest_s = array("f"), self.limits.max_upload_s
+        try:
+            with AudioReader(file) as reader:
+                blocks = (to_mono_float32(block, reader.channels) for block in reader.blocks(1.0))
+                for part in resample_blocks(blocks, reader.sample_rate, SAMPLE_RATE, reader.name):
+                    self._go_on()
+                    samples.frombytes(part.tobytes())
+                    if len(samples) > longest_s * SAMPLE_RATE:
+                        raise _Refused(413, f"the file is longer than the {longest_s:g} s this server takes")
+        except AudioError as error:
+            raise _Refused(400, str(error)) from error
+        return np.frombuffer(samples, np.float32)
+
+    def _go_on(self, *progress: object) -> None:
+        if self._stopping.is_set():
+            raise _Refused(503, "the server is shutting down")
+
+    def _wish(self, form: FormData) -> _Wish:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise _Refused(400, "expected the audio file in the form field 'file' (multipart/form-data)")
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        model = fields.get("model", "whisper-1")
+        if model == "whisper-1":  # what clients of OpenAI send unless told otherwise
+            model = next(iter(self.steppers))
+        if model not in self.steppers:
+            raise _Refused(404, f"no model {model!r}; this server has {', '.join(self.steppers)}")
+        format = fields.get("response_format", "json")
+        if format not in FORMATS:
+            raise _Refused(400, f"unknown response_format {format!r}; expected one of {', '.join(FORMATS)}")
+        words = "word" in form.getlist("timestamp_granularities[]")
+        stream = fields.get("stream", "false").lower() in ("true", "1")
+        return _Wish(file.file, model, format, fields.get("language") or None, words, stream)
+
+    def _stream(self, wish: _Wish, samples: np.ndarray) -> Response:
+        stepper = self.steppers[wish.model]
+        try:
+            options: dict[str, Any] = {"language": wish.language} if wish.language else {}
+            session = stepper.engine.open(sample_rate=SAMPLE_RATE, **options)
+        except EngineFull as full:
+            raise _Refused(503, str(full)) from full
+        except (ValueError, TypeError) as error:
+            raise _Refused(400, str(error)) from error
+        return _SessionResponse(stepper, session, samples, self.limits.buffer_s)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    file: BinaryIO
+    model: str
+    format: str
+    language: str | None
+    words: bool
+    stream: bool
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _NotRead(Exception):
+    """The client does not read its answer."""
+
+
+def _bounded(receive: Receive, limits: Limits) -> Receive:
+    """Refuses a body that is too long; a TimeoutError if it stops coming."""
+    left = limits.max_upload_bytes
+
+    async def bounded() -> Message:
+        nonlocal left
+        async with asyncio.timeout(limits.idle_timeout_s):
+            message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise _Refused(413, f"the upload is longer than the {limits.max_upload_bytes} bytes this server takes")
+        return message
+
+    return bounded
+
+
+def _impatient(send: Send, timeout_s: float) -> Send:
+    async def impatient(message: Message) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise _NotRead from None
+
+    return impatient
+
+
+def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
+    segments: list[captions.Segment] = list(result.segments)
+    if wish.format == "json":
+        return JSONResponse({"text": result.text.strip()})
+    if wish.format == "text":
+        return PlainTextResponse(result.text.strip() + "\n")
+    if wish.format in ("srt", "vtt"):
+        out = io.StringIO()
+        captions.write(wish.format, segments, out)
+        return PlainTextResponse(out.getvalue())
+    body = {
+        "task": "transcribe",
+        "language": result.language,
+        "duration": round(duration_s, 3),
+        "text": result.text.strip(),
+        "segments": [{"id": i, "start": s.start, "end": s.end, "text": s.text} for i, s in enumerate(segments)],
+    }
+    if wish.words:
+        words = [word for segment in segments for word in segment.words]
+        body["words"] = [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]
+    return JSONResponse(body)
+
+
+class _SessionResponse(StreamingResponse):
+    """Server-sent events: words as they are committed, then the whole text. However it ends, the slot is freed."""
+
+    def __init__(self, stepper: Stepper, session: Session, samples: np.ndarray, buffer_s: float) -> None:
+        self.stepper, self.session, self.buffer_s = stepper, session, buffer_s
+        self._left = samples
+        super().__init__(self._lines(), media_type="text/event-stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.stepper.detach(self.session)
+
+    async def _lines(self) -> AsyncIterator[str]:
+        # Never long: a client that does not read on is given no further steps.
+        steps: asyncio.Queue[list[Event]] = asyncio.Queue()
+        self.stepper.attach(self.session, steps.put_nowait)
+        text = ""
+        while not (self.session.done and steps.empty()):
+            self._feed()
+            for event in await steps.get():
+                if isinstance(event, Failure):
+                    yield _sent({"type": "error", "code": event.code, "message": event.message})
+                    return
+                if isinstance(event, Word):
+                    text += event.text
+                    yield _sent({"type": "transcript.text.delta", "delta": event.text})
+        yield _sent({"type": "transcript.text.done", "text": text.strip()})
+
+    def _feed(self) -> None:
+        """Fill the session's buffer, at least as far as its next step needs."""
+        session = self.session
+        while not (session.done or session.inbox.ended):
+            if session.inbox.pending_seconds >= self.buffer_s and (session.ready or session.busy):
+                break
+            if not len(self._left):
+                session.end()
+                break
+            session.feed(self._left[:SAMPLE_RATE])
+            self._left = self._left[SAMPLE_RATE:]
+        self.stepper.wake()
+
+
+def _sent(message: dict[str, Any]) -> str:
+    return f"data: {json.dumps(message)}\n\n"
+
+
+def _error(status: int, message: str, kind: str = "invalid_request_error") -> JSONResponse:
+    headers = {"Connection": "close"} if status == 408 else None  # or what is still to come would be waited for
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)

@@ -1,0 +1,283 @@
+"""Speech over HTTP: the native websocket, OpenAI's transcription endpoint, a page with a microphone, health, metrics.
+
+`create_app` makes a Starlette application, `serve` runs it with uvicorn until SIGINT or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as HandshakeRequest
+
+from loquent.speech.net.connection import Connection, Limits
+from loquent.speech.net.metrics import Metrics
+from loquent.speech.net.openai import Transcriptions
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.stepper import Stepper
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    engines: Engine | Mapping[str, Engine],
+    limits: Limits | None = None,
+    *,
+    transcribe: Callable[..., Any] | None = None,
+    token: str | None = None,
+    allowed_origins: Collection[str] = (),
+) -> Starlette:
+    """Make the application.
+
+    Args:
+        engines: an engine, or engines by model name; clients that name no model get the first.
+        limits: on what clients may do.
+        transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
+            with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with
+            ``text``, ``language`` and ``segments`` (`captions.Segment`). Runs in a worker thread, one call at a time,
+            and calls ``progress=…``, with anything, now and then: that raises once the server goes down.
+        token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
+        allowed_origins: of pages that may use the server, such as "https://example.org"; "*" for any. The server's own
+            page may when it is reached by an IP address or as localhost (a name can be pointed here by anyone).
+    """
+    if token is not None and not (token.isascii() and token.isprintable() and token):
+        raise ValueError("the token has to be printable ASCII, as HTTP headers are")
+    service = Service(
+        {"default": engines} if isinstance(engines, Engine) else dict(engines), limits or Limits(), transcribe, token
+    )
+    app = Starlette(
+        routes=[
+            Route("/", service.page),
+            Route("/health", service.health),
+            Route("/metrics", service.show_metrics),
+            Route("/v1/models", service.models),
+            Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
+            WebSocketRoute("/v1/stream", service.stream),
+        ],
+        middleware=[Middleware(Guard, token=token, allowed_origins=frozenset(allowed_origins))],
+        lifespan=service.lifespan,
+    )
+    app.state.service = service
+    return app
+
+
+def serve(
+    app: Starlette, host: str = "127.0.0.1", port: int = 8000, grace_s: float = 10.0, log_level: str = "info"
+) -> None:
+    """Run until SIGINT or SIGTERM; then take no new streams, and finish those under way within ``grace_s`` seconds."""
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(app, host, port, grace_s, log_level).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with streams that are finished rather than cut off when it goes down."""
+
+    def __init__(
+        self, app: Starlette, host: str = "127.0.0.1", port: int = 8000, grace_s: float = 10.0, log_level: str = "info"
+    ) -> None:
+        self.service: Service = app.state.service
+        self.grace_s = grace_s
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_level=log_level,
+                ws=WebSocketProtocol,
+                # The protocol answers what is a little too long with a message; this is where the socket gives up.
+                ws_max_size=2 * max(self.service.limits.max_audio_bytes, self.service.limits.max_text_bytes),
+                # Pings keep proxies awake. Nobody is cut off for a late answer, as it waits behind the audio that a
+                # client has sent ahead; who vanishes is found by the idle timeout.
+                ws_ping_interval=20.0,
+                ws_ping_timeout=None,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """The port listened on, once started (of use with port 0)."""
+        return self.servers[0].sockets[0].getsockname()[1]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, finish the streams, then everything else."""
+        for server in self.servers:
+            server.close()
+        await self.service.drain(self.grace_s)
+        await super().shutdown(sockets)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, with connections that can be cut: a close waits for its client to read, which may be never."""
+
+    def handle_connect(self, event: HandshakeRequest) -> None:
+        """Give the application the means."""
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # the handshake was in order
+            self.scope["loquent.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+
+class Service:
+    """The endpoints and what they share."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        limits: Limits,
+        transcribe: Callable[..., Any] | None,
+        token: str | None,
+    ) -> None:
+        if not engines:
+            raise ValueError("a server needs at least one engine, got an empty mapping")
+        self.limits, self.metrics, self.token = limits, Metrics(), token
+        self.steppers = {name: Stepper(engine, self.metrics) for name, engine in engines.items()}
+        self.transcriptions = Transcriptions(self.steppers, transcribe, limits)
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.metrics.active.set_function(lambda: sum(engine.active for engine in engines.values()))
+        self.metrics.queue_depth.set_function(lambda: sum(session.ready for session in self._sessions()))
+        self.metrics.queue_seconds.set_function(lambda: sum(s.inbox.pending_seconds for s in self._sessions()))
+
+    def _sessions(self) -> list[Any]:
+        return [session for stepper in self.steppers.values() for session in stepper.sessions]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Keep the engines going."""
+        self._tasks = [asyncio.create_task(stepper.run()) for stepper in self.steppers.values()]
+        yield
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stepper in self.steppers.values():
+            stepper.shut_down()
+        self.transcriptions.shut_down()
+
+    async def drain(self, grace_s: float) -> None:
+        """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
+        self.draining = True
+        for connection in set(self.connections):
+            heard = connection.session.inbox.seconds if connection.session else 0.0
+            connection.conclude(
+                "shutting_down",
+                f"the server is shutting down and has heard {heard:.3f} s of this stream; connect again to go on there",
+            )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self.connections:
+                    await asyncio.sleep(0.02)
+
+    async def stream(self, websocket: WebSocket) -> None:
+        """``WS /v1/stream``: the native protocol."""
+        connection = Connection(websocket, self.steppers, self.limits, self.metrics, self.token, self.draining)
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+
+    async def page(self, request: Request) -> Response:
+        """``GET /``: a microphone in the browser."""
+        page = resources.files("loquent.speech").joinpath("assets/microphone.html").read_text("utf-8")
+        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    async def health(self, request: Request) -> Response:
+        """``GET /health``: 200 while streams can be opened (if a slot is free)."""
+        broken = any(task.done() for task in self._tasks)
+        status = "failed" if broken else "draining" if self.draining else "ok"
+        models = {
+            name: {"active": stepper.engine.active, "capacity": stepper.engine.capacity}
+            for name, stepper in self.steppers.items()
+        }
+        return JSONResponse({"status": status, "models": models}, 200 if status == "ok" else 503)
+
+    async def show_metrics(self, request: Request) -> Response:
+        """``GET /metrics``: for Prometheus."""
+        return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def models(self, request: Request) -> Response:
+        """``GET /v1/models``: as OpenAI's."""
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "loquent"} for name in self.steppers]
+        return JSONResponse({"object": "list", "data": data})
+
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'"
+)
+
+
+class Guard:
+    """Keeps out pages of other origins, and requests without the token.
+
+    A browser lets any page open a websocket to localhost, so who listens on 127.0.0.1 only is not safe from pages.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, allowed_origins: frozenset[str]) -> None:
+        self.app, self.token, self.allowed_origins = app, token, allowed_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        origin, presented = headers.get("origin"), headers.get("authorization")
+        if not self._may_come_from(origin, headers.get("host", "")):
+            why = f"pages of {origin} may not use this server unless allowed_origins has that origin"
+            return await _refuse(403, why, scope, receive, send)
+        if self.token is not None and scope["path"] not in ("/", "/health"):
+            expected = f"Bearer {self.token}".encode()
+            right = presented is not None and hmac.compare_digest(presented.encode("latin-1"), expected)
+            # A page cannot give a websocket headers: it shows its token in "start".
+            if not right and (scope["type"] == "http" or presented is not None):
+                why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
+                return await _refuse(401, why, scope, receive, send)
+            scope["authorised"] = right
+        await self.app(scope, receive, send)
+
+    def _may_come_from(self, origin: str | None, host: str) -> bool:
+        if origin is None or "*" in self.allowed_origins or origin in self.allowed_origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname or ""
+        except ValueError:
+            return False
+        return parts.netloc == host and (name == "localhost" or _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _refuse(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        log.warning("refused a websocket: %s", message)
+        return await WebSocketClose()(scope, receive, send)  # the client sees status 403
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    await JSONResponse({"error": error}, status)(scope, receive, send)

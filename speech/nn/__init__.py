@@ -1,0 +1,1 @@
+"""Streaming modules and their state: what every model is built from."""

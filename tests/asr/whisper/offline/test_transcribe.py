@@ -1,0 +1,162 @@
+"""Long recordings, many recordings, and what goes wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loquent.asr.recordings.recording import Recording
+from loquent.asr.transcript import Transcript
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.offline.decoding import WindowDecoder
+from loquent.asr.whisper.offline.options import TranscribeOptions
+from loquent.asr.whisper.offline.transcribe import transcribe
+from loquent.asr.whisper.recognizer import WhisperRecognizer
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.speech.audio.errors import AudioError
+from loquent.speech.audio.features import WhisperLogMel, normalize_window
+from loquent.speech.audio.files import Audio, write_audio
+from loquent.speech.captions import Segment
+
+
+@pytest.fixture(scope="module")
+def real(tiny_en: Whisper, tokenizer: WhisperTokenizer) -> WhisperRecognizer:
+    return WhisperRecognizer(tiny_en, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def toy(toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> WindowDecoder:
+    return WindowDecoder(toy_whisper, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def noises() -> list[np.ndarray]:
+    """Recordings of 1 to 9 s; the toy's windows have 4 s."""
+    generator = np.random.default_rng(0)
+    return [(generator.standard_normal(round(16_000 * s)) * 0.1).astype(np.float32) for s in (6.3, 1.0, 9.1, 4.0)]
+
+
+QUICK = {"beam_size": 2, "best_of": 2, "temperatures": (0.0, 0.6), "sample_len": 12}
+
+
+def collect(toy: WindowDecoder, sources: list[np.ndarray], batch: int, **options: object) -> list[Transcript]:
+    items = list(transcribe(toy, sources, TranscribeOptions(**(QUICK | options)), batch=batch))  # type: ignore[arg-type]
+    for number in range(len(sources)):
+        segments = [item for index, item in items if index == number and isinstance(item, Segment)]
+        (whole,) = [item for index, item in items if index == number and isinstance(item, Transcript)]
+        assert tuple(segments) == whole.segments, "what was yielded is not what the transcript holds"
+    wholes = {index: item for index, item in items if isinstance(item, Transcript)}
+    return [wholes[number] for number in range(len(sources))]
+
+
+def rounded(transcript: Transcript) -> Transcript:
+    """Products of matrices of different sizes may differ in the last digit, and so may confidences."""
+    return replace(
+        transcript,
+        segments=tuple(
+            replace(one, words=tuple(replace(word, confidence=round(word.confidence, 5)) for word in one.words))
+            for one in transcript.segments
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"condition_on_previous_text": False, "word_timestamps": True},
+        {"without_timestamps": True, "initial_prompt": "Names: Ada", "prefix": "So"},
+    ],
+    ids=["prompted", "words", "text only"],
+)
+def test_a_recording_gives_the_same_in_every_batch(
+    toy: WindowDecoder, noises: list[np.ndarray], options: dict[str, object]
+) -> None:
+    together = collect(toy, noises, 3, **options)
+    for one, noise in zip(together, noises, strict=True):
+        assert rounded(collect(toy, [noise], 1, **options)[0]) == rounded(one)
+    assert any(one.segments for one in together)
+
+
+def test_windows_of_a_long_recording_join_without_a_seam(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    """Three times the sample is 45 s: two windows, the second beginning where the timestamps of the first say."""
+    sentence = "without losing the last word"
+    found = real.transcribe(np.concatenate([sample] * 3), beam_size=1, temperatures=(0.0,))
+    assert found.text.count(sentence) == 3
+    assert found.text.lower().count("streaming recognition") == 3
+    assert found.duration_s == pytest.approx(3 * len(sample) / 16_000)
+    starts = [segment.start for segment in found.segments]
+    assert starts == sorted(starts)
+    assert found.segments[-1].end == pytest.approx(found.duration_s, abs=1.5)
+
+
+def test_silence_is_silent(real: WhisperRecognizer) -> None:
+    found = real.transcribe(np.zeros(5 * 16_000, np.float32))
+    assert found.text in ("", "you", "You")  # what the model is known to hear in digital silence
+
+
+def test_a_clip_is_transcribed_alone(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    found = real.transcribe(sample, clip_timestamps=(4.6, 8.6), beam_size=1)
+    assert "Lovelace dreamed" in found.text
+    assert "Streaming" not in found.text
+    assert "Today" not in found.text
+    assert all(4.6 <= segment.start <= segment.end <= 8.6 for segment in found.segments)
+
+
+def test_files_of_any_rate_and_a_bad_one_among_them(
+    real: WhisperRecognizer, sample: np.ndarray, tmp_path: Path
+) -> None:
+    write_audio(tmp_path / "a.wav", sample[: 5 * 16_000], 16_000)
+    (tmp_path / "b.wav").write_bytes(b"not audio at all")
+    write_audio(tmp_path / "odd.wav", sample[:3999], 3999)
+    first, bad, missing, odd = real.transcribe_files(
+        [tmp_path / name for name in ("a.wav", "b.wav", "c.wav", "odd.wav")], beam_size=1
+    )
+    assert isinstance(first, Transcript)
+    assert first.text.startswith("Streaming recognition")
+    assert isinstance(bad, AudioError)
+    assert isinstance(missing, AudioError)
+    assert isinstance(odd, AudioError)
+    assert "odd.wav' cannot be resampled: sample rate 3999 Hz" in str(odd)
+    with pytest.raises(AudioError, match="no such audio file"):
+        real.transcribe(tmp_path / "c.wav")
+
+
+def test_progress_ends_at_the_end(toy: WindowDecoder, noises: list[np.ndarray]) -> None:
+    calls: list[tuple[int, float, float | None]] = []
+    list(transcribe(toy, noises[:1], TranscribeOptions(**QUICK), progress=lambda *call: calls.append(call)))  # type: ignore[arg-type]
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    assert calls[-1][1] >= 6.3 - 0.02
+    assert calls[-1][2] == pytest.approx(6.3)
+
+
+def test_a_recording_is_whispers_features_whatever_its_length_and_rate(sample: np.ndarray) -> None:
+    recording = Recording(sample)
+    size = recording.size_until(3000)
+    expected = normalize_window(WhisperLogMel()(torch.from_numpy(sample)[None]))[0]
+    assert size == len(expected) == recording.frames
+    torch.testing.assert_close(recording.window(0, size).mel, expected)
+    doubled = Recording(Audio(np.repeat(sample, 2), 32_000))
+    assert abs(doubled.size_until(3000) - size) <= 1
+
+
+def test_a_long_recording_is_forgotten_behind() -> None:
+    recording = Recording(np.zeros(16_000 * 200, np.float32))
+    for start in range(0, 17_000, 2500):
+        assert recording.window(start, recording.size_until(start + 3000)).mel.shape == (3000, 80)
+        assert len(recording._held.mel) <= 4001
+    with pytest.raises(ValueError, match="gone or do not exist"):
+        recording.window(0, 100)
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="temperatures is empty"):
+        TranscribeOptions(temperatures=())
+    with pytest.raises(ValueError, match="needs word_timestamps"):
+        TranscribeOptions(hallucination_silence_threshold=2.0)
+    with pytest.raises(ValueError, match="must not decrease"):
+        TranscribeOptions(clip_timestamps=(3.0, 2.0))

@@ -1,0 +1,135 @@
+"""The laws' own test: they hold for well-made modules and catch each kind of badly made one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from loquent.speech.nn.streaming import (
+    Blocks,
+    Chain,
+    Chunk,
+    StreamingModule,
+    Window,
+    WindowState,
+    as_chunk,
+    as_rows,
+    slide,
+    step_in_groups,
+)
+
+
+class Convolution(StreamingModule):
+    """Plain strided convolution over samples, (B, T) -> (B, T'), in the shape every windowed module has."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self.window = window
+        self.taps = nn.Parameter(torch.linspace(0.5, 1.5, window.kernel), requires_grad=False)
+
+    def initial_state(self, batch: int) -> WindowState:
+        return WindowState.zeros(self.window, batch, like=self.taps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x, self.initial_state(x.shape[0]), last=True).data
+
+    def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
+        chunk = as_chunk(x, last)
+        chunk = slide(self.window, chunk, state, as_rows(rows, chunk))
+        if not chunk.data.shape[1]:
+            return chunk
+        return chunk.with_data(chunk.data.unfold(1, self.window.kernel, self.window.stride) @ self.taps)
+
+    def inputs_for(self, outputs: int) -> int:
+        return self.window.inputs_for(outputs)
+
+
+class Grouped(Convolution):
+    """Two rows at a time."""
+
+    def step(self, x, state, rows=None, last=False):
+        chunk = as_chunk(x, last)
+        return step_in_groups(Convolution(self.window), chunk, state, as_rows(rows, chunk), 2)
+
+
+class Forgetful(Convolution):
+    """Loses its history at every packet."""
+
+    def step(self, x, state, rows=None, last=False):
+        state.tail.zero_()
+        return super().step(x, state, rows, last)
+
+
+class Hasty(Convolution):
+    """Declares one input of look-ahead less than it needs."""
+
+    def inputs_for(self, outputs):
+        return max(super().inputs_for(outputs) - 1, 0)
+
+
+class Peeking(Convolution):
+    """Normalises by a batch mate's level."""
+
+    def step(self, x, state, rows=None, last=False):
+        chunk = super().step(x, state, rows, last)
+        return chunk.with_data(chunk.data + 0.1 * chunk.data.mean()) if chunk.data.numel() else chunk
+
+
+class Hidden(Convolution):
+    """Keeps something outside of its state."""
+
+    steps = 0
+
+    def step(self, x, state, rows=None, last=False):
+        self.steps += 1
+        chunk = super().step(x, state, rows, last)
+        return chunk.with_data(chunk.data + self.steps)
+
+
+@pytest.fixture
+def samples() -> Tensor:
+    return torch.randn(3, 60, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(1),
+        Window(3, left=2),
+        Window(3, 2, left=2, right=1),
+        Window(5, 3, left=2, right=2),
+        Window(8, 3, left=4, right=2, reflect="left"),
+        Window(8, 3, left=4, right=4, reflect="both"),
+        Window(2, 5, right=1),
+    ],
+    ids=str,
+)
+def test_laws_hold_for_windows(check_streaming, samples, window):
+    check_streaming(Convolution(window), samples, shortest=0)
+
+
+def test_laws_hold_for_groups_of_rows(check_streaming, samples):
+    check_streaming(Grouped(Window(5, 3, left=2, right=2)), samples, shortest=0)
+
+
+def test_laws_hold_for_blocks_and_chains(check_streaming, samples):
+    check_streaming(Blocks(4), samples, shortest=0, tight=False)
+    check_streaming(
+        Chain(Convolution(Window(4, 2, left=3)), nn.Tanh(), Convolution(Window(3, left=1, right=1))), samples
+    )
+    check_streaming(Chain(Blocks(6), Convolution(Window(3, left=2))), samples, shortest=0, tight=False)
+
+
+@pytest.mark.parametrize("module", [Forgetful, Hasty, Peeking, Hidden])
+def test_laws_catch(check_streaming, samples, module):
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        check_streaming(module(Window(5, 2, left=2, right=2)), samples, shortest=0)
+
+
+def test_slide_ignores_what_lies_beyond_a_row():
+    module = Convolution(Window(3, left=2, right=1))
+    data = torch.tensor([[1.0, 2.0, float("nan"), float("inf")]])
+    chunk = Chunk(data, torch.tensor([2]), torch.tensor([True]))
+    (got,) = module.step(chunk, module.initial_state(1)).rows()
+    assert torch.equal(got, module(data[:, :2])[0])
