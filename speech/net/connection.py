@@ -18,10 +18,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.outgoing import Close, Outgoing
 from loquent.speech.net.protocol import Action, Audio, Configure, Fail, Finish, Mark, Phase, ServerProtocol, Start
+from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.stepper import Stepper
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import AudioReader, to_mono_float32
 from loquent.speech.audio.resample import resample_blocks
 from loquent.speech.net.connection import Limits
+from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.stepper import Stepper
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ from websockets.http11 import Request as HandshakeRequest
 from loquent.speech.net.connection import Connection, Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.openai import Transcriptions
+from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.stepper import Stepper
 
 log = logging.getLogger(__name__)
 

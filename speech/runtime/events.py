@@ -6,25 +6,39 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Base of all events. The session stamps the three fields that place it in its stream.
+    """Base of all events. The session stamps the four fields that place it in its stream.
 
     stream:        id of the stream it belongs to.
-    sequence:      0, 1, 2, … within the stream, without gaps.
-    emission_time: seconds of audio that had been processed when the event was made; the same for every packet size.
+    stage:         of a pipeline, by name; empty in a stream of one stage.
+    sequence:      0, 1, 2, … within the stage, without gaps.
+    emission_time: seconds of source audio that had been processed when the event was made; the same for every packet
+                   size. For a task that takes text, the time of the last word it used.
     """
 
     type: ClassVar[str]
     stream: str = ""
+    stage: str = ""
     sequence: int = 0
     emission_time: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary with a ``type`` key, ready for JSON; times rounded to 0.1 ms."""
-        values = dataclasses.asdict(self)
-        return {"type": self.type} | {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+        """Plain dictionary with a ``type`` key, ready for JSON.
+
+        Times are rounded to 0.1 ms. An empty stage is left out, and so are samples, which travel beside the event.
+        """
+        values: dict[str, Any] = {"type": self.type}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                value = round(value, 4)
+            if not isinstance(value, np.ndarray) and (value or field.name != "stage"):
+                values[field.name] = value
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Event:
@@ -38,7 +52,8 @@ class Event:
         if kind is None:
             raise ValueError(f"unknown event type {values.get('type')!r}; expected one of {', '.join(sorted(kinds))}")
         names = {field.name for field in dataclasses.fields(kind)}
-        return kind(**{name: value for name, value in values.items() if name in names})
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return kind(**{name: value for name, value in given.items() if name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +96,60 @@ class Endpoint(Event):
     type: ClassVar[str] = "endpoint"
     rule: str
     time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation(Event):
+    """Committed text in another language (or another form), to be appended to what came before it.
+
+    span: characters of the source text, from the start of the stream, that it stands for: (first, one past the last).
+    """
+
+    type: ClassVar[str] = "translation"
+    text: str
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Speech(Event):
+    """Synthetic speech, to be played right after what came before it.
+
+    samples:     (N,) float32, nominally in [-1, 1].
+    sample_rate: in Hz.
+    text:        what is said in it, and ``span``: characters of the stream's input text that it stands for.
+    start, end:  seconds of speech from the start of the stream.
+    """
+
+    type: ClassVar[str] = "speech"
+    samples: np.ndarray
+    sample_rate: int
+    text: str
+    span: tuple[int, int]
+    start: float
+    end: float
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are equal, every sample included."""
+        if not isinstance(other, Speech):
+            return NotImplemented
+        same = {name: value for name, value in vars(self).items() if name != "samples"}
+        return same.items() <= vars(other).items() and np.array_equal(self.samples, other.samples)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted(Event):
+    """What was being said was stopped.
+
+    text:   what was heard, and ``span``: its characters in the stream's input text.
+    heard:  seconds of the stream's speech that were heard.
+    """
+
+    type: ClassVar[str] = "interrupted"
+    text: str
+    span: tuple[int, int]
+    heard: float
 
 
 @dataclass(frozen=True, kw_only=True)

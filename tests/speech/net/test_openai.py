@@ -19,9 +19,9 @@ from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.net.connection import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.openai import Transcriptions
+from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
-from loquent.speech.runtime.stepper import Stepper
 
 
 def noise(samples, seed=0):

@@ -1,0 +1,134 @@
+"""What a task is: the contract between a model and the runtime, which knows nothing else about it.
+
+Recognition, synthesis, translation and whatever comes next are tenants of the same `Engine`, `Session`, protocol,
+server and command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loquent.speech.nn.state import State
+    from loquent.speech.nn.streaming import Chunk
+    from loquent.speech.runtime.events import Event
+    from loquent.speech.text.words import WordChunk
+
+
+@dataclass(frozen=True)
+class Port:
+    """What goes into a task, or comes out of it.
+
+    sample_rate: of audio, in Hz.
+    """
+
+    kind: Literal["audio", "text"]
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "audio") != (self.sample_rate is not None):
+            raise ValueError(f"a port of audio has a sample rate and one of text has none, got {self!r}")
+
+
+class Turn(NamedTuple):
+    """What one step of one stream brought.
+
+    events: in order; the session stamps them.
+    done:   whether the stream is over. A recogniser ends with its input; a generator goes on after its input has ended.
+    error:  why the stream cannot go on, if it cannot; its batch mates are not concerned.
+    """
+
+    events: list[Event]
+    done: bool = False
+    error: Exception | None = None
+
+
+class Memo(Protocol):
+    """What a task remembers of one stream on the host (hypotheses, options): a dataclass of JSON-able values."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Inputs: TypeAlias = "Chunk | Sequence[WordChunk]"  # of a batch: samples (B, N), or each stream's words
+
+
+class Task(Protocol):
+    """What an engine drives: a model with a pool of slots.
+
+    Each task has its own kinds of state, memo and options, and is given back only what it made: hence `Any`.
+
+    takes, gives: its ports.
+    fingerprint:  of weights and settings: two tasks that have the same one continue each other's streams.
+    Options:      the options of one stream, a frozen dataclass with a default for every field. It is their only
+                  description: Python, the protocol, the command line and YAML read it.
+    """
+
+    takes: Port
+    gives: Port
+    fingerprint: str
+    Options: type[Any]
+
+    def initial_state(self, slots: int) -> State:
+        """Pool of ``slots`` streams."""
+
+    def start(self, options: Any) -> Memo:
+        """Begin a stream.
+
+        Raises:
+            ValueError: the model cannot do what the options ask.
+        """
+
+    def restore(self, values: dict[str, Any]) -> Memo:
+        """Inverse of ``Memo.to_dict``; the values may come from anywhere.
+
+        Raises:
+            ValueError: they are not those of a stream of this task.
+        """
+
+    def configure(self, memo: Any, options: Any) -> None:
+        """Change options of a stream under way, from the step after its next one at the latest.
+
+        Args:
+            options: all of them, those that stay included.
+
+        Raises:
+            ValueError: one of them is fixed at the start of a stream, or wrong; nothing is changed.
+        """
+
+    def wants(self, memo: Any) -> int | None:
+        """What the stream's next step takes: a number of samples (at the port's rate) or words; 0: it can step without
+        input; None: it can do nothing until it is interrupted or ended by its session."""
+
+    def launch(self, inputs: Any, state: Any, rows: Tensor, memos: list[Any]) -> Any:
+        """Advance streams by one step each: the device's work, without waiting for it.
+
+        Args:
+            inputs: a `Chunk` of samples (B, N), or a `WordChunk` for each stream. A stream that got less than it wanted
+                ends here, or with words was flushed here.
+            state: the pool, updated in place.
+            rows: (B,) int64 slots of the streams.
+            memos: of the streams.
+
+        Returns:
+            What `read` needs.
+        """
+
+    def read(self, pending: Any) -> list[Turn]:
+        """The host's work on one launched step. A task of the CPU may do all of its work here."""
+
+    def interrupt(self, memo: Any, played_s: float | None = None) -> list[Event]:
+        """Stop what is being said, between two steps; what follows is said as if nothing had been under way.
+
+        Args:
+            played_s: seconds of the stream's speech that were heard, at most what was given out, which is the default.
+
+        Returns:
+            An `Interrupted` with what was heard; nothing from a task that does not speak.
+        """
+
+    def end(self, memo: Any) -> None:
+        """A stream that began or was restored here takes no further step."""

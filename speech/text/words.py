@@ -1,0 +1,103 @@
+"""Text that arrives in pieces, such as from a language model, framed into whole words."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_WORD = 100  # characters; what is longer is cut there, so that no input makes a word that costs too much
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text, and the time in seconds of the speech that it stands for (None: that of the text before it)."""
+
+    text: str
+    time_s: float | None = None
+
+
+class TimedWord(NamedTuple):
+    """A word with the white space before it, so that the words of a text join to the text.
+
+    time_s: of its last character, in seconds.
+    """
+
+    text: str
+    time_s: float
+
+
+@dataclass(frozen=True)
+class WordChunk:
+    """Consecutive words of one stream.
+
+    words: possibly none.
+    begin: position in the stream's text at which they begin, in characters.
+    flush: whether the text was flushed behind them: what they say is to come out without waiting for more.
+    last:  whether the text ends behind them.
+    """
+
+    words: tuple[TimedWord, ...]
+    begin: int
+    flush: bool
+    last: bool
+
+
+class WordFramer:
+    """Cuts a text into words, whatever the pieces it comes in.
+
+    A word ends where white space begins, and in Chinese and Japanese, which have none, at every ideograph and
+    hiragana. It is known to be whole once the next one has begun.
+
+    Attributes:
+        pending: characters of the word under way.
+        time_s: of the last character.
+    """
+
+    def __init__(self, pending: str = "", time_s: float = 0.0) -> None:
+        self.pending, self.time_s = pending, time_s
+
+    def push(self, text: str, time_s: float) -> list[TimedWord]:
+        """Append text whose characters all have one time; returns the words that it completes."""
+        words = []
+        for character in text:
+            if self.pending and _begins_word(self.pending, character):
+                words.append(TimedWord(self.pending, self.time_s))
+                self.pending = ""
+            self.pending += character
+            self.time_s = time_s
+        return words
+
+    def flush(self) -> list[TimedWord]:
+        """End the word under way, if there is one; white space goes on waiting for the next one."""
+        if not self.pending.strip():
+            return []
+        word, self.pending = TimedWord(self.pending, self.time_s), ""
+        return [word]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a whole text; they join to it, but for white space at its end."""
+    framer = WordFramer()
+    return [word.text for word in (*framer.push(text, 0.0), *framer.flush())]
+
+
+def _begins_word(pending: str, character: str) -> bool:
+    before = pending[-1]
+    if len(pending) >= MAX_WORD:
+        return True
+    if before.isspace():
+        return False
+    if character.isspace():
+        return True
+    if _stands_alone(character):
+        return unicodedata.category(before) not in ("Ps", "Pi")  # opening brackets and quotes belong to what follows
+    return _stands_alone(before) and unicodedata.category(character)[0] in "LN"
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether a character of a script without spaces is a word of its own: ideographs and hiragana."""
+    code = ord(character)
+    return (
+        0x3400 <= code <= 0x9FFF or 0x3041 <= code <= 0x3096 or 0xF900 <= code <= 0xFAFF or 0x20000 <= code <= 0x3FFFF
+    )
