@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_WORD = 100  # characters; what is longer is cut there, so that no input makes a word that costs too much
+OPENING = ("Ps", "Pi")  # Unicode's categories of brackets and quotes that belong to the word after them
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def _begins_word(pending: str, character: str) -> bool:
     if character.isspace():
         return True
     if _stands_alone(character):
-        return unicodedata.category(before) not in ("Ps", "Pi")  # opening brackets and quotes belong to what follows
-    return _stands_alone(before) and unicodedata.category(character)[0] in "LN"
+        return unicodedata.category(before) not in OPENING
+    kind = unicodedata.category(character)
+    return (kind[0] in "LN" or kind in OPENING) and any(map(_stands_alone, pending))
 
 
 def _stands_alone(character: str) -> bool:
