@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # One thread in every process, set before torch is loaded: tests run side by side, and OpenMP's threads wait for each
@@ -21,6 +25,17 @@ from torch import Tensor
 
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk, StreamingModule
+
+
+@pytest.fixture(scope="session")
+def task_laws() -> ModuleType:
+    """The module `task_laws` beside this file: `check_task` tries the laws on whole streams of a task."""
+    spec = importlib.util.spec_from_file_location("task_laws", Path(__file__).with_name("task_laws.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["task_laws"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

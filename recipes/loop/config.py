@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loquent.speech.options import OptionError, parse_options
+from loquent.speech.runtime.options import OptionError, parse_options
 
 T = TypeVar("T")
 

@@ -387,9 +387,7 @@ def _counted(values: dict[str, Any], name: str) -> int:
     return count
 
 
-def _saved(
-    tensors: dict[str, torch.Tensor], name: str, shape: torch.Size | None, dtype: torch.dtype
-) -> torch.Tensor:
+def _saved(tensors: dict[str, torch.Tensor], name: str, shape: torch.Size | None, dtype: torch.dtype) -> torch.Tensor:
     tensor = tensors[name]
     if tensor.dtype != dtype or (tensor.ndim != 1 if shape is None else tensor.shape != shape):
         raise ValueError(f"saved '{name}' is {tensor.dtype} {tuple(tensor.shape)}, which does not fit")

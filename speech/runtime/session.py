@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import safetensors.torch
 
 from loquent.speech.nn.state import State
-from loquent.speech.options import parse_options
 from loquent.speech.runtime.events import Event, Failure, Marker, Speech
 from loquent.speech.runtime.inbox import Inbox
+from loquent.speech.runtime.link import hand_on
+from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.snapshot import pack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 from loquent.speech.runtime.task import Memo, Task, Turn
 
-MOST_PENDING_WORDS = 200  # of a stage; the stage before it in a pipeline waits meanwhile
+MOST_PENDING = 200  # words, or seconds of audio, that wait before a stage: the stage before it pauses meanwhile
 
 
 class Host(Protocol):
@@ -43,8 +43,8 @@ class Session(Stream):
 
     Attributes:
         busy: whether its slot is in a batch under way.
-        on_events: called with new events as they are made, besides keeping them for `drain`.
-        following: the session that takes what this one gives, if it is a stage of a pipeline.
+        stage: its name, if it is a stage of a pipeline.
+        upstream, downstream: the stages before and after it.
     """
 
     def __init__(self, engine: Host, stream: str, memo: Memo, options: Any, inbox: Inbox, slot: int) -> None:
@@ -56,8 +56,8 @@ class Session(Stream):
         self.markers: list[tuple[int, str]] = []  # (position in the input, id)
         self.given_s = 0.0  # seconds of speech drained
         self.busy = False
-        self.on_events: Callable[[list[Event]], None] | None = None
-        self.following: Session | None = None
+        self.upstream: Session | None = None
+        self.downstream: Session | None = None
         self._done = False
         self._outbox: list[Event] = []
         self._waiting_s = 0.0  # seconds of speech in the outbox
@@ -83,7 +83,7 @@ class Session(Stream):
         """Whether the session can step: its input is there, and there is room for what it says."""
         if self._done or self.busy or self._waiting_s >= self.engine.ahead_s:
             return False
-        if self.following is not None and self.following.inbox.pending >= MOST_PENDING_WORDS:
+        if self.downstream is not None and self.downstream.inbox.pending >= MOST_PENDING:
             return False
         wanted = self.engine.task.wants(self.memo)
         return wanted is not None and self.inbox.available(wanted)
@@ -130,10 +130,14 @@ class Session(Stream):
 
     def marker(self, id: str) -> list[Event]:
         """See `Stream.marker`."""
+        self.feed_marker(id)
+        return self.drain()
+
+    def feed_marker(self, id: str) -> None:
+        """`marker` without draining."""
         self._check_open()
         self.markers.append((self.inbox.received, id))
         self._flush_markers()
-        return self.drain()
 
     def configure(self, **options: Any) -> None:
         """See `Stream.configure`."""
@@ -191,19 +195,26 @@ class Session(Stream):
             self._interrupt(played_s)
         if turn.error is not None:
             return self.fail("internal", f"the model failed on this stream: {_named(turn.error)}")
-        self._done = turn.done
+        if turn.done:
+            return self._end()
         self._flush_markers()
-        if self._done:
-            self.engine.release(self)
-        else:
-            self.engine.touch(self)
+        self.engine.touch(self)
+        if self.upstream is not None:
+            self.upstream.engine.touch(self.upstream)  # there is room for more of its output
 
     def fail(self, code: str, message: str) -> None:
-        """End the stream with a `Failure`."""
+        """End the stream with a `Failure`. Stages before it have nobody to speak to; those after it finish."""
         self.busy = False
-        self._done = True
         self._emit([Failure(code=code, message=message)])
-        self.engine.release(self)
+        self._end()
+        if self.upstream is not None:
+            self.upstream.stop()
+
+    def stop(self) -> None:
+        """Close this stage and those before it."""
+        self.close()
+        if self.upstream is not None:
+            self.upstream.stop()
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -217,13 +228,29 @@ class Session(Stream):
             if isinstance(event, Speech):
                 self._waiting_s += event.end - event.start
         self._outbox += stamped
-        if stamped and self.on_events is not None:
-            self.on_events(stamped)
+        if self.downstream is not None and not self.downstream.inbox.ended:
+            hand_on(stamped, self.downstream)
+
+    def _end(self) -> None:
+        """The last step has been made."""
+        self._done = True
+        self._flush_markers()
+        if self.downstream is not None and not self.downstream.inbox.ended and not self.downstream.done:
+            self.downstream.end()
+        self.engine.release(self)
 
     def _flush_markers(self) -> None:
-        """Emit the markers whose input has been processed; those of a step under way wait for its results."""
-        while self.markers and not self.busy and (self._done or self.inbox.passed(self.markers[0][0])):
-            self._emit([Marker(id=self.markers.pop(0)[1])])
+        """Emit the markers whose input has been processed; those of a step under way wait for its results.
+
+        A generator that could step without input has not finished with what it took.
+        """
+        idle = self._done or not (self.busy or self.engine.task.wants(self.memo) == 0)
+        while self.markers and idle and (self._done or self.inbox.passed(self.markers[0][0])):
+            id = self.markers.pop(0)[1]
+            if self.downstream is not None and not self.downstream.inbox.ended:
+                self.downstream.feed_marker(id)
+            else:
+                self._emit([Marker(id=id)])
 
     def _interrupt(self, played_s: float | None) -> None:
         """Drop speech that nobody has got and text that nobody has heard, then let the task say what was heard."""
@@ -231,9 +258,9 @@ class Session(Stream):
         kept = [event for event in self._outbox if not isinstance(event, Speech)]
         self._outbox = [dataclasses.replace(event, sequence=first + at) for at, event in enumerate(kept)]
         self.sequence, self._waiting_s = first + len(kept), 0.0
-        played_s = self.given_s if played_s is None else min(played_s, self.given_s)
+        self.given_s = self.given_s if played_s is None else min(played_s, self.given_s)
         self.inbox.discard()
-        self._emit(self.engine.task.interrupt(self.memo, played_s))
+        self._emit(self.engine.task.interrupt(self.memo, self.given_s))
         self._flush_markers()
         self.engine.touch(self)
 

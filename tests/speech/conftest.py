@@ -25,12 +25,26 @@ def _load(name: str) -> ModuleType:
 
 
 band_energy_module = _load("band_energy")
+tones_module = _load("tones")
+swapped_module = _load("swapped")
 
 
 @pytest.fixture(scope="session")
 def band_energy() -> ModuleType:
     """The module `band_energy` beside this file: a task whose results can be compared exactly."""
     return band_energy_module
+
+
+@pytest.fixture(scope="session")
+def tones() -> ModuleType:
+    """The module `tones` beside this file: text in, audio out, for longer than text comes in."""
+    return tones_module
+
+
+@pytest.fixture(scope="session")
+def swapped() -> ModuleType:
+    """The module `swapped` beside this file: text in, text out."""
+    return swapped_module
 
 
 @pytest.fixture

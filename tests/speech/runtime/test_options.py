@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from loquent.speech.options import OptionError, parse_options
+from loquent.speech.runtime.options import OptionError, parse_options
 
 
 @dataclass(frozen=True)
