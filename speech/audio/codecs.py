@@ -39,7 +39,10 @@ ENCODINGS: Mapping[str, Encoding] = {
 
 
 class Decoder(Protocol):
-    """Turns the messages of one stream into samples. Only Opus keeps a state: what its next packet builds on.
+    """Turns the messages of one stream into samples.
+
+    Only Opus keeps a state: what its next packet builds on. It cannot be saved, but a new decoder may begin at any
+    packet (as after a move to another machine) and agrees with the old one after about 0.2 s.
 
     `sample_rate` in Hz and `channels` are those of the samples that `decode` returns. Opus is decoded at 48000 Hz
     whatever the sender's rate, since a packet does not tell it and FFmpeg offers no other.

@@ -182,6 +182,14 @@ def test_cuts_change_nothing(cuts):
     assert encoded("opus", NOISE, cuts) == encoded("opus", NOISE, [])
 
 
+def test_opus_is_decoded_from_any_packet_on():
+    packets = encoded("opus", speech(24000), [], 24000)
+    whole, rest = decoded("opus", packets, 24000)[960 * 30 :], decoded("opus", packets[30:], 24000)
+    settled = 48000 // 5
+    difference = (rest.astype(float) - whole)[settled:]
+    assert np.mean(difference**2) < 1e-3 * np.mean(whole[settled:].astype(float) ** 2)
+
+
 def test_opus_of_another_number_of_channels_is_mixed():
     stereo = browser_packets(speech(48000, 2), 48000, 20)
     mono = browser_packets(speech(48000, 1), 48000, 20)
