@@ -1,7 +1,8 @@
-"""The laws of whole streams, tried on a task of any kind: packets, neighbours, snapshots, and when events are fetched."""
+"""The laws of whole streams, tried on a task of any kind: packets, neighbours, snapshots."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -159,14 +160,14 @@ def cut(one: Any, rng: random.Random) -> list[Any]:
     """An input in pieces."""
     if not isinstance(one, list):
         edges = sorted({0, len(one), *(rng.randint(0, len(one)) for _ in range(rng.randint(0, 8)))})
-        return [one[a:b] for a, b in zip(edges, edges[1:], strict=False)] or [one]
+        return [one[a:b] for a, b in itertools.pairwise(edges)] or [one]
     pieces: list[Any] = []
     for piece in one:
         if piece is FLUSH:
             pieces.append(piece)
             continue
         edges = sorted({0, len(piece), *(rng.randint(0, len(piece)) for _ in range(rng.randint(0, 5)))})
-        pieces += [piece[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        pieces += [piece[a:b] for a, b in itertools.pairwise(edges)]
     return pieces
 
 

@@ -24,9 +24,9 @@ _names = itertools.count(1)
 class Pipeline(Stream):
     """A stream of several stages. Sessions are composed, not tasks: each engine keeps its own batch.
 
-    Every event of every stage comes out, with the name of its stage; events are numbered within their stage. What a stage
-    says is the same for every packet size. `run` steps the last stage that can step, so in `push` and `finish` the order
-    between the stages is the same too; a scheduler steps all stages of many streams as they become ready.
+    Every event of every stage comes out, with the name of its stage; events are numbered within their stage. What a
+    stage says is the same for every packet size. `run` steps the last stage that can step, so in `push` and `finish`
+    the order between the stages is the same too; a scheduler steps the stages of many streams as they become ready.
 
     A stage waits while too much text waits before the next one. When a stage fails those before it are closed, and
     those after it say what was committed until then.

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from loquent.speech.net.server import Server, create_app
 from loquent.speech.runtime.engine import Engine
 
 
@@ -48,8 +47,11 @@ def swapped() -> ModuleType:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., Server]]:
+def start_server() -> Iterator[Callable[..., Any]]:
     """Function that starts a server of band energies on a free port of this machine, in a thread."""
+
+    from loquent.speech.net.server import Server, create_app
+
     with contextlib.ExitStack() as running:
 
         def start(task: object = None, capacity: int = 16, grace_s: float = 10.0, **options: Any) -> Server:
