@@ -15,6 +15,7 @@ from loquent.recipes.loop.training import Training, TrainingOptions
 
 RECIPES = {
     "conformer": "loquent.recipes.conformer.recipe:ConformerRecipe",
+    "commands": "loquent.recipes.commands.recipe:CommandsRecipe",
     "causal_whisper": "loquent.recipes.whisper.recipe:CausalWhisperRecipe",
 }
 CONFIGS = Path(__file__).parent / "configs"

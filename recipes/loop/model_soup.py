@@ -19,7 +19,7 @@ from loquent.recipes.loop.config import ConfigError
 
 def write_mean(models: Mapping[str, float], folder: Path) -> None:
     """Write the weighted mean of models as a model of its own. What is no weight is the first one's, and weights that
-    some of them lack, as those of `Listening`, are the mean of the others'.
+    some of them lack, such as auxiliary losses, are the mean of the others'.
 
     Args:
         models: folders, and how much each counts.

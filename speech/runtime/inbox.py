@@ -78,7 +78,8 @@ class SampleClaim(NamedTuple):
 
     block: np.ndarray
     wanted: int  # at the model's rate
-    last: bool  # whether the stream ends with the block
+    closes: bool  # whether the stream ends with the block
+    last: bool  # whether it has ended by then
 
 
 class SampleInbox:
@@ -168,21 +169,21 @@ class SampleInbox:
 
     def claim(self, count: int) -> SampleClaim:
         """Take out the native samples of the next ``count`` model samples."""
-        needed = self.claimed
+        needed, closes = self.claimed, False
         if len(self._tail) < count and not self.exhausted:
             needed = self.resampler.inputs_for(self.taken + count)
-            self.exhausted = self.ended and self.received < needed
+            closes = self.exhausted = self.ended and self.received < needed
         block = self._raw.take(needed - self.claimed)
         self.claimed += len(block)
-        return SampleClaim(block, count, self.exhausted)
+        return SampleClaim(block, count, closes, self.exhausted)
 
     def resolve(self, claim: SampleClaim) -> tuple[np.ndarray, bool]:
         """The claimed samples at the model's rate, and whether the stream ends with them.
 
         Only a stretch shorter than what was asked for ends a stream, whether the end came before or after the request.
         """
-        if len(claim.block) or claim.last:
-            self._tail = np.concatenate([self._tail, self._resample(claim.block, claim.last)])
+        if len(claim.block) or claim.closes:
+            self._tail = np.concatenate([self._tail, self._resample(claim.block, claim.closes)])
         out, self._tail = self._tail[: claim.wanted], self._tail[claim.wanted :]
         self.taken += len(out)
         return out, claim.last and len(out) < claim.wanted

@@ -59,6 +59,7 @@ class Session(Stream):
         self.upstream: Session | None = None
         self.downstream: Session | None = None
         self._done = False
+        self._closed = False  # by whoever holds it, or by a failure
         self._outbox: list[Event] = []
         self._waiting_s = 0.0  # seconds of speech in the outbox
         self._interruption: tuple[float | None] | None = None  # asked for while a step was under way
@@ -148,7 +149,7 @@ class Session(Stream):
 
     def interrupt(self, played_s: float | None = None) -> list[Event]:
         """See `Stream.interrupt`."""
-        if self._done:
+        if self._closed:
             return self.drain()
         if played_s is not None and not 0 <= played_s < float("inf"):
             raise ValueError(f"played_s is a number of seconds from 0 on, got {played_s!r}")
@@ -160,7 +161,7 @@ class Session(Stream):
 
     def close(self) -> None:
         """See `Stream.close`."""
-        self._done = True
+        self._done = self._closed = True
         self.engine.release(self)
 
     def snapshot(self) -> bytes:
@@ -188,7 +189,7 @@ class Session(Stream):
         """Take up what a step brought."""
         self.busy = False
         self._emit(turn.events)
-        if self._done:  # closed meanwhile
+        if self._closed:  # meanwhile
             return self.engine.release(self)
         if self._interruption is not None:
             (played_s,), self._interruption = self._interruption, None
@@ -206,6 +207,7 @@ class Session(Stream):
         """End the stream with a `Failure`. Stages before it have nobody to speak to; those after it finish."""
         self.busy = False
         self._emit([Failure(code=code, message=message)])
+        self._closed = True
         self._end()
         if self.upstream is not None:
             self.upstream.stop()

@@ -116,7 +116,7 @@ def test_a_batch_waits_for_company_no_longer_than_asked(band_energy):
     now[0] = 10.2
     assert engine.next_deadline() == 10.5
     second.feed(noise(1600))
-    assert engine.next_deadline() == 10.2  # full: at once
+    assert engine.next_deadline() <= now[0]  # full: at once
 
 
 def test_a_failing_row_ends_its_stream_alone(band_energy):

@@ -115,7 +115,7 @@ def test_a_generator_pauses_while_nobody_takes_what_it_says(tones):
 def test_an_interruption_says_what_was_heard_and_the_stream_goes_on(tones):
     session = Engine(tones.Tones()).open()
     said = session.push("hello world again")
-    assert said[-1].text == "d"
+    assert said[-1].text == "o"
     (stopped,) = session.interrupt(played_s=0.13)
     assert stopped == Interrupted(
         stream=session.stream, sequence=len(said), text="hel", span=(0, 3), heard=0.13, emission_time=0.0
@@ -131,6 +131,7 @@ def test_what_was_not_given_out_was_not_heard(tones):
     session.feed("one two")
     session.end()
     session.engine.run(session)
+    assert session.done
     (stopped,) = session.interrupt(played_s=9.0)
     assert (stopped.text, stopped.heard, stopped.sequence) == ("", 0.0, 0)
     assert session.run() == []
@@ -164,7 +165,7 @@ def test_a_stage_that_fails_ends_the_pipeline_and_nothing_committed_is_lost(band
     events = stream.push("ab cx de ")
     assert [event.type for event in events if event.stage == "say"] == ["speech"] * 3 + ["failure"]
     assert [event.type for event in events if event.stage == "hear"][-1] == "final"
-    assert sum(event.type == "word" for event in events) == 3
+    assert "".join(event.text for event in events if event.type == "speech") == "abc"
     assert stream.done
     first = Pipeline.open({"swap": Engine(swapped.Swapped()), "say": Engine(tones.Tones())}, fail_on="b")
     failed = first.push("a b c d e")
