@@ -19,7 +19,7 @@ import pytest
 from loquent.asr import Recognizer, StreamingOptions, TranscribeOptions
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.commands.cli import _parser
-from loquent.speech.net.connection import Limits
+from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.protocol import CLOSE_CODES
 from loquent.speech.net.server import Server, create_app

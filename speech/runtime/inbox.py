@@ -24,6 +24,7 @@ class Inbox(Protocol):
 
     received: how far the input has come, in samples at its own rate, or characters.
     ended:    whether nothing follows.
+    processed: the position up to which it has been handed out, likewise.
     clock:    seconds of source audio that have been handed out.
     pending:  what waits to be handed out, in seconds of audio, or words.
     nbytes:   of what waits.
@@ -32,6 +33,8 @@ class Inbox(Protocol):
     received: int
     ended: bool
 
+    @property
+    def processed(self) -> int: ...
     @property
     def clock(self) -> float: ...
     @property
@@ -143,6 +146,11 @@ class SampleInbox:
     def seconds(self) -> float:
         """Audio received, in seconds."""
         return self.received / self.sample_rate
+
+    @property
+    def processed(self) -> int:
+        """Native samples that have been handed out."""
+        return min(self.taken * self.sample_rate // self.model_rate, self.received)
 
     @property
     def clock(self) -> float:
@@ -310,6 +318,11 @@ class TextInbox:
         self._words = deque([deque()])
         self._framer.pending = ""
         self.taken = self._flushed = self._pushed
+
+    @property
+    def processed(self) -> int:
+        """Characters of the words handed out."""
+        return self.taken
 
     @property
     def clock(self) -> float:

@@ -133,7 +133,7 @@ class BandEnergy:
 
 
 if __name__ == "__main__":
-    from loquent.speech.net.connection import Limits
+    from loquent.speech.net.limits import Limits
     from loquent.speech.net.server import create_app, serve
     from loquent.speech.runtime.engine import Engine
 

@@ -54,9 +54,11 @@ def start_server() -> Iterator[Callable[..., Any]]:
 
     with contextlib.ExitStack() as running:
 
-        def start(task: object = None, capacity: int = 16, grace_s: float = 10.0, **options: Any) -> Server:
-            engine = Engine(task or band_energy_module.BandEnergy(), capacity)
-            server = Server(create_app({"band": engine}, **options), port=0, grace_s=grace_s, log_level="warning")
+        def start(
+            task: object = None, capacity: int = 16, grace_s: float = 10.0, engines: object = None, **options: Any
+        ) -> Server:
+            engines = engines or {"band": Engine(task or band_energy_module.BandEnergy(), capacity)}
+            server = Server(create_app(engines, **options), port=0, grace_s=grace_s, log_level="warning")
             thread = threading.Thread(target=server.run)
             thread.start()
 

@@ -98,7 +98,7 @@ class Tones:
         glide = torch.linspace(0, 1, LETTER, dtype=torch.float64)
         note = first[:, None] + (second - first)[:, None] * glide
         time = (state.position[rows][:, None] + torch.arange(LETTER)) / RATE
-        tone = torch.sin(2 * torch.pi * pitch[:, None] * 2 ** (note / 12) * time).float()
+        tone = torch.sin(2 * torch.pi * pitch[:, None] * 2 ** (note / 12) * time).float() / 2
         tone[:, :8] += state.tail[rows]
         state.tail[rows] = torch.where(speaking[:, None], tone[:, -8:] / 2, state.tail[rows])
         state.position[rows] += speaking * LETTER
@@ -153,9 +153,8 @@ class Tones:
     def _say(self, memo: ToneMemo, following: str) -> None:
         if memo.held is None:
             return
-        text, begin = memo.held
+        (text, begin), memo.held = memo.held, None
         places = [(letter.lower(), begin + i) for i, letter in enumerate(text) if letter.isascii() and letter.isalpha()]
         following = following if following.isascii() and following.isalpha() else ""
         after = [letter for letter, _ in places[1:]] + [following]
-        memo.letters += [(letter, at, more) for (letter, at), more in zip(places, after, strict=True)]
-        memo.held = None
+        memo.letters += [(letter, at, more) for (letter, at), more in zip(places, after, strict=False)]
