@@ -95,7 +95,7 @@ def test_opus_loses_nothing(server, tones):
     assert len(expected) <= len(got) - delay <= len(expected) + 960
     part = slice(24_000, 48_000)
     alike = [np.corrcoef(got[part.start + lag : part.stop + lag], expected[part])[0, 1] for lag in range(624)]
-    assert int(np.argmax(alike)) == delay
+    assert abs(int(np.argmax(alike)) - delay) < 48  # a millisecond
     assert events[-1].text == ""
 
 
