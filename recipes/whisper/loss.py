@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from loquent.asr.whisper.live.encoding import SILENCE, with_tail
 from loquent.asr.whisper.model import AudioEncoder, CrossAttentionBlock, ResidualAttentionBlock, TextDecoder, Whisper
 from loquent.kernels.cached_attention import attention_mask
-from loquent.recipes.whisper.low_rank import without_factors
 from loquent.recipes.whisper.moments import (
     ENCODER_RATE,
     NOTHING,
@@ -46,10 +45,10 @@ class LossOptions:
 
 
 class CausalWhisperLoss(nn.Module):
-    """A Whisper with low-rank factors, and the loss of a batch of windows at a chunk size drawn for the batch.
+    """A Whisper with a low-rank adapter, and the loss of a batch of windows at a chunk size drawn for the batch.
 
     Args:
-        whisper: in any precision, with factors on its layers (see `low_rank`).
+        whisper: in any precision, with an adapter on its layers (see `low_rank`).
         eot: the token that says "wait".
     """
 
@@ -110,7 +109,9 @@ class CausalWhisperLoss(nn.Module):
         room = 2 * self.whisper.config.n_audio_ctx - log_mel.data.shape[1]
         mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
         mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
-        with without_factors(self.whisper):
+        from loquent.recipes.whisper.low_rank import without_adapter
+
+        with without_adapter(self.whisper):
             return self.whisper.encoder(normalize_window(mel).to(self.dtype))
 
     @property
