@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -31,6 +32,12 @@ from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk
 def check_streaming() -> Callable[..., None]:
     """The function `check`, for modules of this tree and of others."""
     return check
+
+
+@pytest.fixture(scope="session")
+def refuse_waiting() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which what would wait for a GPU fails, on the CPU too."""
+    return waiting_refused
 
 
 def check(
@@ -68,31 +75,23 @@ def check(
         raise ValueError(f"x has {x.shape[0]} row; give at least 2, for batch mates")
     total = x.shape[1]
     lengths = st.just(total) | st.integers(shortest, total)
+    checks = list(HealthCheck)
+    drawing = functools.partial(settings, deadline=None, database=None, suppress_health_check=checks, derandomize=True)
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-    )
+    @drawing(max_examples=examples)
     @given(plans=st.lists(_plans(lengths), min_size=1, max_size=x.shape[0]), seed=st.integers(0, 2**32 - 1))
     def any_partition(plans: list[_Plan], seed: int) -> None:
         with torch.no_grad():
             _check_invariance(module, module.step, x, plans, random.Random(seed), rtol, atol, punctual)
 
-    @settings(
-        max_examples=examples // 2 + 1,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=True,
-    )
+    @drawing(max_examples=examples // 2 + 1)
     @given(plans=st.lists(_plans(lengths), min_size=1, max_size=x.shape[0]), seed=st.integers(0, 2**32 - 1))
     def any_static_partition(plans: list[_Plan], seed: int) -> None:
         rng = random.Random(seed)
         with torch.no_grad(), use_backend(rng.choice(["reference", "numba"])):
             _check_invariance(module, static_step, x, plans, rng, rtol, atol, punctual)
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-    )
+    @drawing(max_examples=examples)
     @given(plan=_plans(lengths), seed=st.integers(0, 2**32 - 1))
     def any_interruption(plan: _Plan, seed: int) -> None:
         with torch.no_grad():
@@ -119,7 +118,7 @@ class StaticStep:
 
     def __call__(self, x: Chunk | Tensor, state: State, rows: Tensor | None = None, last: bool = False) -> Chunk:
         chunk = replace(as_chunk(x, last), static=True)
-        with refuse_waiting():
+        with waiting_refused():
             out = self.module.step(chunk, state, rows)
         assert out.static, "what a step makes of a static chunk is not static: build it with `with_data`"
         expected = self.shapes.setdefault(chunk.data.shape[1:], out.data.shape[1:])
@@ -130,7 +129,7 @@ class StaticStep:
 
 
 @contextlib.contextmanager
-def refuse_waiting() -> Iterator[None]:
+def waiting_refused() -> Iterator[None]:
     """Fail on what would wait for a GPU: reading values on the host, shapes that depend on values, values from it."""
     with _NoReading(), _NoShapesOfValues():
         yield
