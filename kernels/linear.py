@@ -35,7 +35,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         RuntimeError: torch's, for shapes that do not fit.
     """
-    if weight.numel() < SMALL and x.numel() * len(weight) < MANY:
+    outputs, inputs = weight.shape
+    if outputs * inputs < SMALL and x.numel() * outputs < MANY:
         return F.linear(x, weight, bias)  # sooner than a choice is made
     parameters = (weight,) if bias is None else (weight, bias)
     return LINEAR.choose(x, *parameters)(x, weight, bias)

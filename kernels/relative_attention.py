@@ -119,8 +119,8 @@ def _numba(
     distance_bias: Tensor,
 ) -> Tensor:
     if q.shape[-1] < LANES:
-        places = rows, position, length, query, first, end
-        return _reference(q, k, v, cache_k, cache_v, *places, table, future, content_bias, distance_bias)
+        seen = query, first, end, table, future, content_bias, distance_bias
+        return _reference(q, k, v, cache_k, cache_v, rows, position, length, *seen)
     from loquent.kernels.cpu.relative_attention import relative_attention
     from loquent.kernels.cpu.runtime import fields_of, run
 
