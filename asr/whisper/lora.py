@@ -244,9 +244,13 @@ def merge(model: Whisper, adapter: LoraAdapter) -> None:
     """Add an adapter to the weights: every user of the model then has it, at no cost.
 
     Raises:
-        ValueError: it does not fit the model.
+        ValueError: it does not fit the model, or it is a DoRA and others are merged already.
     """
     check_adapter(adapter, model)
+    if adapter.scales_weights and model.merged:
+        raise ValueError(
+            "a DoRA adapter scales the model's own weights, but others are merged into them; unmerge those"
+        )
     for name, factors in adapter.factors.items():
         layer = adapted_layer(adapter, name, model)
         _set_weight(layer, factors.applied(layer.weight.detach()))
@@ -264,9 +268,8 @@ def unmerge(model: Whisper, adapter: LoraAdapter) -> None:
     if adapter.digest not in model.merged:
         raise ValueError("the adapter is not merged into this model")
     for name, factors in adapter.factors.items():
-        _set_weight(
-            layer := adapted_layer(adapter, name, model), layer.weight.detach() - factors.delta.to(layer.weight)
-        )
+        layer = adapted_layer(adapter, name, model)
+        _set_weight(layer, layer.weight.detach() - factors.delta.to(layer.weight))
     merged = list(model.merged)
     merged.remove(adapter.digest)
     model.merged = tuple(merged)

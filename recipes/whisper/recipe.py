@@ -1,7 +1,7 @@
-"""The recipe of causal Whisper: low-rank adapters that let any Whisper checkpoint hear chunk by chunk.
+"""The recipe of causal Whisper: low-rank adapters that make any Whisper checkpoint a streaming recogniser.
 
 The weights of the checkpoint stay as they are. What is trained is a few MB in PEFT's format, for all chunk sizes at
-once: the encoder learns to do without the future, the decoder to write what has been said so far and then to wait.
+once: the encoder learns to do without future frames, the decoder to write the words spoken so far and then to stop.
 Source: arXiv 2508.12301.
 """
 
@@ -99,7 +99,7 @@ class CausalWhisperConfig:
 
 
 class CausalWhisperRecipe:
-    """Trains an adapter; see `Recipe` for what the training loop asks.
+    """Trains an adapter; see `Recipe` for the interface.
 
     Args:
         config: data, model and loss.

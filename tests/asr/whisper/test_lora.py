@@ -171,6 +171,8 @@ def test_dora_is_merged_exactly(model: Whisper, random_adapter: MakeAdapter, tmp
     again = PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path / "ours"))
     assert close(output(again.base_model.model.eval()), expected)
 
+    with pytest.raises(ValueError, match="others are merged into them; unmerge those"):
+        merge(merged, adapter)
     with pytest.raises(ValueError, match="cannot be taken out of the weights; load the model again"):
         unmerge(merged, adapter)
     with pytest.raises(ValueError, match="'mine' is a DoRA, which scales the model's own weights"):

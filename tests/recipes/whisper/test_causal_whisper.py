@@ -291,7 +291,7 @@ def test_the_teacher_is_the_model_as_it_was(loss: CausalWhisperLoss, toy: Whispe
     """It hears the whole window, and the silence after it."""
     samples = torch.randn(2, 2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     log_mel = loss.log_mel(samples, torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE]))
-    heard = loss.hear_all(log_mel)
+    heard = loss.teacher_features(log_mel)
     silence = log_mel.data.masked_fill(~log_mel.mask[..., None], -10.0)
     mel = torch.nn.functional.pad(silence, (0, 0, 0, 2 * heard.shape[1] - silence.shape[1]), value=-10.0)
     torch.testing.assert_close(heard, toy.encoder(normalize_window(mel)))
