@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Run:
-    """What a configuration asks for."""
+    """A configuration as it was read."""
 
     recipe: Any  # a class with ``Config``, made with its configuration and the folder of the run
     config: Any

@@ -240,7 +240,7 @@ class HybridLoss(nn.Module):
 
 
 class ConformerRecipe:
-    """Trains a Conformer; see `Recipe` for what the training loop asks.
+    """Trains a Conformer; see `Recipe` for the interface.
 
     Args:
         config: data, model and loss.
@@ -332,7 +332,7 @@ class ConformerRecipe:
         """Word error rates and emission delays of a saved model on the test sources.
 
         Words are timed by the model that training started from, so that the delays of its descendants compare; where
-        there is none, by the model itself if it has fixed look-aheads. Heads that nothing was asked of have no figures.
+        there is none, by the model itself if it has fixed look-aheads. Heads that were not trained have no figures.
         """
         if self.config.auxiliary_alone:
             return {}
@@ -369,7 +369,7 @@ class ConformerRecipe:
 
     def _freeze(self, layers: int) -> None:
         if layers and self.config.start is None:
-            raise ConfigError("frozen_layers goes with start: layers that have learnt nothing are not to stay so")
+            raise ConfigError("frozen_layers goes with start: layers with random weights have to be trained")
         lower = [self.model.encoder.subsampling, *self.model.encoder.layers[:layers]]
         for module in lower if layers else ():
             module.requires_grad_(False)

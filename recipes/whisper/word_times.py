@@ -33,7 +33,7 @@ TRAILING_SILENCE = 100  # mel frames: word times are those of a window of 30 s t
 
 @dataclass(frozen=True)
 class WordTimesOptions:
-    """Who finds the times and the texts, where they are kept, and which are believed."""
+    """The models that find times and texts, where these are kept, and which of them are plausible."""
 
     folder: str = ""  # by default in the user's cache folder
     aligner: str = "tiny.en"  # the Whisper whose cross-attention times the words
@@ -77,7 +77,7 @@ class WordTimes:
     """Files of timed texts, ``<set>.jsonl`` and ``<set>.<shard>.jsonl``, in a folder of the aligner's own.
 
     Args:
-        options: where they are, and who makes them.
+        options: the folder and the models.
     """
 
     def __init__(self, options: WordTimesOptions) -> None:
@@ -180,7 +180,7 @@ class _Transcriber(_Whisper):
 
 
 def _key(row: Utterance, pseudo: bool, options: WordTimesOptions) -> str:
-    """What timed texts are made of: another text, or another transcriber, asks for other ones."""
+    """What timed texts were made from: they are found again when the text or the transcriber has changed."""
     return f"<{options.transcriber}>" if pseudo else written(row.text)
 
 

@@ -181,7 +181,7 @@ class WhisperStreamingTask:
     def step(self, samples: Chunk, state: StreamState, rows: Tensor, memos: list[StreamMemo]) -> list[list[Event]]:
         """Advance every stream by one chunk."""
         device = state.mel.device
-        samples = Chunk(samples.data.to(device), samples.length.to(device), samples.last.to(device))
+        samples = samples.to(device)
         rows = rows.to(device)
         mel = self.features.step(samples, state.features, rows)
         speech = self.vad.step(samples, state.vad, rows)
