@@ -7,24 +7,34 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import inspect
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from loquent.asr import Recognizer, StreamingOptions, TranscribeOptions
+from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.commands.cli import _parser
+from loquent.speech.net.client import ClientStream
 from loquent.speech.net.limits import Limits
+from loquent.speech.net.messages import CLOSE_CODES, Fail, Start
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.protocol import CLOSE_CODES
+from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.server import Server, create_app
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
+from loquent.speech.runtime.pipeline import Pipeline
+from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.stream import Stream
+from loquent.speech.runtime.task import Task
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "asr" / "assets").rglob("README.md"))
@@ -64,9 +74,9 @@ def load_or_open(name: str) -> Recognizer:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[str]:
-    """A server of the model, in a thread; gives its URL."""
-    app = create_app(Engine(load("tiny.en").streaming_task()))
+def running_server(app: Starlette | None = None) -> Iterator[str]:
+    """A server of an application, or of the model, in a thread; gives its URL."""
+    app = app or create_app(Engine(load("tiny.en").streaming_task()))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app, log_level="error")
@@ -82,13 +92,18 @@ def running_server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", with_programs(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_programs_run(path: Path, excerpt: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_run(
+    path: Path, excerpt: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """One after the other, with the names of those before it. A server is that of the page's `app`, if it has one."""
     load("tiny.en")
     monkeypatch.setattr(Recognizer, "from_pretrained", load_or_open)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for needs_server, program in PROGRAM.findall(path.read_text(encoding="utf-8")):
-        with running_server() if needs_server else contextlib.nullcontext(SERVED) as url:
+        with running_server(names.get("app")) if needs_server else contextlib.nullcontext(SERVED) as url:
             exec(compile(program.replace(SERVED, url), path.name, "exec", dont_inherit=True), names)
+    for test in [value for name, value in names.items() if name.startswith("test_")]:
+        test(*(request.getfixturevalue(fixture) for fixture in inspect.signature(test).parameters))
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -98,7 +113,7 @@ def test_links_lead_somewhere(path: Path) -> None:
             continue
         file, _, anchor = target.partition("#")
         linked = (path.parent / file).resolve() if file else path
-        assert linked.is_file(), target
+        assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked), target
 
@@ -107,7 +122,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_files_and_modules_named_exist(path: Path) -> None:
     """Files are named by their paths from the root, modules by their imports."""
     text = path.read_text(encoding="utf-8").partition("### Upgrade notes")[0]  # which name what was there before
-    files = set(re.findall(r"`((?:kernels|speech|asr|recipes|benchmarks|tests)/[\w./-]+)", text))
+    files = set(re.findall(r"`((?:kernels|speech|asr|recipes|benchmarks|tests|examples)/[\w./-]+)", text))
     assert not {name for name in files if not (ROOT / name).exists()}
     modules = set(re.findall(r"(?<![\w.])loquent((?:\.[a-z]\w*)+)", text))
     assert not {name for name in modules if not is_module_or_in_one(name)}
@@ -181,12 +196,56 @@ def fields(kind: type) -> set[str]:
         ("reference/python.md", "### `StreamingOptions`", fields(StreamingOptions)),
         ("how-to/serve.md", "## Limits", fields(Limits)),
         ("reference/protocol.md", "## Close codes", set(CLOSE_CODES)),
+        ("reference/protocol.md", "## Audio", set(ENCODINGS)),
     ],
 )
 def test_tables_are_complete(name: str, heading: str, expected: set[str]) -> None:
     table = page(name).split(heading + "\n")[1].split("\n#")[0].split("|---", 1)[1]
     cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, re.MULTILINE)
     assert {entry for cell in cells for entry in re.findall(r"\w+", cell)} == expected
+
+
+def test_fields_of_start() -> None:
+    told = re.findall(
+        r"^\| `(\w+)` \|", between("reference/protocol.md", "All fields of `start`", "Instead of `start`"), re.M
+    )
+    assert set(told) == fields(Start)
+
+
+def test_messages_of_the_protocol() -> None:
+    """Those that a client sends: the protocol names them when it gets another one."""
+    table = between("reference/protocol.md", "## Client to server", "All fields")
+    told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    (failure,) = ServerProtocol().receive_text('{"type": "no such type"}')
+    assert isinstance(failure, Fail)
+    assert set(told) == set(re.findall(r"'(\w+)'", failure.message.partition("expected")[2]))
+
+
+def test_methods_of_streams_and_clients() -> None:
+    text = page("reference/python.md")
+    for kind in (Stream, Engine, Pipeline, Scheduler, Task, ClientStream):
+        public = {name for name in vars(kind) if not name.startswith("_")}
+        internal = {"collect", "compute", "deliver", "abort", "release", "touch", "next_deadline", "streams"}
+        assert not {name for name in public - internal if not re.search(rf"\b{name}\b", text)}, kind.__name__
+
+
+def test_the_picture_of_the_rooms_has_every_package() -> None:
+    picture = between("architecture.md", "## The rooms", "```\n\n")
+    packages = {
+        path.parent for layer in ("kernels", "speech", "asr", "recipes") for path in (ROOT / layer).rglob("*.py")
+    }
+    drawn: set[Path] = set()
+    above: list[str] = []
+    for bars, name in re.findall(r"^((?:│ )*(?:  )?)(\w+)/ ", picture, re.MULTILINE):
+        depth = len(bars) // 2
+        above = [*above[:depth], name]
+        drawn.add(ROOT.joinpath(*above))
+    assert drawn == packages
+
+
+def between(name: str, first: str, last: str) -> str:
+    """The part of a page after one text and before another."""
+    return page(name).partition(first)[2].partition(last)[0]
 
 
 def test_close_codes() -> None:
