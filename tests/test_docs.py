@@ -186,7 +186,9 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 def fields(kind: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind)}
+    """Names of a dataclass's fields, by which users know them."""
+    public = {field: name for name, field in getattr(kind, "aliases", {}).items()}
+    return {public.get(field.name, field.name) for field in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize(
