@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from loquent.speech.audio.errors import AudioError
-    from loquent.speech.captions import Segment
     from loquent.speech.runtime.session import StreamingTask
+    from loquent.speech.transcript import Segment, Transcript
 
 
 class TaskError(ValueError):
     """There is no such task, or what it needs is not installed."""
-
-
-class Transcript(Protocol):
-    """The text of a recording."""
-
-    text: str
-    language: str
 
 
 class RecognizerTask(Protocol):

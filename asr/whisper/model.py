@@ -258,8 +258,10 @@ class AudioEncoder(StreamingModule):
         state.position[rows] += chunk.length
         return features
 
-    def glimpse(self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None) -> Chunk:
-        """What the frames of each stream's incomplete block look like so far; `step` gives them again, with the rest.
+    def encode_provisional(self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None) -> Chunk:
+        """Encode the frames of each stream's incomplete block without what will follow them in it.
+
+        The stream does not advance: `step` encodes them again, once the block is complete.
 
         Args:
             rows: (B,) slots of streams that have not ended.
@@ -340,7 +342,7 @@ class TextDecoder(nn.Module):
             tuple(key_values(batch, self.heads, capacity or self.audio_capacity, like) for _ in self.blocks),
         )
 
-    def listen(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
+    def add_audio(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
         """Append new encoder features (B, T, C) to the memory slots of their streams."""
         start = memory.frames[rows]
         row, step = features.mask.nonzero().unbind(1)
@@ -353,8 +355,8 @@ class TextDecoder(nn.Module):
             cache.v[slot, :, frame] = attention.split(project(attention.value, new, adapters))
         memory.frames[rows] = start + features.length
 
-    def remember(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
-        """What `listen` does for the whole window (T, C) of one new stream, without its indexing."""
+    def set_audio(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
+        """What `add_audio` does for the whole window (T, C) of one new stream, without its indexing."""
         frames = features.shape[0]
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
             attention = block.cross_attn

@@ -29,6 +29,7 @@ from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
 from loquent.speech.runtime.session import Session
+from loquent.speech.transcript import Segment
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def _impatient(send: Send, timeout_s: float) -> Send:
 
 
 def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
-    segments: list[captions.Segment] = list(result.segments)
+    segments: list[Segment] = list(result.segments)
     if wish.format == "json":
         return JSONResponse({"text": result.text.strip()})
     if wish.format == "text":

@@ -6,10 +6,25 @@ commit. What is committed is never taken back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from loquent.asr.whisper.live.draft_decoding import Hypothesis
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Hypothesis(Protocol):
+    """What the rules look at, of each token: its probability, and its attention to the audio (frames,)."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def probabilities(self) -> Sequence[float]: ...
+
+    @property
+    def attention(self) -> Sequence[Tensor]: ...
 
 
 class CommitRule(Protocol):

@@ -54,33 +54,33 @@ def test_real_encoder_step_equals_forward(tiny_en: Whisper, sample: np.ndarray, 
 
 
 @torch.inference_mode()
-def test_a_glimpse_is_what_the_frames_so_far_look_like_and_leaves_no_trace(toy_whisper: Whisper) -> None:
+def test_frames_of_an_incomplete_block_are_encoded_without_a_trace(toy_whisper: Whisper) -> None:
     """Of a block's frames, those that have come see the past and each other; the whole block is then encoded anew."""
     mel = torch.randn(3, 120, 80, generator=torch.Generator().manual_seed(0))
     encoder = toy_whisper.encoder.with_block(8)
     state, rows = encoder.initial_state(4), torch.tensor([2, 0, 3])
     undisturbed, ends = state.clone(), (0, 17, 33, 34, 51, 80, 105, 120)
     for begin, end in itertools.pairwise(ends):
-        # Each stream has heard a few frames less than the one before.
+        # Each stream is given a few frames less than the one before.
         length = torch.tensor([end - begin, max(min(end - 3, 120) - begin, 0), max(min(end - 9, 120) - begin, 0)])
         chunk = Chunk(mel[:, begin:end], length, torch.zeros(3, dtype=torch.bool))
         expected, features = encoder.step(chunk, undisturbed, rows), encoder.step(chunk, state, rows)
         for row in range(3):
             count = int(features.length[row])
             torch.testing.assert_close(features.data[row, :count], expected.data[row, :count])
-        glimpse, positions = encoder.glimpse(state, rows), state.position[rows].tolist()
-        again = encoder.glimpse(state, rows)
-        torch.testing.assert_close(again.data, glimpse.data)
+        provisional, positions = encoder.encode_provisional(state, rows), state.position[rows].tolist()
+        again = encoder.encode_provisional(state, rows)
+        torch.testing.assert_close(again.data, provisional.data)
         assert state.position[rows].tolist() == positions
         if begin == 0:  # no frame has been left out yet: compare with the layers themselves
             for row in range(3):
-                count = positions[row] + int(glimpse.length[row])
+                count = positions[row] + int(provisional.length[row])
                 x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[row : row + 1, :end]))))[:, :count]
                 x = x + encoder.positional_embedding[:count]
                 steps = torch.arange(count)
                 for block in encoder.blocks:
                     x = block(x, attention_mask(steps, steps, 8, None, 0))
-                own = glimpse.data[row, : glimpse.length[row]]
+                own = provisional.data[row, : provisional.length[row]]
                 torch.testing.assert_close(own, encoder.ln_post(x)[0, positions[row] :], rtol=1e-3, atol=1e-4)
 
 
@@ -98,7 +98,7 @@ def test_decoder_step_equals_forward_for_any_cut(tiny_en: Whisper, features: Ten
     for width in (1, 2, 3, text.shape[1]):
         state, memory = decoder.initial_state(4, capacity=16), decoder.initial_memory(3, capacity=120)
         rows, memory_rows = torch.tensor([3, 1]), torch.tensor([0, 2])
-        decoder.listen(Chunk.of(features), memory, memory_rows)
+        decoder.add_audio(Chunk.of(features), memory, memory_rows)
         got = [
             decoder.logits(decoder.step(Chunk.of(part), state, rows, memory, memory_rows)[0])
             for part in text.split(width, dim=1)
@@ -111,10 +111,10 @@ def test_decoder_step_equals_forward_for_any_cut(tiny_en: Whisper, features: Ten
 def test_remember_is_listen_for_a_whole_window(tiny_en: Whisper, features: Tensor) -> None:
     decoder = tiny_en.decoder
     one, other = decoder.initial_memory(2, capacity=110), decoder.initial_memory(2, capacity=110)
-    decoder.listen(Chunk.of(features[:, :40]), one, torch.tensor([0, 1]))
-    decoder.listen(Chunk.of(features[:, 40:]), one, torch.tensor([0, 1]))
+    decoder.add_audio(Chunk.of(features[:, :40]), one, torch.tensor([0, 1]))
+    decoder.add_audio(Chunk.of(features[:, 40:]), one, torch.tensor([0, 1]))
     for slot, window in enumerate(features):
-        decoder.remember(window, other, slot)
+        decoder.set_audio(window, other, slot)
     for (name, a, _), (_, b, _) in zip(one.leaves(), other.leaves(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=name)
 
@@ -123,7 +123,7 @@ def test_remember_is_listen_for_a_whole_window(tiny_en: Whisper, features: Tenso
 def test_taking_tokens_back_leaves_no_trace(tiny_en: Whisper, features: Tensor, text: Tensor) -> None:
     decoder, rows = tiny_en.decoder, torch.tensor([0])
     memory = decoder.initial_memory(1, capacity=100)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     state = decoder.initial_state(1, capacity=16)
     decoder.step(Chunk.of(text[:1, :4]), state, rows, memory, rows)
     expected, _ = decoder.step(Chunk.of(text[:1, 4:6]), state.clone(), rows, memory, rows)
@@ -137,7 +137,7 @@ def test_taking_tokens_back_leaves_no_trace(tiny_en: Whisper, features: Tensor, 
 def test_copied_and_resized_hypotheses_continue_alike(tiny_en: Whisper, features: Tensor, text: Tensor) -> None:
     decoder = tiny_en.decoder
     memory = decoder.initial_memory(1, capacity=100)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     state = decoder.initial_state(3, capacity=4)
     decoder.step(Chunk.of(text[:1, :4]), state, torch.tensor([1]), memory, torch.tensor([0]))
     state.copy([(1, 0), (1, 2)], 4)
@@ -156,7 +156,7 @@ def test_watched_attention_is_a_distribution_over_the_frames_heard(
 ) -> None:
     decoder, rows = tiny_en.decoder, torch.tensor([0])
     memory = decoder.initial_memory(1)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     heads = tiny_en.config.alignment_heads
     _, each = decoder.attend(Chunk.of(text[:1]), decoder.initial_state(1), rows, memory, rows, heads)
     _, mean = decoder.step(Chunk.of(text[:1]), decoder.initial_state(1), rows, memory, rows, heads)

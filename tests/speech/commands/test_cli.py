@@ -158,7 +158,7 @@ class TestUsage:
         monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
         flags = ["--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--language"]
         assert main(["serve", *flags, "English"]) == 0
-        assert served["loquent/commands"].task.options.language == "English"
+        assert served["loquent/commands"].task.settings.language == "English"
         assert main(["serve", *flags, "de"]) == 1
         assert "recognises 'en' only" in capsys.readouterr().err
 

@@ -15,13 +15,13 @@ import pytest
 import soundfile
 
 from loquent.speech.audio.files import write_audio
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.net.connection import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.openai import Transcriptions
 from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
+from loquent.speech.transcript import Segment, WordTiming
 
 
 def noise(samples, seed=0):
