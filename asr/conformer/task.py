@@ -6,6 +6,7 @@ Files go the same way in longer steps: what a stream says does not depend on how
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ class ConformerStreamState(State):
     search: State
 
 
-class LaunchedStep(NamedTuple):
+class ConformerStep(NamedTuple):
     """A step whose encoder has been launched; B streams."""
 
     memos: list[ConformerMemo]
@@ -185,7 +186,7 @@ class ConformerStreamingTask:
 
     def launch(
         self, inputs: Chunk, state: ConformerStreamState, rows: Tensor, memos: list[ConformerMemo]
-    ) -> LaunchedStep:
+    ) -> ConformerStep:
         """Encode every stream's next samples: one chunk of a live stream, many of a file."""
         model, device = self.model, self.model.encoder.subsampling.out.weight.device
         for memo, length in zip(memos, inputs.length.tolist(), strict=True):
@@ -197,9 +198,9 @@ class ConformerStreamingTask:
             state.encoder.following[rows] = torch.tensor(chosen, device=device)
         mel = model.features.step(samples, state.features, rows)
         encoded = model.encoder.step(mel.with_data(model.normalize(mel.data)), state.encoder, rows)
-        return LaunchedStep(memos, state, rows, inputs.last.tolist(), encoded)
+        return ConformerStep(memos, state, rows, inputs.last.tolist(), encoded)
 
-    def read(self, pending: LaunchedStep) -> list[Turn]:
+    def read(self, pending: ConformerStep) -> list[Turn]:
         """Search the encoded frames for tokens, and make words of them."""
         turns = Turns(len(pending.memos))
         numbers = pending.encoded.data.masked_fill(~pending.encoded.mask[..., None], 0.0).isfinite().all(2).all(1)
@@ -222,7 +223,7 @@ class ConformerStreamingTask:
 
     # --------------------------------------------------------------------------------------------------------- the text
 
-    def _search_tokens(self, pending: LaunchedStep, turns: Turns) -> None:
+    def _search_tokens(self, pending: ConformerStep, turns: Turns) -> None:
         """Search for tokens in all sound streams, and follow each one up."""
         encoded, state, rows, sound = pending.encoded, pending.state, pending.rows, turns.sound
         if len(sound) < len(pending.memos):
@@ -245,6 +246,7 @@ class ConformerStreamingTask:
                     end = memo.frames + min(max(lengths[n] - begin, 0), size)
                     last = lasts[n] and begin + size >= lengths[n]
                     advance = _until(whole[n], end, last) if ahead else whole[n]
+                    _check_scores(memo.search, advance)
                     self._follow(memo, advance, end, last, state, rows[n : n + 1], events)
 
     def _follow(
@@ -374,6 +376,12 @@ def _until(advance: Advance, frame: int, last: bool) -> Advance:
     taken = [token for token in advance.committed if last or token.frame < frame]
     del advance.committed[: len(taken)]
     return Advance(taken, [])
+
+
+def _check_scores(search: SearchMemo, advance: Advance) -> None:
+    probabilities = [token.probability for token in (*advance.committed, *advance.open)]
+    if not all(map(math.isfinite, [*probabilities, *(hypothesis.total for hypothesis in search.hypotheses)])):
+        raise FloatingPointError("the scores of tokens in this stream are not finite numbers")
 
 
 def _fingerprint(model: ConformerModel, tokenizer: SubwordTokenizer, options: ConformerOptions) -> str:

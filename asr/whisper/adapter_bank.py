@@ -153,7 +153,7 @@ class AdapterBank:
         return sum(user.adapter == name for user in list(self._users.values()))
 
     def acquire(self, user: User) -> None:
-        """Count a stream among the users of its adapter, until it is given back or forgotten.
+        """Count a stream among the users of its adapter, until it is released or no longer exists.
 
         Raises:
             ValueError: there is no such adapter.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.asr.whisper.live.memo import Window
+from loquent.asr.whisper.live.memo import AudioWindow
 from loquent.asr.whisper.model import AudioMemory, DecoderState, EncoderState, Whisper
 from loquent.speech.audio.features import RunningMaxNormalize, RunningMaxState, normalize_window
 from loquent.speech.nn.low_rank import Adapters
@@ -53,7 +53,7 @@ class AudioEncoding(Protocol):
         mel: Tensor,
         state: Any,
         rows: Tensor,
-        windows: Sequence[Window],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,
@@ -97,7 +97,7 @@ class Reencoding:
         mel: Tensor,
         state: NoState,
         rows: Tensor,
-        windows: Sequence[Window],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,
@@ -156,7 +156,7 @@ class IncrementalEncoding:
         mel: Tensor,
         state: IncrementalState,
         rows: Tensor,
-        windows: Sequence[Window],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,

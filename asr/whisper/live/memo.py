@@ -22,7 +22,7 @@ class CommittedWord:
 
 
 @dataclass
-class Window:
+class AudioWindow:
     """A stretch of audio of at most 30 s that the model sees as one.
 
     start:     first mel frame (10 ms), counted from the start of the stream.
@@ -72,7 +72,7 @@ class WhisperMemo:
     frames: int = 0
     steps: int = 0
     barrier: int = 0
-    window: Window | None = None
+    window: AudioWindow | None = None
     held: tuple[float, str] | None = None
     context: list[int] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ class WhisperMemo:
             if values["window"] is not None:
                 window = dict(values["window"])
                 window["words"] = [CommittedWord(**word) for word in window["words"]]
-                values["window"] = Window(**window)
+                values["window"] = AudioWindow(**window)
             return cls(**values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the memo of a stream of Whisper: {error}") from error

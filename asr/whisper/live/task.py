@@ -18,7 +18,7 @@ from torch import Tensor
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, DraftDecoder, StreamingHypothesis
 from loquent.asr.whisper.live.encoding import AudioEncoding, EncodedAudio, IncrementalEncoding, Reencoding
-from loquent.asr.whisper.live.memo import CommittedWord, WhisperMemo, Window
+from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
@@ -53,7 +53,7 @@ class StreamState(State):
     encoding: State
 
 
-class LaunchedStep(NamedTuple):
+class WhisperStep(NamedTuple):
     """A step whose front end has been launched; B streams."""
 
     memos: list[WhisperMemo]
@@ -180,16 +180,16 @@ class WhisperStreamingTask:
         before = self.features.inputs_for(memo.steps * self.chunk + 1) if memo.steps else 0
         return self.features.inputs_for((memo.steps + 1) * self.chunk + 1) - before
 
-    def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> LaunchedStep:
+    def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
         device = state.mel.device
         samples = Chunk(inputs.data.to(device), inputs.length.to(device), inputs.last.to(device))
         rows = rows.to(device)
         mel = self.features.step(samples, state.features, rows)
         speech = self.vad.step(samples, state.vad, rows)
-        return LaunchedStep(memos, state, rows, inputs.last.tolist(), mel, speech)
+        return WhisperStep(memos, state, rows, inputs.last.tolist(), mel, speech)
 
-    def read(self, pending: LaunchedStep) -> list[Turn]:
+    def read(self, pending: WhisperStep) -> list[Turn]:
         """Recognise what was said in the chunks. This is most of the work: the host decides token by token."""
         memos, state, rows, last, mel, speech = pending
         self._store_frames(mel, state, rows, memos)
@@ -276,12 +276,12 @@ class WhisperStreamingTask:
         if end is not None:
             events.append(Endpoint(rule=end.rule, time=end.time_s))
 
-    def _new_window(self, memo: WhisperMemo, start: int, committed: list[int]) -> Window:
+    def _new_window(self, memo: WhisperMemo, start: int, committed: list[int]) -> AudioWindow:
         """A new window that begins with words known already, prompted with what was said before it."""
         context = (memo.prompt + memo.context)[-self._context :]
         before = [self.tokenizer.sot_prev, *context] if context else []
         sot = self.tokenizer.sot_sequence(memo.language or "en", memo.options.mode, timestamps=False)
-        return Window(start, memo.steps * self.chunk, start, [*before, *sot], committed)
+        return AudioWindow(start, memo.steps * self.chunk, start, [*before, *sot], committed)
 
     @property
     def _context(self) -> int:
@@ -330,7 +330,7 @@ class WhisperStreamingTask:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
                 self._take(own[n], windows[n], hypothesis, flush[n], events)
 
-    def _draft(self, memo: WhisperMemo, window: Window, final: bool) -> tuple[Draft, int]:
+    def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
         """What the decoder is to verify and write on, and how many tokens before it its cache has already."""
         certain = window.control + window.committed
         known = len(certain) - 1 if self.encoding.keeps_tokens and window.primed else 0
@@ -347,7 +347,7 @@ class WhisperStreamingTask:
         return Draft(certain[known:], window.open, window.open_scores, max(limit, 0), past, said[-LOOP:]), known
 
     def _take(
-        self, memo: WhisperMemo, window: Window, hypothesis: StreamingHypothesis, final: bool, events: list[Event]
+        self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, final: bool, events: list[Event]
     ) -> None:
         """Commit what is certain of a hypothesis, report it, and begin the next window if this one is full."""
         full = memo.frames - window.start + self.chunk + 2 > self.longest_window and not final
@@ -367,7 +367,7 @@ class WhisperStreamingTask:
         rate = self.settings.tokens_per_second or (8.0 if memo.language == "en" else 25.0)
         return int(frames / FRAMES_PER_SECOND * rate)
 
-    def _certain(self, memo: WhisperMemo, window: Window, hypothesis: StreamingHypothesis) -> int:
+    def _certain(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> int:
         """Number of tokens that the rule allows to commit."""
         return self.rule(window.open, hypothesis, (memo.frames - window.start) // 2)
 
@@ -381,7 +381,7 @@ class WhisperStreamingTask:
         return count
 
     def _commit(
-        self, memo: WhisperMemo, window: Window, hypothesis: StreamingHypothesis, count: int, events: list[Event]
+        self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, count: int, events: list[Event]
     ) -> None:
         """Make the first ``count`` tokens of a hypothesis final and report their words."""
         runs: list[list[int]] = []
@@ -413,12 +413,12 @@ class WhisperStreamingTask:
 
     # ------------------------------------------------------------------------------------------------ windows that fill
 
-    def _overdue(self, memo: WhisperMemo, window: Window) -> bool:
+    def _overdue(self, memo: WhisperMemo, window: AudioWindow) -> bool:
         """Whether so little was committed of late that the next window could not hold what is still open."""
         end = window.words[-1].end if window.words else window.start / FRAMES_PER_SECOND
         return memo.frames - end * FRAMES_PER_SECOND > self.longest_open
 
-    def _hand_over(self, memo: WhisperMemo, window: Window) -> Window:
+    def _hand_over(self, memo: WhisperMemo, window: AudioWindow) -> AudioWindow:
         """The window that follows a full one.
 
         It begins with the last seconds again, from the beginning of a committed word, or of the last one if that is
@@ -444,7 +444,7 @@ class WhisperStreamingTask:
 
     # -------------------------------------------------------------------------------------------------------- language
 
-    def _detect_languages(self, memos: list[WhisperMemo], windows: list[Window], encoded: EncodedAudio) -> None:
+    def _detect_languages(self, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio) -> None:
         """Choose the language of streams that have none yet, from the first speech they bring."""
         unknown = [i for i, memo in enumerate(memos) if memo.language is None]
         if not unknown:

@@ -31,7 +31,7 @@ class OpenRecording:
         language: code; None until it is detected.
         done_s: how far into the recording any of its windows has come.
         error: why it could not be read to its end.
-        over: whether there will be no more news.
+        over: whether there will be no more results.
     """
 
     def __init__(self, number: int, decoder: WindowDecoder, options: TranscribeOptions) -> None:
@@ -49,7 +49,7 @@ class OpenRecording:
         self._cut = False  # whether there will be no further passages
 
     def passages(self, source: RecordingSource, vad: SileroVad | None) -> Iterator[Passage]:
-        """Read the recording and cut it as there is room; `news` tells if it cannot be read."""
+        """Read the recording and cut it as there is room; `results` tells if it cannot be read."""
         independent = vad is not None and not self.options.condition_on_previous_text
         try:
             self._recording = MelRecording(source, self.decoder.model.config.n_mels, vad)
@@ -60,7 +60,7 @@ class OpenRecording:
             self.error = error
         self._cut = True
 
-    def news(self) -> Iterator[Segment | Transcript | AudioError]:
+    def results(self) -> Iterator[Segment | Transcript | AudioError]:
         """Segments that have become final, and at last the whole or the error that ended it."""
         while self._passages:
             new = self._passages[0].take()

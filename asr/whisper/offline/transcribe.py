@@ -56,9 +56,9 @@ def transcribe(
             begun.append(OpenRecording(number, decoder, options))
             yield from begun[-1].passages(source, vad)
 
-    def news() -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
+    def results() -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         for whole in begun:
-            yield from ((whole.number, item) for item in whole.news())
+            yield from ((whole.number, item) for item in whole.results())
         begun[:] = [whole for whole in begun if not whole.over]
 
     waiting = passages()
@@ -69,8 +69,8 @@ def transcribe(
             if one.advance():
                 ready.append(one)
             else:  # no speech in it
-                yield from news()
-        yield from news()
+                yield from results()
+        yield from results()
         if not ready:
             return
         with torch.inference_mode():

@@ -20,7 +20,7 @@ from loquent.asr.whisper.checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper.config import WhisperConfig
 from loquent.asr.whisper.conversion import weight_shapes
 from loquent.asr.whisper.live.encoding import IncrementalEncoding, with_tail
-from loquent.asr.whisper.live.memo import Window
+from loquent.asr.whisper.live.memo import AudioWindow
 from loquent.asr.whisper.lora import load_adapter, merge
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -149,7 +149,7 @@ def test_what_is_trained_is_what_streaming_runs(
             ring = torch.zeros(1, 2 * toy.config.n_audio_ctx, 80)
             whole = features(samples[None])[0]
             ring[0, : len(whole)] = whole
-            window = Window(0, 0, 0, [])
+            window = AudioWindow(0, 0, 0, [])
             slot = torch.zeros(1, dtype=torch.long)
             for end in range(2 * block + 1, len(whole), 2 * block):
                 encoding.encode(ring, state, slot, [window], [end], [False])
