@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from loquent.speech.runtime.events import Event, Final, Word
+if TYPE_CHECKING:
+    from loquent.speech.runtime.events import Event
 
 Progress = Callable[[int, float, float | None], None]  # recording, seconds done, seconds in all if known
 
@@ -55,6 +57,8 @@ class SegmentBuilder:
 
     def add(self, event: Event) -> Segment | None:
         """Take the stream's next event; returns the segment that it completes."""
+        from loquent.speech.runtime.events import Final, Word  # need numpy, which the command line's help does not
+
         if isinstance(event, Word):
             self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
         if not isinstance(event, Final):
