@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from loquent.speech.options import OptionError, parse_options
+from loquent.speech.runtime.options import parse_options
 
 T = TypeVar("T")
 
@@ -16,14 +16,10 @@ def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -
     """Options of the class ``kind``, a dataclass.
 
     Args:
-        values: by name; the class may know public names of its fields, in ``aliases``.
+        values: by name.
         where: as in `parse_options`.
 
     Raises:
         OptionError: there is no such option, or a value is wrong.
     """
-    aliases: Mapping[str, str] = getattr(kind, "aliases", {})
-    renamed = {aliases.get(name, name): value for name, value in values.items()}
-    if len(renamed) < len(values):
-        raise OptionError(f"an option is given twice: {', '.join(sorted(values))}")
-    return parse_options(kind, renamed, where)
+    return parse_options(kind, values, where)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.kernels.registry import LANES, TILE, backend_for
+from loquent.kernels.registry import LANES, TILE, Operation
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def batched_lora(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> Ten
         y.
     """
     if len(rows.order):
-        numba = x.shape[-1] > 0 and y.shape[-1] % LANES == 0 and backend_for(y, x, pool.down, pool.up) == "numba"
-        (_numba if numba else _reference)(y, x, pool, rows)
+        BATCHED_LORA.choose(y, x, pool.down, pool.up)(y, x, pool, rows)
     return y
 
 
@@ -115,6 +114,8 @@ def _reference(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
 
 
 def _numba(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
+    if x.shape[-1] == 0 or y.shape[-1] % LANES:
+        return _reference(y, x, pool, rows)
     from loquent.kernels.cpu.batched_lora import batched_lora
     from loquent.kernels.cpu.runtime import fields_of, run
 
@@ -127,3 +128,6 @@ def _numba(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
         *(steps, inputs, rank, outputs, tiles.data_ptr(), rows.order.data_ptr(), pool.ranks.data_ptr()),
         *(field for tensor in (x, y, pool.down, pool.up) for field in fields_of(tensor)),
     )
+
+
+BATCHED_LORA = Operation("batched_lora", reference=_reference, numba=_numba)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.registry import LANES, backend_for
+from loquent.kernels.registry import LANES, Operation
 
 
 def cached_attention(
@@ -54,8 +54,7 @@ def cached_attention(
         raise ValueError(f"expected block >= 1 and 0 <= sinks < ring of {ring}, got block={block}, sinks={sinks}")
     if left is not None and not 0 <= left <= ring - sinks:
         raise ValueError(f"a ring of {ring} entries with {sinks} sinks cannot hold left={left} steps")
-    numba = q.shape[-1] >= LANES and backend_for(q, k, v, cache_k, cache_v) == "numba"
-    run = _numba if numba else _reference
+    run = CACHED_ATTENTION.choose(q, k, v, cache_k, cache_v)
     return run(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
 
 
@@ -131,6 +130,8 @@ def _numba(
     left: int | None,
     sinks: int,
 ) -> Tensor:
+    if q.shape[-1] < LANES:
+        return _reference(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
     from loquent.kernels.cpu.attention import self_attention
     from loquent.kernels.cpu.runtime import fields_of, run
 
@@ -147,3 +148,6 @@ def _numba(
         *(field for tensor in (q, k, v, out, cache_k, cache_v) for field in fields_of(tensor)),
     )
     return out
+
+
+CACHED_ATTENTION = Operation("cached_attention", reference=_reference, numba=_numba)

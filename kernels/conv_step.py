@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loquent.kernels.registry import backend_for
+from loquent.kernels.registry import Operation
 
 
 def depthwise_conv_step(
@@ -26,7 +26,7 @@ def depthwise_conv_step(
     Returns:
         (B, T, C), zero beyond a row's length: what `F.conv1d` gives with K - 1 zeros before the stream.
     """
-    run = _numba if backend_for(x, weight, tail) == "numba" else _reference
+    run = DEPTHWISE_CONV_STEP.choose(x, weight, tail)
     return run(x, weight, bias, tail, rows, length)
 
 
@@ -58,3 +58,6 @@ def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: T
         0 if bias is None else bias.contiguous().data_ptr(),
     )
     return out
+
+
+DEPTHWISE_CONV_STEP = Operation("depthwise_conv_step", reference=_reference, numba=_numba)

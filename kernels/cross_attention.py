@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.registry import LANES, backend_for
+from loquent.kernels.registry import LANES, Operation
 
 STRETCH = 256  # queries that a core takes at a time
 
@@ -24,13 +24,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     Returns:
         (B, T, H, D).
     """
-    batch, keys = k.shape[:2]
-    if mask is None and q.shape[-1] >= LANES and backend_for(q, k, v) == "numba":
-        every, k, v = torch.arange(batch), k.transpose(1, 2), v.transpose(1, 2)
-        return _numba(q, k, v, every, torch.full_like(every, keys), None)[0]
-    # Contiguous heads: torch's attention on a CPU is faster with them by more than the copies cost.
-    q, k, v = (one.transpose(1, 2).contiguous() for one in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
+    return ATTENTION.choose(q, k, v)(q, k, v, mask)
 
 
 def cross_attention(
@@ -51,9 +45,21 @@ def cross_attention(
     Returns:
         (B, T, H, D), zero for a row without frames; and, given heads, their w: (B, N, T, R), zero from frames[b] on.
     """
-    numba = q.shape[-1] >= LANES and backend_for(q, cache_k, cache_v) == "numba"
-    run = _numba if numba else _reference
+    run = CROSS_ATTENTION.choose(q, cache_k, cache_v)
     return run(q, cache_k, cache_v, rows, frames, heads)
+
+
+def _attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    # Contiguous heads: torch's attention on a CPU is faster with them by more than the copies cost.
+    q, k, v = (one.transpose(1, 2).contiguous() for one in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
+
+
+def _attention_numba(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is not None or q.shape[-1] < LANES:
+        return _attention_reference(q, k, v, mask)
+    every = torch.arange(k.shape[0])
+    return _numba(q, k.transpose(1, 2), v.transpose(1, 2), every, torch.full_like(every, k.shape[1]), None)[0]
 
 
 def _reference(
@@ -73,6 +79,8 @@ def _reference(
 def _numba(
     q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
+    if q.shape[-1] < LANES:
+        return _reference(q, cache_k, cache_v, rows, frames, heads)
     from loquent.kernels.cpu.attention import cross_attention
     from loquent.kernels.cpu.runtime import fields_of, run
 
@@ -92,3 +100,7 @@ def _numba(
         *(STRETCH, stretches),
     )
     return out, None if heads is None else weights
+
+
+ATTENTION = Operation("attention", reference=_attention_reference, numba=_attention_numba)
+CROSS_ATTENTION = Operation("cross_attention", reference=_reference, numba=_numba)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loquent.kernels.registry import backend_for
+from loquent.kernels.registry import Operation
 
 
 def dtw(cost: Tensor) -> Tensor:
@@ -25,8 +25,7 @@ def dtw(cost: Tensor) -> Tensor:
     """
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"expected a matrix with at least one entry, got shape {tuple(cost.shape)}")
-    run = _numba if backend_for(cost) == "numba" else _reference
-    return run(cost)
+    return DTW.choose(cost)(cost)
 
 
 def _reference(cost: Tensor) -> Tensor:
@@ -57,3 +56,6 @@ def _numba(cost: Tensor) -> Tensor:
     first = torch.zeros(cost.shape[0], dtype=torch.long)
     dtw(cost.detach().numpy(), first.numpy())
     return first
+
+
+DTW = Operation("dtw", reference=_reference, numba=_numba)

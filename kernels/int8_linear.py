@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loquent.kernels.registry import Operation
+
 # Products of two 8-bit numbers are added in pairs in 16 bits where the CPU lacks VNNI: 2 · 127 · 127 still fits.
 LEVELS = 63  # of an input on either side of zero
 _ZERO = 64  # what zero is quantised to
@@ -73,7 +75,7 @@ def int8_linear(x: Tensor, weight: Int8Weight) -> Tensor:
     largest = x.abs().amax(-1, keepdim=True)
     unit = x / largest.clamp_min(torch.finfo(x.dtype).tiny)
     if weight.packed is None:
-        y = _reference(unit, weight)
+        y = INT8_LINEAR.choose(unit)(unit, weight)
     else:
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / LEVELS, _ZERO, weight.packed)
     return y.mul_(largest) if weight.bias is None else torch.addcmul(weight.bias, y, largest)
@@ -83,6 +85,9 @@ def _reference(unit: Tensor, weight: Int8Weight) -> Tensor:
     # Sums stay below 2**53, so double precision adds the integers exactly.
     total = (unit * LEVELS).round().double() @ weight.unpacked().double().T
     return (total * (weight.scale.double() / LEVELS)).float()
+
+
+INT8_LINEAR = Operation("int8_linear", reference=_reference)
 
 
 @contextmanager

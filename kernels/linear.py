@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.registry import LANES, backend_for
+from loquent.kernels.registry import LANES, Operation
 
 FEW = 16  # rows; for more, libraries are as good
 SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
@@ -36,12 +36,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         RuntimeError: torch's, for shapes that do not fit.
     """
     outputs, inputs = weight.shape
+    if outputs * inputs < SMALL and x.numel() * outputs < MANY:
+        return F.linear(x, weight, bias)  # sooner than a choice is made
+    parameters = (weight,) if bias is None else (weight, bias)
+    return LINEAR.choose(x, *parameters)(x, weight, bias)
+
+
+def _reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def _numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    outputs, inputs = weight.shape
     few = 0 < x.numel() <= FEW * inputs and outputs * inputs >= SMALL and not (inputs % LANES or outputs % 4)
-    many = not few and x.numel() * outputs >= MANY and _mkl_is_slow()
-    if (few or many) and x.shape[-1] == inputs and not torch.is_autocast_enabled("cpu"):
-        parameters = (weight,) if bias is None else (weight, bias)
-        if backend_for(x, *parameters) == "numba" and all(one.is_contiguous() for one in parameters):
-            return (_numba if few else _onednn)(x.contiguous(), weight, bias)
+    contiguous = weight.is_contiguous() and (bias is None or bias.is_contiguous())
+    if x.shape[-1] == inputs and contiguous and not torch.is_autocast_enabled("cpu"):
+        if few:
+            return _few_rows(x.contiguous(), weight, bias)
+        if x.numel() * outputs >= MANY and _mkl_is_slow():
+            return _onednn(x.contiguous(), weight, bias)
     return F.linear(x, weight, bias)
 
 
@@ -58,7 +71,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def _numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from loquent.kernels.cpu.linear import OUTPUTS
     from loquent.kernels.cpu.linear import linear as kernel
     from loquent.kernels.cpu.runtime import run
@@ -73,3 +86,6 @@ def _numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         *(x.data_ptr(), weight.data_ptr(), y.data_ptr(), 0 if bias is None else bias.data_ptr()),
     )
     return y
+
+
+LINEAR = Operation("linear", reference=_reference, numba=_numba)

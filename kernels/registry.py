@@ -1,16 +1,21 @@
-"""Which implementation of a fused operation runs: by device, overridable for tests and by LOQUENT_BACKEND.
+"""Operations and their implementations: which one runs, by device and dtype, and how to choose another.
 
-Every operation has a reference in torch that runs anywhere. On the CPU, float32 tensors outside of autograd go to
-kernels compiled by numba. It is imported on first use, and its machine code is kept on disk: compiled once per machine.
+Every operation has a reference in torch that runs anywhere and says what is right. Faster implementations belong to a
+back end: "numba" compiles for the CPU, "triton" for CUDA. Both are imported on first use, and their machine code is
+kept on disk: compiled once per machine.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
-from collections.abc import Iterator
+import pkgutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -18,17 +23,84 @@ from torch import Tensor
 LANES = 16  # floats of a vector of the widest processors; kernels take no less at a time
 TILE = 32  # steps of rows with the same adapter that are computed together
 
-Backend = Literal["reference", "numba"]
+Backend = Literal["reference", "numba", "triton"]
 _BACKENDS: tuple[Backend, ...] = get_args(Backend)
+_DTYPES = {"numba": {torch.float32}, "triton": {torch.float32, torch.float16, torch.bfloat16}}
 
+Implementation = TypeVar("Implementation", bound=Callable[..., Any])
+
+_operations: dict[str, Operation[Any]] = {}
 _override: ContextVar[Backend | None] = ContextVar("loquent_backend", default=None)
+
+
+class Operation(Generic[Implementation]):
+    """A fused operation and its implementations, which take the same arguments and do the same.
+
+    Args:
+        name: of the public function.
+        reference: in torch; it takes any tensors.
+        numba: takes float32 on the CPU, without a gradient.
+        triton: takes float32, float16 and bfloat16 on CUDA, without a gradient.
+
+    Raises:
+        ValueError: there is an operation of that name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        reference: Implementation,
+        numba: Implementation | None = None,
+        triton: Implementation | None = None,
+    ) -> None:
+        if name in _operations:
+            raise ValueError(f"operation {name!r} is registered twice; give each its own name")
+        self.name, self.reference = name, reference
+        given: dict[Backend, Implementation | None] = {"reference": reference, "numba": numba, "triton": triton}
+        self.implementations = {backend: one for backend, one in given.items() if one is not None}
+        _operations[name] = self
+
+    def choose(self, *tensors: Tensor) -> Implementation:
+        """The implementation for these tensors: the device's, or the one that is asked for, if it can take them.
+
+        Otherwise it is the reference. An implementation may itself hand on shapes that it is not made for.
+
+        Args:
+            tensors: all floating-point tensors that the operation reads or writes, at least one.
+
+        Raises:
+            ValueError: LOQUENT_BACKEND names no back end.
+        """
+        name = asked_backend() or ("numba" if tensors[0].is_cpu else "triton")
+        implementation = self.implementations.get(name)
+        if implementation is None or name == "reference":
+            return self.reference
+        dtypes, on_cpu, gradients = _DTYPES[name], name == "numba", torch.is_grad_enabled()
+        for one in tensors:
+            if not (one.is_cpu if on_cpu else one.is_cuda) or one.dtype not in dtypes:
+                return self.reference
+            if gradients and one.requires_grad:
+                return self.reference
+        return implementation
+
+
+def operations() -> dict[str, Operation[Any]]:
+    """All operations by name, those of modules that nobody has imported yet, too."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.ispkg:
+            importlib.import_module(f"{__package__}.{module.name}")
+    return dict(sorted(_operations.items()))
 
 
 @contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Prefer one implementation within a block, in this thread or task.
+    """Ask for a back end within a block, in this thread or task; it goes before LOQUENT_BACKEND.
 
-    Tensors that it cannot take (of another device or dtype, or in need of a gradient) still go to the reference.
+    Operations that it has no implementation of, and tensors that it cannot take, still go to the reference.
+
+    Raises:
+        ValueError: there is no such back end.
     """
     token = _override.set(_checked(name, "use_backend"))
     try:
@@ -37,19 +109,15 @@ def use_backend(name: Backend) -> Iterator[None]:
         _override.reset(token)
 
 
-def backend_for(*tensors: Tensor) -> Backend:
-    """The implementation that handles these tensors.
+def asked_backend() -> Backend | None:
+    """The back end that `use_backend` or LOQUENT_BACKEND asks for; None where the device decides."""
+    return _override.get() or _backend_of_environment()
 
-    Raises:
-        ValueError: LOQUENT_BACKEND names none.
-    """
-    preferred = _override.get() or _checked(os.environ.get("LOQUENT_BACKEND") or "numba", "LOQUENT_BACKEND")
-    if preferred == "reference":
-        return "reference"
-    for tensor in tensors:
-        if not tensor.is_cpu or tensor.dtype != torch.float32 or (tensor.requires_grad and torch.is_grad_enabled()):
-            return "reference"
-    return "numba"
+
+@functools.cache
+def _backend_of_environment() -> Backend | None:
+    name = os.environ.get("LOQUENT_BACKEND")
+    return _checked(name, "LOQUENT_BACKEND") if name else None
 
 
 def _checked(name: str, source: str) -> Backend:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loquent.kernels.cached_attention import remember, ring_contents
-from loquent.kernels.registry import LANES, backend_for
+from loquent.kernels.registry import LANES, Operation
 
 
 def relative_attention(
@@ -54,7 +54,7 @@ def relative_attention(
     Source: Transformer-XL, arXiv 1901.02860, section 3.3.
     """
     tensors = q, k, v, cache_k, cache_v, table, content_bias, distance_bias
-    run = _numba if q.shape[-1] >= LANES and backend_for(*tensors) == "numba" else _reference
+    run = RELATIVE_ATTENTION.choose(*tensors)
     return run(
         q, k, v, cache_k, cache_v, rows, position, length, query, first, end, table, future, content_bias, distance_bias
     )
@@ -118,6 +118,9 @@ def _numba(
     content_bias: Tensor,
     distance_bias: Tensor,
 ) -> Tensor:
+    if q.shape[-1] < LANES:
+        seen = query, first, end, table, future, content_bias, distance_bias
+        return _reference(q, k, v, cache_k, cache_v, rows, position, length, *seen)
     from loquent.kernels.cpu.relative_attention import relative_attention
     from loquent.kernels.cpu.runtime import fields_of, run
 
@@ -135,3 +138,6 @@ def _numba(
         *(field for tensor in (table, content_bias, distance_bias) for field in fields_of(tensor)),
     )
     return out
+
+
+RELATIVE_ATTENTION = Operation("relative_attention", reference=_reference, numba=_numba)

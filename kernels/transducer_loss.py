@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.registry import backend_for
+from loquent.kernels.registry import Operation, asked_backend
 
 LOWEST = -1e30  # stands for log 0: the gradient of logaddexp at two infinities would be NaN
 
@@ -55,12 +55,10 @@ def transducer_loss(logits: Tensor, targets: Tensor, length: Tensor, target_leng
         )
     logits, targets = logits[:, :longest, : most + 1].float(), targets[:, :most].to(logits.device)
     length, target_length = length.to(logits.device), target_length.to(logits.device)
-    if backend_for(logits.detach()) == "numba":
-        return _Lattice.apply(logits, targets, length, target_length)
-    # A tensor on the CPU is refused by numba only if the reference is asked for.
-    if logits.is_cuda and backend_for(torch.empty(0)) == "numba" and _torchaudio_loads():
-        return _torchaudio(logits, targets, length, target_length)
-    return _reference(logits, targets, length, target_length)
+    run = TRANSDUCER_LOSS.choose(logits.detach())  # which differentiates by itself
+    if run is _reference and logits.is_cuda and asked_backend() != "reference" and _torchaudio_loads():
+        run = _torchaudio
+    return run(logits, targets, length, target_length)
 
 
 def _arcs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +87,11 @@ def _reference(logits: Tensor, targets: Tensor, length: Tensor, target_length: T
     row = torch.arange(batch, device=logits.device)
     end = torch.stack(diagonals)[length - 1 + target_length, row, target_length]
     return -(end + blank[row, length - 1, target_length])
+
+
+def _numba(logits: Tensor, targets: Tensor, length: Tensor, target_length: Tensor) -> Tensor:
+    loss: Tensor = _Lattice.apply(logits, targets, length, target_length)
+    return loss
 
 
 class _Lattice(torch.autograd.Function):
@@ -147,3 +150,6 @@ def _torchaudio(logits: Tensor, targets: Tensor, length: Tensor, target_length: 
         blank=logits.shape[-1] - 1,
         reduction="none",
     )
+
+
+TRANSDUCER_LOSS = Operation("transducer_loss", reference=_reference, numba=_numba)

@@ -15,6 +15,7 @@ from loquent.recipes.loop.training import Training, TrainingOptions
 
 RECIPES = {
     "conformer": "loquent.recipes.conformer.recipe:ConformerRecipe",
+    "commands": "loquent.recipes.commands.recipe:CommandsRecipe",
     "causal_whisper": "loquent.recipes.whisper.recipe:CausalWhisperRecipe",
 }
 CONFIGS = Path(__file__).parent / "configs"
@@ -22,7 +23,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Run:
-    """What a configuration asks for."""
+    """A configuration as it was read."""
 
     recipe: Any  # a class with ``Config``, made with its configuration and the folder of the run
     config: Any

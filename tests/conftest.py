@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
 import itertools
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # One thread in every process, set before torch is loaded: tests run side by side, and OpenMP's threads wait for each
@@ -18,15 +24,35 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from loquent.kernels.registry import use_backend
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk, StreamingModule
+from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk
+
+
+@pytest.fixture(scope="session")
+def task_laws() -> ModuleType:
+    """The module `task_laws` beside this file: `check_task` tries the laws on whole streams of a task."""
+    spec = importlib.util.spec_from_file_location("task_laws", Path(__file__).with_name("task_laws.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["task_laws"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def check_streaming() -> Callable[..., None]:
     """The function `check`, for modules of this tree and of others."""
     return check
+
+
+@pytest.fixture(scope="session")
+def refuse_waiting() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which what would wait for a GPU fails, on the CPU too."""
+    return waiting_refused
 
 
 def check(
@@ -47,6 +73,8 @@ def check(
     - State is a value: a clone, a saved copy and a stream rolled back or moved to another slot continue alike; `reset`
       makes a slot new; `nbytes` is constant.
     - Outputs come exactly when `inputs_for` says, and depend on no later input.
+    - Static shapes: on static chunks the first two laws hold without waiting for the device, and packets of one shape
+      give outputs of one shape.
 
     Args:
         module: in evaluation mode; its `forward` maps (B, T, ...) to (B, T', ...).
@@ -62,30 +90,93 @@ def check(
         raise ValueError(f"x has {x.shape[0]} row; give at least 2, for batch mates")
     total = x.shape[1]
     lengths = st.just(total) | st.integers(shortest, total)
+    checks = list(HealthCheck)
+    drawing = functools.partial(settings, deadline=None, database=None, suppress_health_check=checks, derandomize=True)
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-    )
+    @drawing(max_examples=examples)
     @given(plans=st.lists(_plans(lengths), min_size=1, max_size=x.shape[0]), seed=st.integers(0, 2**32 - 1))
     def any_partition(plans: list[_Plan], seed: int) -> None:
         with torch.no_grad():
-            _check_invariance(module, x, plans, random.Random(seed), rtol, atol, punctual)
+            _check_invariance(module, module.step, x, plans, random.Random(seed), rtol, atol, punctual)
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
-    )
+    @drawing(max_examples=examples // 2 + 1)
+    @given(plans=st.lists(_plans(lengths), min_size=1, max_size=x.shape[0]), seed=st.integers(0, 2**32 - 1))
+    def any_static_partition(plans: list[_Plan], seed: int) -> None:
+        rng = random.Random(seed)
+        with torch.no_grad(), use_backend(rng.choice(["reference", "numba"])):
+            _check_invariance(module, static_step, x, plans, rng, rtol, atol, punctual)
+
+    @drawing(max_examples=examples)
     @given(plan=_plans(lengths), seed=st.integers(0, 2**32 - 1))
     def any_interruption(plan: _Plan, seed: int) -> None:
         with torch.no_grad():
             _check_value(module, x, plan, random.Random(seed), rtol, atol)
 
+    static_step = StaticStep(module)
     with torch.no_grad():
         whole = module.step(x, module.initial_state(x.shape[0]), last=True)
         for got, expected in zip(whole.rows(), module(x), strict=True):
             torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
         _check_lookahead(module, x, tight)
+        _check_halves(module, static_step, x, rtol, atol)
     any_partition()
     any_interruption()
+    any_static_partition()
+
+
+class StaticStep:
+    """`step` of a module in static mode: it must not wait for the device, and shapes follow from shapes."""
+
+    def __init__(self, module: StreamingModule) -> None:
+        self.module = module
+        self.shapes: dict[torch.Size, torch.Size] = {}
+
+    def __call__(self, x: Chunk | Tensor, state: State, rows: Tensor | None = None, last: bool = False) -> Chunk:
+        chunk = replace(as_chunk(x, last), static=True)
+        with waiting_refused():
+            out = self.module.step(chunk, state, rows)
+        assert out.static, "what a step makes of a static chunk is not static: build it with `with_data`"
+        expected = self.shapes.setdefault(chunk.data.shape[1:], out.data.shape[1:])
+        assert out.data.shape[1:] == expected, (
+            f"packets of shape {tuple(chunk.data.shape[1:])} gave {tuple(expected)} and {tuple(out.data.shape[1:])}"
+        )
+        return out
+
+
+@contextlib.contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Fail on what would wait for a GPU: reading values on the host, shapes that depend on values, values from it."""
+    with _NoReading(), _NoShapesOfValues():
+        yield
+
+
+class _NoReading(TorchFunctionMode):
+    """Refuses what on the CPU reads memory without an operation that a dispatch mode would see."""
+
+    READING = frozenset({Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in self.READING, f"a static step reads values on the host: {func.__name__}"
+        return func(*args, **(kwargs or {}))
+
+
+class _NoShapesOfValues(TorchDispatchMode):
+    """Refuses operations that copy between host and device, or whose result has a shape that depends on values."""
+
+    REFUSED = frozenset(
+        "_local_scalar_dense item is_nonzero equal lift_fresh nonzero argwhere masked_select unique_dim "
+        "unique_consecutive unique_dim_consecutive _unique _unique2 bincount masked_scatter".split()
+    )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.REFUSED, f"a static step waits for the device: aten.{name}"
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            kinds = {index.dtype for index in args[1] if index is not None}
+            assert not kinds & {torch.bool, torch.uint8}, f"a static step waits for the device: aten.{name} by a mask"
+        if name == "repeat_interleave":
+            assert (kwargs or {}).get("output_size") is not None, "a static step repeats by counts without output_size"
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -145,6 +236,7 @@ def _rows_of(state: State, slots: list[int]) -> Iterator[tuple[str, Tensor]]:
 
 def _check_invariance(
     module: StreamingModule,
+    step: Callable[..., Chunk],
     x: Tensor,
     plans: list[_Plan],
     rng: random.Random,
@@ -159,7 +251,7 @@ def _check_invariance(
     assert state.slots == pool_size
 
     used = rng.sample(range(pool_size), rng.randint(1, pool_size))  # by streams that were here before
-    module.step(_noise_like(x[:1].expand(len(used), *x.shape[1:])), state, torch.tensor(used))
+    step(_noise_like(x[:1].expand(len(used), *x.shape[1:])), state, torch.tensor(used))
     state.reset(used)
     fresh = module.initial_state(pool_size)
     for (name, tensor), (_, new) in zip(_rows_of(state, used), _rows_of(fresh, used), strict=True):
@@ -179,7 +271,7 @@ def _check_invariance(
         )
         idle = sorted(set(range(pool_size)) - {slots[stream] for stream in active})
         before = list(_rows_of(state, idle))
-        out = module.step(chunk, state, torch.tensor([slots[stream] for stream in active]))
+        out = step(chunk, state, torch.tensor([slots[stream] for stream in active]))
         for (name, was), (_, now) in zip(before, _rows_of(state, idle), strict=True):
             assert torch.equal(was, now), f"a step changed '{name}' of a slot that was not in its batch"
         assert out.last.tolist() == chunk.last.tolist()
@@ -202,6 +294,14 @@ def _check_invariance(
         got = _join(outputs[stream])
         assert got.shape == expected.shape, f"stream {stream} gave {tuple(got.shape)}, whole {tuple(expected.shape)}"
         torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
+
+
+def _check_halves(module: StreamingModule, step: Callable[..., Chunk], x: Tensor, rtol: float, atol: float) -> None:
+    """Two packets of one shape, the second of which ends every stream."""
+    half, state = x.shape[1] // 2, module.initial_state(x.shape[0])
+    parts = [step(x[:, :half], state), step(x[:, half : 2 * half], state, last=True)]
+    for *got, expected in zip(*(part.rows() for part in parts), module(x[:, : 2 * half]), strict=True):
+        torch.testing.assert_close(torch.cat(got), expected, rtol=rtol, atol=atol)
 
 
 def _check_value(module: StreamingModule, x: Tensor, plan: _Plan, rng: random.Random, rtol: float, atol: float) -> None:

@@ -19,7 +19,7 @@ import pytest
 from loquent.asr import Recognizer, StreamingOptions, TranscribeOptions
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.commands.cli import _parser
-from loquent.speech.net.connection import Limits
+from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.protocol import CLOSE_CODES
 from loquent.speech.net.server import Server, create_app
@@ -27,7 +27,11 @@ from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CARDS = sorted((ROOT / "asr" / "assets").rglob("README.md"))
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PROGRAM = re.compile(r"^(<!-- with a server -->\n)?```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
 SERVED = "ws://127.0.0.1:8000"  # in the programs; replaced by where the test's server is
 
@@ -87,7 +91,7 @@ def test_programs_run(path: Path, excerpt: None, monkeypatch: pytest.MonkeyPatch
             exec(compile(program.replace(SERVED, url), path.name, "exec", dont_inherit=True), names)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if "://" in target:
@@ -97,6 +101,22 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert linked.is_file(), target
         if anchor:
             assert anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_modules_named_exist(path: Path) -> None:
+    """Files are named by their paths from the root, modules by their imports."""
+    text = path.read_text(encoding="utf-8").partition("### Upgrade notes")[0]  # which name what was there before
+    files = set(re.findall(r"`((?:kernels|speech|asr|recipes|benchmarks|tests)/[\w./-]+)", text))
+    assert not {name for name in files if not (ROOT / name).exists()}
+    modules = set(re.findall(r"(?<![\w.])loquent((?:\.[a-z]\w*)+)", text))
+    assert not {name for name in modules if not is_module_or_in_one(name)}
+
+
+def is_module_or_in_one(name: str) -> bool:
+    """Whether a dotted name within `loquent` is that of a package, a module, or something in a module."""
+    path = ROOT / name.strip(".").replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file() or path.parent.with_suffix(".py").is_file()
 
 
 def anchors(path: Path) -> set[str]:
@@ -140,7 +160,7 @@ def test_flags_of_the_command_line() -> None:
 
 def test_flags_in_examples_exist() -> None:
     known = {flag for command in commands_of(_parser()).values() for flag in flags(command)} | flags(_parser())
-    for path in PAGES:
+    for path in [*PAGES, *CARDS]:
         for line in re.findall(r"^(?:\w+=\S+ )?(?:.*\| )?loquent .+$", path.read_text(encoding="utf-8"), re.MULTILINE):
             used = set(re.findall(r"(?<!\S)--[\w-]+", line.split(" #")[0]))
             assert used <= known, line

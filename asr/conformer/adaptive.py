@@ -158,7 +158,7 @@ class AdaptiveConformerEncoder(ConformerEncoder):
         rows = as_rows(rows, chunk)
         frames = self.subsampling.step(chunk, state.subsampling, rows)
         for layer, cache in zip(self._layers, state.layers, strict=True):
-            if frames.data.shape[1] == 0 and not bool(frames.last.any()):
+            if frames.data.shape[1] == 0 and not (frames.static or bool(frames.last.any())):
                 break
             frames = layer.step(frames, cache, rows)
         return frames
@@ -259,7 +259,7 @@ class AdaptiveLayer(ConformerLayer):
         ordered = pick(needs, self.most - held, frames.shape[1])
         ready = ((ordered <= come) | chunk.last[:, None]) & (offset < available[:, None])
         count = ready.cumprod(1).sum(1)
-        most = int(count.max()) if device.type == "cpu" else frames.shape[1]
+        most = chunk.room(count, frames.shape[1])
 
         offset_out = offset[:, :most]
         query = (position - held)[:, None] + offset_out
@@ -267,7 +267,7 @@ class AdaptiveLayer(ConformerLayer):
         sight = Sight(query, (query - self.left).clamp(min=0), end)
         x = pick(frames, self.most - held, most)
         x = x + self.attention.step(chunk.with_data(h), state.attention, rows, sight, self.norm_attention(x))
-        out = Chunk(x, count, chunk.last)
+        out = chunk.with_data(x, count)
         x = x + self.conv.step(out.with_data(self.norm_conv(x)), state.conv, rows)
         x = x + 0.5 * self.feed_forward2(self.norm_feed_forward2(x))
 

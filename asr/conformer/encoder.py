@@ -186,13 +186,13 @@ class ConformerEncoder(StreamingModule):
         count = torch.where(new.last, available, whole)
 
         joined = torch.cat([state.waiting[rows], data], dim=1)
-        most = int(count.max()) if device.type == "cpu" else joined.shape[1]
+        most = new.room(count, joined.shape[1])
 
         def pick(start: Tensor, steps: int) -> Tensor:
             index = start[:, None] + torch.arange(steps, device=device)
             return take_steps(joined, index.clamp(max=joined.shape[1] - 1))
 
-        frames = Chunk(pick(self.widest - held, most), count, new.last)
+        frames = new.with_data(pick(self.widest - held, most), count)
         if self.widest:
             state.waiting[rows] = pick(new.length, self.widest)
         state.held[rows] = available - count
@@ -279,11 +279,11 @@ class Subsampling(StreamingModule):
         """Frames whose inputs have all come."""
         chunk = as_chunk(x, last)
         chunk, rows = chunk.with_data(chunk.data[..., None]), as_rows(rows, chunk)
-        if chunk.data.device.type == "cpu":
+        if chunk.static:
+            chunk = self.conv.step(chunk, state, rows)
+        else:  # caches as small as a CPU's
             bytes_of_row = chunk.data[:1].nbytes // 4 * self.channels  # the first convolution halves steps and bins
             chunk = step_in_groups(self.conv, chunk, state, rows, max(AT_ONCE // max(bytes_of_row, 1), 1))
-        else:
-            chunk = self.conv.step(chunk, state, rows)
         return chunk.with_data(self._project(chunk.data))
 
     def inputs_for(self, outputs: int) -> int:

@@ -191,7 +191,7 @@ class ConformerStreamingTask:
         model, device = self.model, self.model.encoder.subsampling.out.weight.device
         for memo, length in zip(memos, inputs.length.tolist(), strict=True):
             memo.samples += length
-        samples = Chunk(inputs.data.to(device), inputs.length.to(device), inputs.last.to(device))
+        samples = inputs.to(device)
         rows = rows.to(device)
         if isinstance(state.encoder, ConformerState):
             chosen = [self.lookaheads.index(memo.lookahead) for memo in memos]
@@ -368,7 +368,8 @@ def _search(model: ConformerModel, options: ConformerOptions, fusion: Fusion | N
 def _part(encoded: Chunk, begin: int, size: int) -> Chunk:
     """Frames begin … begin + size - 1 of each row; a stream that ends does so with its last part."""
     length = (encoded.length - begin).clamp(0, size)
-    return Chunk(encoded.data[:, begin : begin + size], length, encoded.last & (encoded.length <= begin + size))
+    last = encoded.last & (encoded.length <= begin + size)
+    return encoded.with_data(encoded.data[:, begin : begin + size], length, last)
 
 
 def _until(advance: Advance, frame: int, last: bool) -> Advance:

@@ -99,7 +99,7 @@ class AdapterBank:
         """Offer an adapter to streams that begin from now on.
 
         Raises:
-            ValueError: the name is taken or not one, or the adapter does not fit the model.
+            ValueError: the name is taken or not one, or the adapter does not fit the model or is a DoRA.
         """
         with self._lock:
             if name in self._adapters:
@@ -107,6 +107,11 @@ class AdapterBank:
             if not name or name == NONE:
                 raise ValueError(f"{name!r} cannot be the name of an adapter")
             check_adapter(adapter, self.model)
+            if adapter.scales_weights:
+                raise ValueError(
+                    f"the adapter {name!r} is a DoRA, which scales the model's own weights: no stream can have it by "
+                    "itself. Merge it (`merge`, or --adapter without a name), or train one with use_dora=False"
+                )
             taken = set(self._slots.values())
             slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
             room = 1 << max(*taken, slot, 0).bit_length()  # doubles as it grows

@@ -2,9 +2,10 @@
 
 A folder holds `adapter_config.json` and `adapter_model.safetensors`, whose names are those of our modules
 (`base_model.model.encoder.blocks.0.attn.query.lora_A.weight`) or of `transformers`' Whisper
-(`base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight`). An entry "loquent" in the configuration says
-what PEFT has no words for: the model the adapter was trained on, its language, the chunk sizes it was trained to stream
-with. Source: Hu et al. 2021 (arXiv 2106.09685); the scale of rank-stabilised adapters as in arXiv 2312.03732.
+(`base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight`). An entry "loquent" of the configuration's
+`auto_mapping`, which PEFT leaves alone, says what PEFT has no words for: the model the adapter was trained on, its
+language, the chunk sizes it was trained to stream with. Sources: Hu et al. 2021 (arXiv 2106.09685); rank-stabilised
+scales: arXiv 2312.03732; magnitudes (DoRA): Liu et al. 2024 (arXiv 2402.09353).
 """
 
 from __future__ import annotations
@@ -53,16 +54,28 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """What is added to one layer's weight (M, K): ``scale`` · ``b`` (M, R) · ``a`` (R, K)."""
+    """What is added to one layer's weight (M, K): ``scale`` · ``b`` (M, R) · ``a`` (R, K).
+
+    magnitude: (M,), of DoRA: each row of the sum is then scaled to this length.
+    """
 
     a: Tensor
     b: Tensor
     scale: float
+    magnitude: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:
         """The product, (M, K)."""
         return self.scale * (self.b @ self.a)
+
+    def applied(self, weight: Tensor) -> Tensor:
+        """A layer's weight (M, K) with the adapter merged into it, in the weight's precision."""
+        if self.magnitude is None:
+            return weight + self.delta.to(weight)
+        total = weight.float() + self.delta.to(weight.device)
+        length = torch.linalg.vector_norm(total, dim=1)
+        return (total * (self.magnitude.to(weight.device) / length)[:, None]).to(weight)
 
 
 @dataclass(frozen=True)
@@ -77,13 +90,18 @@ class LoraAdapter:
         """The largest of any layer."""
         return max(len(one.a) for one in self.factors.values())
 
+    @property
+    def scales_weights(self) -> bool:
+        """Whether it is a DoRA: it can be merged, but is no product to be added to the outputs of a layer."""
+        return any(one.magnitude is not None for one in self.factors.values())
+
     @cached_property
     def digest(self) -> str:
         """Differs between adapters that do something else."""
         digest = hashlib.sha256()
         for name, one in sorted(self.factors.items()):
             digest.update(name.encode() + np.float32(one.scale).tobytes())
-            for factor in (one.a, one.b):
+            for factor in (one.a, one.b, *(() if one.magnitude is None else (one.magnitude,))):
                 digest.update(factor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -113,13 +131,33 @@ def load_adapter(name_or_path: str | os.PathLike[str]) -> LoraAdapter:
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is truncated or not safetensors: {error}") from error
     try:
-        return LoraAdapter(_factors(tensors, settings), _info(settings))
+        return adapter_of(tensors, settings, _info(settings))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
 
+def adapter_of(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], info: AdapterInfo) -> LoraAdapter:
+    """An adapter out of PEFT's parts.
+
+    Args:
+        tensors: by the names that they have in `adapter_model.safetensors`, on the CPU.
+        settings: those of `adapter_config.json`.
+        info: what it is for.
+
+    Raises:
+        ValueError: the tensors are not low-rank factors of linear layers.
+    """
+    return LoraAdapter(_factors(tensors, settings), info)
+
+
 def save_adapter(folder: str | Path, adapter: LoraAdapter) -> None:
-    """Write an adapter as PEFT does, so that PEFT puts it on our `Whisper`, and we on any model that it fits."""
+    """Write an adapter as PEFT does, so that PEFT puts it on our `Whisper`, and we on any model that it fits.
+
+    Raises:
+        ValueError: it is a DoRA of only some of its layers, for which PEFT has no words.
+    """
+    if adapter.scales_weights and any(one.magnitude is None for one in adapter.factors.values()):
+        raise ValueError("some layers of the adapter have magnitudes (DoRA) and others none; PEFT has no such adapters")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     ranks = {name: len(one.a) for name, one in adapter.factors.items()}
@@ -139,18 +177,31 @@ def save_adapter(folder: str | Path, adapter: LoraAdapter) -> None:
         "lora_dropout": 0.0,
         "modules_to_save": None,
         "task_type": None,
-        "use_dora": False,
+        "use_dora": adapter.scales_weights,
         "use_rslora": False,
-        "loquent": asdict(adapter.info),
     }
     tensors = {}
     for name, one in adapter.factors.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = one.a.contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = one.b.contiguous()
+        if one.magnitude is not None:
+            tensors[f"base_model.model.{name}.lora_magnitude_vector"] = one.magnitude.contiguous()
     partial = folder / f"{WEIGHTS}.partial"  # renamed, so that no reader sees half a file
     save_file(tensors, partial, {"format": "pt"})
     os.replace(partial, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _write_settings(folder / CONFIG, _with_info(settings, adapter.info))
+
+
+def write_info(folder: str | Path, info: AdapterInfo) -> None:
+    """Say in the configuration of an adapter that PEFT has written what it is for.
+
+    Raises:
+        ValueError: the folder has no configuration of a low-rank adapter.
+    """
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        raise ValueError(f"no {CONFIG} in {os.fspath(folder)}; save the adapter there with PEFT first")
+    _write_settings(file, _with_info(_read_settings(file), info))
 
 
 def check_adapter(adapter: LoraAdapter, model: Whisper) -> None:
@@ -193,9 +244,16 @@ def merge(model: Whisper, adapter: LoraAdapter) -> None:
     """Add an adapter to the weights: every user of the model then has it, at no cost.
 
     Raises:
-        ValueError: it does not fit the model.
+        ValueError: it does not fit the model, or it is a DoRA and others are merged already.
     """
-    _add(model, adapter, 1.0)
+    check_adapter(adapter, model)
+    if adapter.scales_weights and model.merged:
+        raise ValueError(
+            "a DoRA adapter scales the model's own weights, but others are merged into them; unmerge those"
+        )
+    for name, factors in adapter.factors.items():
+        layer = adapted_layer(adapter, name, model)
+        _set_weight(layer, factors.applied(layer.weight.detach()))
     model.merged = (*model.merged, adapter.digest)
 
 
@@ -203,26 +261,36 @@ def unmerge(model: Whisper, adapter: LoraAdapter) -> None:
     """Take a merged adapter out of the weights, which are then what they were but for rounding.
 
     Raises:
-        ValueError: it is not merged.
+        ValueError: it is not merged, or it is a DoRA, which does not keep the lengths of the weights' rows.
     """
+    if adapter.scales_weights:
+        raise ValueError("a DoRA adapter cannot be taken out of the weights; load the model again")
     if adapter.digest not in model.merged:
         raise ValueError("the adapter is not merged into this model")
-    _add(model, adapter, -1.0)
+    for name, factors in adapter.factors.items():
+        layer = adapted_layer(adapter, name, model)
+        _set_weight(layer, layer.weight.detach() - factors.delta.to(layer.weight))
     merged = list(model.merged)
     merged.remove(adapter.digest)
     model.merged = tuple(merged)
 
 
-def _add(model: Whisper, adapter: LoraAdapter, sign: float) -> None:
-    check_adapter(adapter, model)
-    for name, factors in adapter.factors.items():
-        layer = adapted_layer(adapter, name, model)
-        weight = layer.weight.detach() + sign * factors.delta.to(layer.weight)
-        layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)  # the tensor may be shared
+def _set_weight(layer: nn.Linear, weight: Tensor) -> None:
+    layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)  # the old tensor may be shared
 
 
 def _whole(value: float) -> float | int:
     return round(value) if math.isclose(value, round(value), rel_tol=1e-6) else value
+
+
+def _with_info(settings: Mapping[str, Any], info: AdapterInfo) -> dict[str, Any]:
+    """Add it to `auto_mapping`, the one free-form entry of PEFT, where `AutoPeftModel` finds the model's class."""
+    mapping = settings.get("auto_mapping") or {"base_model_class": "Whisper", "parent_library": Whisper.__module__}
+    return {**settings, "auto_mapping": {**mapping, "loquent": asdict(info)}}
+
+
+def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
@@ -234,7 +302,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} holds a {type(settings).__name__}, expected an object")
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{file} says peft_type {settings.get('peft_type')!r}; only 'LORA' is supported")
-    for name in ("use_dora", "lora_bias", "fan_in_fan_out", "use_qalora", *_CHANGES_MORE):
+    for name in ("lora_bias", "fan_in_fan_out", "use_qalora", *_CHANGES_MORE):
         if settings.get(name):
             raise ValueError(f"{file} says {name} = {json.dumps(settings[name])[:80]}, which is not supported")
     if settings.get("bias") not in (None, "none"):
@@ -258,7 +326,7 @@ _CHANGES_MORE = (
 
 
 def _info(settings: Mapping[str, Any]) -> AdapterInfo:
-    told = settings.get("loquent", {})
+    told = (settings.get("auto_mapping") or {}).get("loquent", settings.get("loquent", {}))  # first versions: outside
     try:
         info = AdapterInfo(**{"base": settings.get("base_model_name_or_path"), **told})
         chunks = tuple(info.chunk_ms)
@@ -273,28 +341,34 @@ def _info(settings: Mapping[str, Any]) -> AdapterInfo:
 
 
 def _factors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, LoraFactors]:
-    pairs: dict[str, dict[str, Tensor]] = {}
+    layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        parts = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)
-        if parts is None or tensor.ndim != 2:
+        parts = re.fullmatch(r"base_model\.model\.(.+)\.lora_(?:([AB])\.weight|magnitude_vector)", key)
+        if parts is None or tensor.ndim != (2 if parts[2] else 1):
             raise ValueError(
                 f"{key} of shape {list(tensor.shape)} is not supported; expected base_model.model.….lora_A.weight and "
                 "….lora_B.weight of linear layers"
             )
-        pairs.setdefault(parts[1], {})[parts[2]] = tensor.float()
-    if not pairs:
+        layers.setdefault(parts[1], {})[parts[2] or "magnitude"] = tensor.float()
+    if not layers:
         raise ValueError(f"{WEIGHTS} is empty")
+    dora = bool(settings.get("use_dora"))
     factors = {}
-    for name, pair in pairs.items():
-        if pair.keys() != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
-            shapes = {f"lora_{letter}": list(tensor.shape) for letter, tensor in pair.items()}
-            raise ValueError(f"{name} has {shapes}; expected lora_A (r, in) and lora_B (out, r)")
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in pair.values()):
+    for name, found in layers.items():
+        if found.keys() != {"A", "B", *(["magnitude"] if dora else ())} or not _fit(**found):
+            shapes = {letter: list(tensor.shape) for letter, tensor in found.items()}
+            wanted = ", and magnitude (out,)" if dora else ""
+            raise ValueError(f"{name} has {shapes}; expected A (r, in) and B (out, r){wanted}")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):
             raise ValueError(f"{name} has numbers that are not finite")
-        rank = len(pair["A"])
+        rank = len(found["A"])
         ours = rename_hugging_face(f"{name}.").removesuffix(".")
-        factors[ours] = LoraFactors(pair["A"], pair["B"], _scale(name, rank, settings))
+        factors[ours] = LoraFactors(found["A"], found["B"], _scale(name, rank, settings), found.get("magnitude"))
     return factors
+
+
+def _fit(A: Tensor, B: Tensor, magnitude: Tensor | None = None) -> bool:
+    return A.shape[0] == B.shape[1] and (magnitude is None or len(magnitude) == len(B))
 
 
 def _scale(name: str, rank: int, settings: Mapping[str, Any]) -> float:

@@ -103,6 +103,11 @@ class AudioMemory(State):
     frames: Tensor  # (S,) int64
     layers: tuple[KeyValues, ...]
 
+    @property
+    def capacity(self) -> int:
+        """Frames that a stream has room for."""
+        return self.layers[0].k.shape[2]
+
 
 class MultiHeadAttention(nn.Module):
     """The four projections of an attention layer; Whisper's keys have no bias."""
@@ -246,7 +251,8 @@ class AudioEncoder(StreamingModule):
             adapters: of the B rows.
 
         Raises:
-            ValueError: a stream outgrows the 1500 positions (30 s); the caller must have begun a new segment before.
+            ValueError: a stream outgrows the 1500 positions (30 s), which is not checked in static mode; the caller
+                must have begun a new segment before.
         """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
@@ -258,7 +264,9 @@ class AudioEncoder(StreamingModule):
         state.position[rows] += chunk.length
         return features
 
-    def encode_provisional(self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None) -> Chunk:
+    def encode_provisional(
+        self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None, static: bool | None = None
+    ) -> Chunk:
         """Encode the frames of each stream's incomplete block without what will follow them in it.
 
         The stream does not advance: `step` encodes them again, once the block is complete.
@@ -266,14 +274,15 @@ class AudioEncoder(StreamingModule):
         Args:
             rows: (B,) slots of streams that have not ended.
             adapters: of the B rows.
+            static: as in `Chunk`.
         """
-        return self._attend(self._blocks_of_frames.waiting(state.waiting, rows), state, rows, adapters)
+        return self._attend(self._blocks_of_frames.waiting(state.waiting, rows, static), state, rows, adapters)
 
     def _attend(self, chunk: Chunk, state: EncoderState, rows: Tensor, adapters: Adapters | None) -> Chunk:
         """Pass the frames after ``position`` through the layers. Their keys and values stay in the cache, where those
         beyond the position are never read."""
         position = state.position[rows]
-        if chunk.data.device.type == "cpu":
+        if not chunk.static:
             self._check_room(int((position + chunk.length).max()))
         index = position[:, None] + torch.arange(chunk.data.shape[1], device=position.device)
         frames = chunk.data + self.positional_embedding[index.clamp(max=self.capacity - 1)]
@@ -345,6 +354,9 @@ class TextDecoder(nn.Module):
     def add_audio(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
         """Append new encoder features (B, T, C) to the memory slots of their streams."""
         start = memory.frames[rows]
+        if features.static:
+            self._add_audio_statically(features, memory, rows, start, adapters)
+            return
         row, step = features.mask.nonzero().unbind(1)
         slot, frame = rows[row], start[row] + step
         new = features.data[row, step]
@@ -353,6 +365,22 @@ class TextDecoder(nn.Module):
             attention = block.cross_attn
             cache.k[slot, :, frame] = attention.split(project(attention.key, new, adapters))
             cache.v[slot, :, frame] = attention.split(project(attention.value, new, adapters))
+        memory.frames[rows] = start + features.length
+
+    def _add_audio_statically(
+        self, features: Chunk, memory: AudioMemory, rows: Tensor, start: Tensor, adapters: Adapters | None
+    ) -> None:
+        """`add_audio` in one shape: what lies beyond a row's length overwrites frames with what they were."""
+        features = features.with_data(features.data[:, : memory.capacity])  # no more of them can be valid
+        steps = torch.arange(features.data.shape[1], device=rows.device)
+        # Around the end and on from the start: so no frame is written twice.
+        slot, frame = rows[:, None], (start[:, None] + steps) % memory.capacity
+        valid = features.mask[:, :, None, None]
+        for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
+            attention = block.cross_attn
+            for layer, kept in ((attention.key, cache.k), (attention.value, cache.v)):
+                new = attention.split(project(layer, features.data, adapters))
+                kept[slot, :, frame] = torch.where(valid, new, kept[slot, :, frame])
         memory.frames[rows] = start + features.length
 
     def set_audio(self, features: Tensor, memory: AudioMemory, slot: int) -> None:

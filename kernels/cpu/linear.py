@@ -13,8 +13,8 @@ OUTPUTS = 16  # per task
 
 @jit
 def _linear(job, task):
-    """All rows times a stretch of outputs; the order of the fields is that of `linear._numba`. Four rows of the weight
-    are read at a time, as streams of their own, and meet all inputs while they are in the cache."""
+    """All rows times a stretch of outputs; the order of the fields is that of `linear._few_rows`. Four rows of the
+    weight are read at a time, as streams of their own, and meet all inputs while they are in the cache."""
     rows, outputs, inputs, x, weight, y = job[0], job[1], job[2], job[3], job[4], job[5]
     bias, has_bias, out = floats(job[6]), job[6] != 0, floats(y)
     width, vectors = 4 * inputs, inputs // LANES

@@ -237,8 +237,8 @@ def _strings(
 
 
 def _voices(said: list[Utterance], count: int, rng: random.Random) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """One to six digits in a row, each as often as the others, and of anybody who says it: four speakers of strings are
-    so few that a model learns how they differ from all others."""
+    """One to six digits in a row, each as often as the others and by any speaker: with the four speakers of strings
+    alone, a model learns what is particular to them."""
     clips: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
     for row in said:
         clips[row.text][str(row.speaker)].append(row)

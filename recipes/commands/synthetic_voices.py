@@ -36,7 +36,7 @@ ACCENTS = {  # what speakers of other languages say for a sound of English, in K
 
 
 class Voice(Protocol):
-    """Somebody who reads texts.
+    """A synthetic voice.
 
     source, licence: of the synthesiser.
     """

@@ -1,6 +1,7 @@
-"""What an encoder is asked for besides the texts, so that it learns to listen: see `distillation` and `spelling`.
+"""Auxiliary losses on one encoder layer: feature distillation and intermediate CTC, see the modules of these names.
 
-Asked below its last layers, it keeps what it has learnt in many voices while those above learn the texts of a few.
+Attached below the last layers, they train the lower layers on speech of many speakers, also without transcripts of the
+task, while the layers above specialise in the task's texts.
 """
 
 from __future__ import annotations
@@ -15,81 +16,82 @@ from torch import Tensor, nn
 
 from loquent.asr.conformer.encoder import ConformerEncoder
 from loquent.recipes.conformer.distillation import Distillation, DistillationOptions
-from loquent.recipes.conformer.spelling import Spelling, SpellingOptions
+from loquent.recipes.conformer.intermediate_ctc import IntermediateCTC, IntermediateCTCOptions
 from loquent.recipes.loop.config import ConfigError
 
-FILE = "listening.safetensors"
+FILE = "auxiliary.safetensors"
 
 
 @dataclass(frozen=True)
-class ListeningOptions:
-    """Who asks, and which layer."""
+class AuxiliaryOptions:
+    """Which losses, on the output of which layer."""
 
     distillation: DistillationOptions | None = None
-    spelling: SpellingOptions | None = None
-    layer: int | None = None  # of the encoder; by default the last
-    alone: bool = False  # nothing else is asked
+    intermediate_ctc: IntermediateCTCOptions | None = None
+    layer: int | None = None  # of the encoder, counted from 1; by default the last
+    alone: bool = False  # train with these losses only, and leave the CTC and transducer heads as they are
 
     def __post_init__(self) -> None:
-        if self.distillation is None and self.spelling is None:
-            raise ValueError("listening goes with distillation, spelling or both")
+        if self.distillation is None and self.intermediate_ctc is None:
+            raise ValueError("auxiliary goes with distillation, intermediate_ctc or both")
         if self.alone and self.distillation is None:
-            raise ValueError("alone=true goes with distillation, by which the best weights are then chosen")
+            raise ValueError("alone=true goes with distillation, whose distance then chooses the best weights")
 
 
-class Listening(nn.Module):
-    """Losses on the output of one layer, whose own weights are trained but not kept with the model.
+class AuxiliaryLosses(nn.Module):
+    """The auxiliary losses with their own weights, which are trained but are not part of the model.
 
     Args:
-        options: who asks.
-        encoder: who is asked. It is listened to whenever it encodes whole recordings.
+        options: which losses, and their weights.
+        encoder: the encoder that is trained; a forward hook keeps the layer's output of its latest forward pass.
     """
 
-    frames: Tensor  # (B, T, C), what the layer made last
+    frames: Tensor  # (B, T, C), the latest output of the layer
 
-    def __init__(self, options: ListeningOptions, encoder: ConformerEncoder) -> None:
+    def __init__(self, options: AuxiliaryOptions, encoder: ConformerEncoder) -> None:
         super().__init__()
         layer = encoder.layers[(options.layer or len(encoder.layers)) - 1]
-        layer.register_forward_hook(self._listen)
+        layer.register_forward_hook(self._keep)
         width = encoder.config.dim
         self.distillation = Distillation(options.distillation, width) if options.distillation else None
-        self.spelling = Spelling(options.spelling, width) if options.spelling else None
+        self.intermediate_ctc = IntermediateCTC(options.intermediate_ctc, width) if options.intermediate_ctc else None
 
     def forward(self, length: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the losses for the recordings that the encoder has just been given, and each of them.
+        """Weighted sum of the losses for the batch that the encoder has just processed, and each loss by name.
 
         Args:
-            length: (B,) frames that are valid.
-            batch: for a teacher clean (B, N) samples; letters (B, U), letter_count (B,) of them.
+            length: (B,) valid frames.
+            batch: clean (B, N) samples for the teacher; letters (B, U) and letter_count (B,) for CTC.
         """
         loss, figures = self.frames.new_zeros((), dtype=torch.float32), {}
         if self.distillation is not None:
             distance = self.distillation(self.frames, length, batch["clean"])
             loss = loss + self.distillation.options.weight * distance
             figures["distance"] = distance.detach()
-        if self.spelling is not None:
-            spelling = self.spelling(self.frames, length, batch["letters"], batch["letter_count"])
-            loss = loss + self.spelling.options.weight * spelling
-            figures["spelling"] = spelling.detach()
+        if self.intermediate_ctc is not None:
+            ctc = self.intermediate_ctc(self.frames, length, batch["letters"], batch["letter_count"])
+            loss = loss + self.intermediate_ctc.options.weight * ctc
+            figures["intermediate_ctc"] = ctc.detach()
         return loss, figures
 
     def save(self, folder: Path) -> None:
-        """Keep the weights beside the model's, for a run that goes on from there."""
+        """Write the weights beside the model's, for a run that starts from there."""
         safetensors.torch.save_file(self.state_dict(), folder / FILE)
 
-    def go_on_from(self, folder: Path) -> None:
-        """Take over what a run kept, as far as it asked the same: a head that knows nothing would pull a good encoder
-        about.
+    def load(self, folder: Path) -> None:
+        """Read the weights that an earlier run saved, for the losses that both have.
+
+        A projection or a head that starts from random weights would first disturb an encoder that is already trained.
 
         Raises:
-            ConfigError: it had another teacher.
+            ConfigError: the earlier run had a teacher of another size.
         """
         if (folder / FILE).is_file():
-            own, kept = self.state_dict(), safetensors.torch.load_file(folder / FILE)
+            own, saved = self.state_dict(), safetensors.torch.load_file(folder / FILE)
             try:
-                self.load_state_dict(own | {name: value for name, value in kept.items() if name in own})
+                self.load_state_dict(own | {name: value for name, value in saved.items() if name in own})
             except RuntimeError as error:
-                raise ConfigError(f"listening: {folder} had another teacher: {error}") from error
+                raise ConfigError(f"auxiliary: {folder} had another teacher: {error}") from error
 
-    def _listen(self, layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, Tensor]) -> None:
+    def _keep(self, layer: nn.Module, inputs: object, output: Tensor | tuple[Tensor, Tensor]) -> None:
         self.frames = output if isinstance(output, Tensor) else output[0]

@@ -1,9 +1,9 @@
-"""Learning to listen from Whisper: its encoder says what there is to hear, and nobody has to write it down.
+"""Feature distillation from a Whisper encoder, which needs no transcripts.
 
-A small encoder trained on little speech knows few voices. A large one has heard many: where its features agree about
-two speakers, a pupil that is asked for these features learns to hear the same. A frame of 80 ms is asked for the mean
-of the four of the teacher's that it covers, each feature in units of its deviation. The teacher hears recordings before
-noise, rooms and lines are added to them, and whole; the pupil hears them afterwards, as a stream.
+The teacher was trained on many more speakers than the student's data has, so its features vary less from speaker to
+speaker. A linear projection of each student frame (80 ms) predicts the mean of the four teacher frames that it covers,
+standardised per feature. The teacher encodes the whole recording before noise, reverberation and telephone lines are
+added; the student encodes the augmented recording with its own limited look-ahead.
 Source: the features of DistilHuBERT (Chang et al. 2022, arXiv 2110.01900), with another teacher.
 """
 
@@ -20,25 +20,25 @@ from loquent.asr.whisper.model import Whisper
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.hub import resolve
 
-POOL = 4  # frames of the teacher (20 ms) for each of the pupil's
-SILENCE_S = 1  # after a recording, from which the teacher knows that it is over
+POOL = 4  # frames of the teacher (20 ms) for each of the student's
+SILENCE_S = 1  # after a recording, as the teacher expects at its end
 
 
 @dataclass(frozen=True)
 class DistillationOptions:
-    """Who teaches, and how much that counts."""
+    """The teacher, and the weight of the loss."""
 
     teacher: str = "tiny.en"  # a Whisper: name, folder or hub id
-    layer: int | None = None  # of its encoder whose output is asked for; by default the last
-    weight: float = 1.0  # of the distance to its features
+    layer: int | None = None  # of its encoder whose output is the target, counted from 1; by default the last
+    weight: float = 1.0  # of the loss
 
 
 class Distillation(nn.Module):
-    """The distance between encoder frames and a Whisper's, whose weights are neither trained nor kept.
+    """The distance between projected encoder frames and a Whisper's. The Whisper is neither trained nor saved.
 
     Args:
-        options: who teaches.
-        width: of the pupil's frames.
+        options: the teacher.
+        width: of the student's frames.
     """
 
     def __init__(self, options: DistillationOptions, width: int) -> None:
@@ -53,22 +53,22 @@ class Distillation(nn.Module):
         self.standardize = nn.BatchNorm1d(teacher.width, affine=False)
 
     def forward(self, encoded: Tensor, length: Tensor, samples: Tensor) -> Tensor:
-        """Mean squared distance in units of the features' variances: 1 for a pupil that knows only their means.
+        """Mean squared distance in units of the features' variances: 1 for a student that predicts only their means.
 
         Args:
-            encoded: (B, T, C) of the pupil, ``length`` (B,) of them valid.
-            samples: (B, N) at 16 kHz as the teacher hears them, at most 29 s.
+            encoded: (B, T, C) of the student, ``length`` (B,) of them valid.
+            samples: (B, N) at 16 kHz, the teacher's input, at most 29 s.
 
         Raises:
             ValueError: they are longer.
         """
         valid = torch.arange(encoded.shape[1], device=encoded.device) < length[:, None]
-        wanted = self.standardize(self._targets(samples)[:, : encoded.shape[1]][valid])
-        return (self.project(encoded)[valid].float() - wanted).square().mean()
+        target = self.standardize(self._targets(samples)[:, : encoded.shape[1]][valid])
+        return (self.project(encoded)[valid].float() - target).square().mean()
 
     @torch.no_grad()
     def _targets(self, samples: Tensor) -> Tensor:
-        """Features of the teacher at the pupil's rate (B, T, W), float32."""
+        """Features of the teacher at the student's rate (B, T, W), float32."""
         teacher = self._teacher[0].to(samples.device)
         mel = normalize_window(self.features(F.pad(samples, (0, 16_000 * SILENCE_S))))
         return F.avg_pool1d(teacher(mel.to(torch.bfloat16)).float().transpose(1, 2), POOL).transpose(1, 2)

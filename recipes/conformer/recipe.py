@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,9 @@ from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.emission.align_with_purpose import Earlier, WordCorrection, align_with_purpose_loss
 from loquent.asr.heads.transducer import TransducerConfig
-from loquent.recipes.commands.data import CommandsDataOptions, prepare
-from loquent.recipes.conformer.auxiliary import Listening, ListeningOptions
+from loquent.recipes.conformer.auxiliary import AuxiliaryLosses, AuxiliaryOptions
 from loquent.recipes.conformer.evaluation import evaluate
-from loquent.recipes.conformer.spelling import spelt
+from loquent.recipes.conformer.intermediate_ctc import letter_targets
 from loquent.recipes.data.augment import AugmentOptions, SpecAugment, SpecAugmentOptions
 from loquent.recipes.data.batching import BatchOptions
 from loquent.recipes.data.dataset import SourceOptions, TrainingData, padded, read_noises, read_source, whole_batches
@@ -33,7 +32,7 @@ from loquent.recipes.loop.model_soup import write_mean
 class TrainSource(SourceOptions):
     """Some rows of a manifest, and what they are for."""
 
-    texts: bool = True  # false: the model is not to write what is said, they are for listening
+    texts: bool = True  # false: only the auxiliary losses use these rows, the model does not learn to write their texts
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,6 @@ class MeasuredSource(SourceOptions):
         return [replace(row, silence_s=self.silence_s) for row in read_source(self, prepared, split)]
 
 
-Source = TypeVar("Source", bound=SourceOptions)
-
-
 @dataclass(frozen=True)
 class DataOptions:
     """Sources by name; error rates are told apart by these names."""
@@ -65,16 +61,6 @@ class DataOptions:
     train: dict[str, TrainSource]
     valid: dict[str, MeasuredSource]  # chooses the best weights
     test: dict[str, MeasuredSource]
-    commands: CommandsDataOptions | None = None  # prepare the data of the commands model
-
-    def present(self) -> DataOptions:
-        """Without the sources of kinds that ``commands`` leaves out."""
-        absent = self.commands.left_out if self.commands else frozenset()
-
-        def present(sources: dict[str, Source]) -> dict[str, Source]:
-            return {name: source for name, source in sources.items() if source.kind not in absent}
-
-        return replace(self, train=present(self.train), valid=present(self.valid), test=present(self.test))
 
 
 @dataclass(frozen=True)
@@ -137,16 +123,16 @@ class ConformerRecipeConfig:
     start: str | None = None  # folder of a trained model to go on from, with its tokenizer; it may have fewer layers
     mean_of: dict[str, float] | None = None  # or such folders, or earlier stages, and how much each counts in a mean
     frozen_layers: int = 0  # of the encoder, the lowest, which stay as they are, and all that is below them
-    listening: ListeningOptions | None = None
+    auxiliary: AuxiliaryOptions | None = None
     align_with_purpose: AlignWithPurposeOptions | None = None
     adaptive: AdaptiveOptions | None = None
     language: str = "en"
     seed: int = 1
 
     @property
-    def listens_alone(self) -> bool:
-        """Whether the heads are left as they are."""
-        return self.listening is not None and self.listening.alone
+    def auxiliary_alone(self) -> bool:
+        """Whether only the auxiliary losses are trained."""
+        return self.auxiliary is not None and self.auxiliary.alone
 
     def __post_init__(self) -> None:
         if not 0 < self.ctc_weight <= 1:
@@ -154,17 +140,17 @@ class ConformerRecipeConfig:
         if (self.ctc_weight == 1) != (self.transducer is None):
             raise ValueError("ctc_weight=1 goes with transducer: null, and no other weight does")
         layers = self.encoder.layers
-        if self.listening is not None and not 1 <= (asked := self.listening.layer or layers) <= layers:
-            raise ValueError(f"listening.layer must be from 1 to encoder.layers={layers}, got {asked}")
+        if self.auxiliary is not None and not 1 <= (layer := self.auxiliary.layer or layers) <= layers:
+            raise ValueError(f"auxiliary.layer must be from 1 to encoder.layers={layers}, got {layer}")
         if self.mean_of is not None and not (self.mean_of and min(self.mean_of.values()) > 0):
             raise ValueError(f"mean_of goes with at least one model, and shares above 0, got {self.mean_of}")
         if not 0 <= self.frozen_layers <= layers:
             raise ValueError(f"frozen_layers must be from 0 to encoder.layers={layers}, got {self.frozen_layers}")
         drawn = {name: source for name, source in self.data.train.items() if source.weight}
         wordless = [name for name, source in drawn.items() if not source.texts]
-        if wordless and (self.listening is None or len(wordless) == len(drawn)):
+        if wordless and (self.auxiliary is None or len(wordless) == len(drawn)):
             raise ValueError(
-                f"data.train.{wordless[0]}: texts=false goes with listening, and with other sources that have texts"
+                f"data.train.{wordless[0]}: texts=false goes with auxiliary, and with other sources that have texts"
             )
 
 
@@ -179,7 +165,7 @@ class HybridLoss(nn.Module):
         super().__init__()
         self.model, self.config, self.word_start = model, config, word_start
         self.spec_augment = SpecAugment(config.spec_augment)
-        self.listening = None if config.listening is None else Listening(config.listening, model.encoder)
+        self.auxiliary = None if config.auxiliary is None else AuxiliaryLosses(config.auxiliary, model.encoder)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # so many have been trained on
 
     batches: Tensor
@@ -189,7 +175,7 @@ class HybridLoss(nn.Module):
 
         Args:
             batch: samples (B, N), length (B,) of them, targets (B, U), target_length (B,), has_text (B,): which rows
-                have any; and what `Listening` asks for.
+                have any; and what `AuxiliaryLosses` needs.
         """
         model = self.model
         with torch.no_grad():
@@ -198,11 +184,11 @@ class HybridLoss(nn.Module):
         encoded, length, extra, figures = self._encode(mel, frames)
         self.batches += 1
         has_text = batch["has_text"]
-        if self.listening is not None:
-            asked, found = self.listening(length, batch)
-            figures |= found
-            extra = extra + asked
-            if self.config.listens_alone or not has_text.any():
+        if self.auxiliary is not None:
+            auxiliary, parts = self.auxiliary(length, batch)
+            figures |= parts
+            extra = extra + auxiliary
+            if self.config.auxiliary_alone or not has_text.any():
                 return extra, figures
 
         encoded, length = encoded[has_text], length[has_text]
@@ -254,22 +240,22 @@ class HybridLoss(nn.Module):
 
 
 class ConformerRecipe:
-    """Trains a Conformer; see `Recipe` for what the training loop asks.
+    """Trains a Conformer; see `Recipe` for the interface.
 
     Args:
         config: data, model and loss.
         folder: of the run; the tokenizer is kept there.
     """
 
-    Config = ConformerRecipeConfig
+    Config: ClassVar[type[ConformerRecipeConfig]] = ConformerRecipeConfig
+    config: ConformerRecipeConfig
 
     def __init__(self, config: ConformerRecipeConfig, folder: Path) -> None:
         if config.mean_of is not None:
             write_mean(config.mean_of, folder / "start")
             config = replace(config, start=str(folder / "start"))
         self.config = config
-        data = config.data.present()
-        prepared = prepare(data.commands) if data.commands else []
+        data, prepared = self.prepare_data()
         train = {name: read_source(source, prepared, "train") for name, source in data.train.items()}
         self.valid = {name: source.rows(prepared, "valid") for name, source in data.valid.items()}
         self.held_out = {name: source.rows(prepared, "eval") for name, source in data.test.items()}
@@ -289,10 +275,18 @@ class ConformerRecipe:
         self._freeze(config.frozen_layers)
         word_start = [self.tokenizer.is_word_start(token) for token in range(self.tokenizer.vocab_size)]
         self.loss = HybridLoss(self.model, config, word_start)
-        if self.loss.listening is not None and config.start is not None:
-            self.loss.listening.go_on_from(Path(config.start))
+        if self.loss.auxiliary is not None and config.start is not None:
+            self.loss.auxiliary.load(Path(config.start))
         self.module: nn.Module = self.loss
-        self.judged_by = "distance" if config.listens_alone else "wer"
+        self.judged_by = "distance" if config.auxiliary_alone else "wer"
+
+    def prepare_data(self) -> tuple[DataOptions, list[Utterance]]:
+        """The sources to read, and the rows of those that name no manifest. A recipe that makes its data overrides it.
+
+        Raises:
+            ManifestError: what the data is made of is missing.
+        """
+        return self.config.data, []
 
     def batches(self, epoch: int, rank: int, processes: int) -> list[list[int]]:
         """Indices of utterances."""
@@ -301,7 +295,10 @@ class ConformerRecipe:
     def collate(self, items: Sequence[int], epoch: int) -> dict[str, Tensor]:
         """Augmented recordings and their tokens."""
         texts = [self.data.rows[index].text for index in items]
-        tokens, letters = [torch.tensor(self.tokenizer.encode(text)) for text in texts], list(map(spelt, texts))
+        tokens, letters = (
+            [torch.tensor(self.tokenizer.encode(text)) for text in texts],
+            list(map(letter_targets, texts)),
+        )
         return self.data.collate(items, epoch) | {
             "has_text": self.has_text[list(items)],
             "targets": nn.utils.rnn.pad_sequence(tokens, batch_first=True),
@@ -314,30 +311,30 @@ class ConformerRecipe:
         """Word error rates on the validation sources; for an encoder without heads yet its distance to the teacher."""
         if self.judged_by == "wer":
             return evaluate(self.model, self.tokenizer, self.valid)
-        listening = self.loss.listening
-        assert listening is not None
-        assert listening.distillation is not None
+        auxiliary = self.loss.auxiliary
+        assert auxiliary is not None
+        assert auxiliary.distillation is not None
         distances = []
         for rows in self.valid.values():
             for batch in whole_batches(rows, self.config.batch.duration_s):
                 samples, length = (one.to(self.model.mean.device) for one in padded(batch))
                 _, frames = self.model(samples, length, max(self.config.encoder.lookaheads))
-                distances.append(float(listening.distillation(listening.frames, frames, samples)))
+                distances.append(float(auxiliary.distillation(auxiliary.frames, frames, samples)))
         return {"distance": statistics.fmean(distances)}
 
     def save(self, folder: Path) -> None:
-        """Write the model's folder, and what a following stage needs to go on listening."""
+        """Write the model's folder, and beside it the weights of the auxiliary losses for a following stage."""
         self.model.save_pretrained(folder, self.tokenizer)
-        if self.loss.listening is not None:
-            self.loss.listening.save(folder)
+        if self.loss.auxiliary is not None:
+            self.loss.auxiliary.save(folder)
 
     def test(self, folder: Path) -> dict[str, float]:
         """Word error rates and emission delays of a saved model on the test sources.
 
         Words are timed by the model that training started from, so that the delays of its descendants compare; where
-        there is none, by the model itself if it has fixed look-aheads. Heads that nothing was asked of have no figures.
+        there is none, by the model itself if it has fixed look-aheads. Heads that were not trained have no figures.
         """
-        if self.config.listens_alone:
+        if self.config.auxiliary_alone:
             return {}
         model, tokenizer = ConformerModel.from_pretrained(folder)
         device = next(self.model.parameters()).device
@@ -372,7 +369,7 @@ class ConformerRecipe:
 
     def _freeze(self, layers: int) -> None:
         if layers and self.config.start is None:
-            raise ConfigError("frozen_layers goes with start: layers that have learnt nothing are not to stay so")
+            raise ConfigError("frozen_layers goes with start: layers with random weights have to be trained")
         lower = [self.model.encoder.subsampling, *self.model.encoder.layers[:layers]]
         for module in lower if layers else ():
             module.requires_grad_(False)

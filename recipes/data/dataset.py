@@ -30,7 +30,7 @@ class SourceOptions:
     split: str | None = None  # what the row says; by default that of the section: train, valid or eval
     kind: str | None = None  # likewise
     language: str | None = None
-    human_text: bool = False  # leave out what a machine wrote and nobody checked
+    human_text: bool = False  # leave out texts that a machine wrote and no person checked
     longest_s: float | None = None  # leave out longer ones
     weight: float = 1.0  # how often a row comes in an epoch, on average
 
@@ -56,7 +56,7 @@ def read_source(source: SourceOptions, prepared: Sequence[Utterance], split: str
 
 
 class TrainingData:
-    """Batches of augmented recordings; the same for every run with the same seed, whoever makes them.
+    """Batches of augmented recordings; the same for every run with the same seed, in any process.
 
     Args:
         sources: rows and how often each comes in an epoch.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import os
 import re
-import types
-import typing
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, TypeVar
+
+from loquent.speech.runtime.options import OptionError, parse_options
 
 T = TypeVar("T")
 
@@ -20,7 +19,7 @@ class ConfigError(ValueError):
 
 
 def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file, changed by ``key.key=value``, with ``${VARIABLE}`` replaced from the environment.
+    """The mapping in a YAML file, changed by ``key.key=value``.
 
     The key ``base`` names another file beside it, whose values hold where this one says nothing.
 
@@ -30,7 +29,7 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     import yaml
 
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = _from_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -49,7 +48,7 @@ def read_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {part} is a value, not a group of keys")
-        place[last] = yaml.safe_load(value)
+        place[last] = _from_yaml(value)
     return config
 
 
@@ -63,84 +62,54 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_config(kind: type[T], value: Any, key: str = "") -> T:
-    """Make a ``kind``, a dataclass, out of a mapping; nested dataclasses, tuples, dicts and literals are followed.
+    """`parse_options` of what a file says, with ``${VARIABLE}`` in texts replaced from the environment.
+
+    Args:
+        kind: the dataclass to make.
+        value: the mapping.
+        key: of the mapping in the file, for errors.
 
     Raises:
-        ConfigError: an unknown or missing key, a value of another type, or one that the dataclass refuses.
+        ConfigError: an unknown or missing key, a value of another type, or one that the dataclass refuses; or a
+            variable is not set.
     """
-    if not isinstance(value, dict):
-        raise ConfigError(f"{key or 'the configuration'}: expected a group of keys, got {value!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    inside = f"{key}." if key else ""
-    for name in value:
-        if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
-            raise ConfigError(f"{inside}{name}: unknown key; {hint}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in value:
-            raise ConfigError(f"{inside}{name}: missing")
-    parsed = {name: _parsed(hints[name], given, f"{inside}{name}") for name, given in value.items()}
     try:
-        return kind(**parsed)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{key or 'the configuration'}: {error}") from error
+        return parse_options(kind, _expanded(value, key), key)
+    except OptionError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _parsed(hint: Any, value: Any, key: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+def _expanded(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _expanded(one, f"{key}.{name}" if key else str(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_expanded(one, f"{key}[{at}]") for at, one in enumerate(value)]
+    if not isinstance(value, str):
         return value
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (hint,) = (one for one in arguments if one is not type(None))
-        return _parsed(hint, value, key)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{key}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{key}: expected a list, got {value!r}")
-        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
-            raise ConfigError(f"{key}: expected {len(arguments)} values, got {len(value)}")
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(
-            _parsed(one, item, f"{key}[{at}]") for at, (one, item) in enumerate(zip(inner, value, strict=True))
-        )
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{key}: expected a group of keys, got {value!r}")
-        return {str(name): _parsed(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return parse_config(hint, value, key)
-    return _scalar(hint, value, key)
 
-
-def _scalar(hint: Any, value: Any, key: str) -> Any:
-    if hint is str and isinstance(value, str):
-        return _expanded(value, key)
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-3 as text
-        except (TypeError, ValueError):
-            pass
-    elif type(value) is hint:
-        return value
-    expected = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}.get(hint, str(hint))
-    raise ConfigError(f"{key}: expected {expected}, got {value!r}")
-
-
-def _expanded(text: str, key: str) -> str:
     def variable(match: re.Match[str]) -> str:
         name = match[1]
         if name not in os.environ:
             raise ConfigError(f"{key}: ${{{name}}} is not set in the environment")
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", variable, text)
+    return re.sub(r"\$\{(\w+)\}", variable, value)
+
+
+def _from_yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, _loader())
+
+
+@cache
+def _loader() -> Any:
+    """PyYAML's safe loader, but 1e-3 is a number: YAML 1.1 wants 1.0e-3."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader

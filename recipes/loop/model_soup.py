@@ -1,6 +1,6 @@
-"""The mean of several trained models that began alike: in new voices it makes fewer errors than any of them.
+"""The mean of several models trained from the same start: on unseen speakers it makes fewer errors than any of them.
 
-Each run forgets something else of what its start knew, and in the mean most of that is back.
+Each run loses some of what the start had learnt, each another part, and the mean restores most of it.
 Source: model soups (Wortsman et al. 2022, arXiv 2203.05482).
 """
 
@@ -18,8 +18,8 @@ from loquent.recipes.loop.config import ConfigError
 
 
 def write_mean(models: Mapping[str, float], folder: Path) -> None:
-    """Write the weighted mean of models as a model of its own. What is no weight is the first one's, and weights that
-    some of them lack, as those of `Listening`, are the mean of the others'.
+    """Write the weighted mean of models as a model of its own. Other files are the first model's, and weights that
+    some of them lack, such as auxiliary losses, are the mean of the others'.
 
     Args:
         models: folders, and how much each counts.

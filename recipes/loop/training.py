@@ -94,7 +94,7 @@ class Training:
         recipe: what is trained.
         options: how.
         folder: of the run; if it holds checkpoints, the run goes on.
-        config: what the run was asked for, kept with it; resuming with another is refused.
+        config: the settings of the run, kept with it; resuming with others is refused.
     """
 
     def __init__(self, recipe: Recipe, options: TrainingOptions, folder: Path, config: Mapping[str, Any]) -> None:

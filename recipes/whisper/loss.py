@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from loquent.asr.whisper.live.encoding import SILENCE, with_tail
 from loquent.asr.whisper.model import AudioEncoder, CrossAttentionBlock, ResidualAttentionBlock, TextDecoder, Whisper
 from loquent.kernels.cached_attention import attention_mask
-from loquent.recipes.whisper.low_rank import without_factors
 from loquent.recipes.whisper.moments import (
     ENCODER_RATE,
     NOTHING,
@@ -27,16 +26,16 @@ from loquent.recipes.whisper.vocabulary_loss import vocabulary_loss
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.nn.streaming import Chunk
 
-TEACHER_PADDING = 100  # mel frames of silence, after which a stock encoder knows that the recording is over
+TEACHER_PADDING = 100  # mel frames of silence that mark the end of a recording for the stock encoder
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What is asked of the model."""
+    """Chunk sizes, the moments that are trained, and the weight of distillation."""
 
     chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
     moments: MomentOptions = field(default_factory=MomentOptions)
-    distillation: float = 1.0  # weight of the distance to the features of the encoder that sees the whole window
+    distillation: float = 1.0  # weight of the feature distance to the stock encoder, the teacher
 
     def __post_init__(self) -> None:
         if not self.chunk_ms or any(ms % 20 or not 20 <= ms <= 5000 for ms in self.chunk_ms):
@@ -46,11 +45,11 @@ class LossOptions:
 
 
 class CausalWhisperLoss(nn.Module):
-    """A Whisper with low-rank factors, and the loss of a batch of windows at a chunk size drawn for the batch.
+    """A Whisper with a low-rank adapter, and the loss of a batch of windows at a chunk size drawn for the batch.
 
     Args:
-        whisper: in any precision, with factors on its layers (see `low_rank`).
-        eot: the token that says "wait".
+        whisper: in any precision, with an adapter on its layers (see `low_rank`).
+        eot: the token that ends a chunk's text.
     """
 
     def __init__(self, whisper: Whisper, eot: int, options: LossOptions) -> None:
@@ -77,9 +76,9 @@ class CausalWhisperLoss(nn.Module):
         ]
         packed = pack(transcripts, moments, self.eot, encoded.device)
         hidden = read_moments(self.whisper.decoder, packed, encoded)
-        asked = packed.targets != NOTHING
-        targets = packed.targets[asked]
-        loss, found = vocabulary_loss(hidden[asked], self.whisper.decoder.token_embedding.weight, targets)
+        has_target = packed.targets != NOTHING
+        targets = packed.targets[has_target]
+        loss, found = vocabulary_loss(hidden[has_target], self.whisper.decoder.token_embedding.weight, targets)
         right = found.float()
         figures = {
             "tokens": loss.detach(),
@@ -87,7 +86,7 @@ class CausalWhisperLoss(nn.Module):
             "wait_accuracy": right[targets == self.eot].mean(),
         }
         if options.distillation:
-            distance = feature_distance(encoded, self.hear_all(log_mel), frames)
+            distance = feature_distance(encoded, self.teacher_features(log_mel), frames)
             loss = loss + options.distillation * distance
             figures["distance"] = distance.detach()
         return loss, figures
@@ -105,12 +104,14 @@ class CausalWhisperLoss(nn.Module):
         return encode_windows(self.whisper.encoder, mel.with_data(mel.data.to(self.dtype)), block)
 
     @torch.no_grad()
-    def hear_all(self, log_mel: Chunk) -> Tensor:
-        """Features (B, S, C) of the stock encoder, which sees each window whole."""
+    def teacher_features(self, log_mel: Chunk) -> Tensor:
+        """The target of distillation: features (B, S, C) of the stock encoder, which sees each window whole."""
         room = 2 * self.whisper.config.n_audio_ctx - log_mel.data.shape[1]
         mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
         mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
-        with without_factors(self.whisper):
+        from loquent.recipes.whisper.low_rank import without_adapter
+
+        with without_adapter(self.whisper):
             return self.whisper.encoder(normalize_window(mel).to(self.dtype))
 
     @property
@@ -119,12 +120,11 @@ class CausalWhisperLoss(nn.Module):
         return self.whisper.decoder.ln.weight.dtype
 
 
-def feature_distance(encoded: Tensor, wanted: Tensor, frames: Tensor) -> Tensor:
-    """Mean squared distance of features (B, S, C) to others, in units of their variance; ``frames`` (B,) are valid."""
+def feature_distance(encoded: Tensor, target: Tensor, frames: Tensor) -> Tensor:
+    """Mean squared distance of features (B, S, C) to a target, in units of its variance; ``frames`` (B,) are valid."""
     valid = torch.arange(encoded.shape[1], device=encoded.device) < frames[:, None]
-    wanted, encoded = wanted[:, : encoded.shape[1]][valid], encoded[valid]
-    wanted = wanted.float()
-    return (encoded - wanted).square().mean() / wanted.var().clamp_min(1e-6)
+    target, encoded = target[:, : encoded.shape[1]][valid].float(), encoded[valid]
+    return (encoded - target).square().mean() / target.var().clamp_min(1e-6)
 
 
 def encode_windows(encoder: AudioEncoder, mel: Chunk, block: int) -> tuple[Tensor, Tensor]:

@@ -1,95 +1,112 @@
-"""Low-rank factors on the frozen layers of a Whisper, for training: weights W + s B A.
+"""A low-rank adapter on the frozen layers of a Whisper, put there, switched off and saved by PEFT.
 
-The product is added to the weight, not to the layer's outputs. That is one small product for each layer and step, and
-the layer stays the single matrix product it was; over thousands of frames that is cheaper than passing over all outputs
-again. Source: Hu et al. 2021 (arXiv 2106.09685).
+Importing PEFT takes seconds, so this module is imported where it is used.
+Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Linear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.asr.whisper.lora import LoraFactors
+from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, LoraFactors, adapter_of, write_info
+
+NAME = "default"  # of the adapter within PEFT
 
 
-class LowRankLinear(nn.Linear):
-    """A frozen linear layer, in any precision, with factors in float32 that are trained.
+class WeightLinear(Linear):
+    """PEFT's layer, but its forward pass adds the product to the weight, W + s B A, and multiplies once.
 
-    Args:
-        layer: whose weight and bias it shares.
-        rank: of the product.
-        scale: of the product.
+    PEFT adds the product to the outputs, which takes several passes over all frames. Over the thousands of frames of a
+    training batch one small product for each layer and step is cheaper. Whatever is not plain LoRA is left to PEFT.
     """
 
-    def __init__(self, layer: nn.Linear, rank: int, scale: float) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight, self.bias, self.scale, self.enabled = layer.weight, layer.bias, scale, True
-        self.lora_a = nn.Parameter(torch.empty(rank, layer.in_features))
-        self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x (..., K) to (..., M)."""
-        if not self.enabled:
-            return F.linear(x, self.weight, self.bias)
-        weight = torch.addmm(self.weight.float(), self.lora_b, self.lora_a, alpha=self.scale)
-        return F.linear(x, weight.to(self.weight.dtype), self.bias)
+        plain = self.active_adapters == [NAME] and not self.lora_variant and not self.lora_bias[NAME]
+        dropout = isinstance(self.lora_dropout[NAME], nn.Dropout)
+        if args or kwargs or self.disable_adapters or self.merged or dropout or not plain:
+            return super().forward(x, *args, **kwargs)
+        base = self.get_base_layer()
+        assert isinstance(base, nn.Linear)
+        a, b = self.lora_A[NAME].get_parameter("weight"), self.lora_B[NAME].get_parameter("weight")
+        weight = torch.addmm(base.weight.float(), b, a, alpha=self.scaling[NAME])
+        return F.linear(x, weight.to(base.weight.dtype), base.bias)
 
 
-def add_factors(model: nn.Module, targets: Sequence[str], rank: int, scale: float) -> dict[str, LowRankLinear]:
-    """Freeze a model and put factors on its linear layers whose names end in one of ``targets``; returns them."""
-    model.requires_grad_(False)
-    chosen = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(name.endswith(f".{target}") for target in targets)
-    ]
-    layers = {name: LowRankLinear(module, rank, scale) for name, module in chosen}
-    for name, layer in layers.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, layer)
-    return layers
+def add_adapter(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """Freeze a model, in any precision, and put an adapter in float32 on its linear layers, in place.
+
+    Args:
+        model: its linear layers are replaced by layers of PEFT.
+        config: which layers, their ranks and scales.
+
+    Returns:
+        PEFT's view of the model.
+    """
+    config._register_custom_module({nn.Linear: WeightLinear})
+    return get_peft_model(model, config)
 
 
-def factors(layers: Mapping[str, LowRankLinear]) -> dict[str, LoraFactors]:
-    """What has been trained, as copies on the CPU."""
-    return {
-        name: LoraFactors(layer.lora_a.detach().cpu().clone(), layer.lora_b.detach().cpu().clone(), layer.scale)
-        for name, layer in layers.items()
-    }
+def adapted_layers(model: nn.Module) -> dict[str, Linear]:
+    """The layers of a model with an adapter, by the names that they had without."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
 
 
 @torch.no_grad()
-def start_from(layers: Mapping[str, LowRankLinear], given: Mapping[str, LoraFactors]) -> None:
+def start_from(model: nn.Module, given: Mapping[str, LoraFactors]) -> None:
     """Begin with the factors of an adapter.
 
     Raises:
-        ValueError: it changes other layers, or its rank is another.
+        ValueError: it changes other layers, or with other ranks.
     """
+    layers = adapted_layers(model)
     if layers.keys() != given.keys():
         raise ValueError("it changes other layers")
     for name, layer in layers.items():
-        if layer.lora_a.shape != given[name].a.shape:
-            raise ValueError(f"its rank is {len(given[name].a)}, not adapter.rank")
-        layer.lora_a.copy_(given[name].a)
-        layer.lora_b.copy_(given[name].b * (given[name].scale / layer.scale))
+        if layer.r[NAME] != len(given[name].a):
+            raise ValueError(f"its rank is {len(given[name].a)} at {name}, here it is {layer.r[NAME]}")
+        layer.lora_A[NAME].get_parameter("weight").copy_(given[name].a)
+        layer.lora_B[NAME].get_parameter("weight").copy_(given[name].b * (given[name].scale / layer.scaling[NAME]))
 
 
 @contextmanager
-def without_factors(model: nn.Module) -> Iterator[None]:
-    """While the block runs, the model is as it was."""
-    layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """While the block runs, the model computes what it did before `add_adapter`."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
-        layer.enabled = False
+        layer.enable_adapters(False)
     try:
         yield
     finally:
         for layer in layers:
-            layer.enabled = True
+            layer.enable_adapters(True)
+
+
+def trained_adapter(model: PeftModel, info: AdapterInfo) -> LoraAdapter:
+    """What has been trained, as copies on the CPU."""
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    return adapter_of(copies, model.peft_config[NAME].to_dict(), info)
+
+
+def save(model: PeftModel, folder: Path, info: AdapterInfo) -> None:
+    """Write what has been trained as PEFT does, its model card included, with ``info`` in the configuration."""
+    model.peft_config[NAME].base_model_name_or_path = info.base
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # moved, so that no reader sees half a file
+        model.save_pretrained(unfinished, save_embedding_layers=False)
+        write_info(unfinished, info)
+        for file in Path(unfinished).iterdir():
+            os.replace(file, folder / file.name)

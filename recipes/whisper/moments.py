@@ -1,10 +1,10 @@
-"""What a streaming decoder should write at the end of which chunk: moments of an utterance, packed for one pass.
+"""Training targets of a streaming decoder: moments (chunk ends) of an utterance, packed for one forward pass.
 
-At such a moment the decoder has heard the audio so far. It reads its latest tokens once more, writes those that have
-been said since and then end-of-text: "wait". What it wrote longer ago it does not read again: its keys and values stay
-as they were when less had been heard. One pass over encoder and decoder serves many moments of an utterance, for a
-block-causal encoder's frames do not change as more audio comes, and the layout here gives each moment the keys and
-values that it finds in streaming.
+At a moment the decoder attends to the audio so far. It reads its latest tokens again, then predicts the tokens spoken
+since the last moment, then end-of-text, which means "wait". Earlier tokens are not read again: their keys and values
+are those of the moment at which they were last read. One pass over encoder and decoder trains many moments of an
+utterance: the frames of a block-causal encoder do not change as more audio comes, and the layout gives each moment
+the keys and values that it would have in streaming.
 
 Source: arXiv 2508.12301, section 3, which reads every prefix from its start; reading as streaming does is ours.
 """
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 ENCODER_RATE = 50  # encoder frames per second
-PUNCTUATION_S = 0.2  # long enough to hear a pause begin
-NOTHING = -100  # target of an entry that is not asked for; what cross-entropy ignores
+PUNCTUATION_S = 0.2  # long enough to recognise a pause
+NOTHING = -100  # target of an entry without a loss; the value that cross-entropy ignores
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Moment:
-    """So many encoder frames have been heard, so many tokens stay as they were, so many should have been written."""
+    """Counts at one chunk end: encoder frames heard, tokens that are not read again, tokens written by then."""
 
     heard: int
     kept: int
@@ -93,7 +93,7 @@ class PackedMoments:
 
 
 def token_ends(words: Sequence[tuple[str, float, float]], counts: Sequence[int]) -> list[float]:
-    """When each token of a text is due: at the end of its word, for half a word helps nobody. Never decreasing.
+    """When each token of a text is due: at the end of its word, never in the middle of one. Never decreasing.
 
     Alignment gives the silence after a sentence to its full stop; punctuation is due `PUNCTUATION_S` after its word.
 
@@ -141,12 +141,12 @@ def pack(
     Args:
         transcripts: of the rows.
         moments: of each row.
-        eot: the token that says "wait".
+        eot: the token that ends a moment's text.
     """
     rows: list[list[tuple[int, int, int, int, int, int]]] = []
     for transcript, of_row in zip(transcripts, moments, strict=True):
         text = transcript.control + transcript.tokens
-        first = len(transcript.control) - 1  # from here on the next token is asked for
+        first = len(transcript.control) - 1  # from here on the next token is predicted
         begins = [0, *(first + moment.kept for moment in of_row[1:]), len(text)]  # the last token kept is read again
         row = []
         for number, moment in enumerate(of_row):
@@ -154,8 +154,8 @@ def pack(
             for place in range(begins[number], end):
                 target = text[place + 1] if place + 1 < end else eot
                 until = number + 1 if place >= begins[number + 1] else len(of_row)
-                asked = target if place >= first else NOTHING
-                row.append((text[place], place, number, until, moment.heard, asked))
+                trained = target if place >= first else NOTHING
+                row.append((text[place], place, number, until, moment.heard, trained))
         rows.append(row)
     longest = max(len(row) for row in rows)
     # Padding attends to the first frame and to itself: attention over nothing would not be a number.

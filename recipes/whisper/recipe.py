@@ -1,7 +1,7 @@
-"""The recipe of causal Whisper: low-rank adapters that let any Whisper checkpoint hear chunk by chunk.
+"""The recipe of causal Whisper: low-rank adapters that make any Whisper checkpoint a streaming recogniser.
 
 The weights of the checkpoint stay as they are. What is trained is a few MB in PEFT's format, for all chunk sizes at
-once: the encoder learns to do without the future, the decoder to write what has been said so far and then to wait.
+once: the encoder learns to do without future frames, the decoder to write the words spoken so far and then to stop.
 Source: arXiv 2508.12301.
 """
 
@@ -12,13 +12,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from loquent.asr.whisper.checkpoint import load_whisper
-from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge, save_adapter
+from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.augment import AugmentOptions
@@ -28,10 +28,12 @@ from loquent.recipes.data.manifest import ManifestError, Utterance, select
 from loquent.recipes.loop.config import ConfigError
 from loquent.recipes.whisper.evaluation import evaluate_streaming
 from loquent.recipes.whisper.loss import CausalWhisperLoss, LossOptions
-from loquent.recipes.whisper.low_rank import LowRankLinear, add_factors, factors, start_from
 from loquent.recipes.whisper.windows import TimedUtterance, Window, WindowData, WindowOptions
 from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
 from loquent.speech.hub import resolve
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 ATTENTION = ("query", "key", "value", "out")
 FEED_FORWARD = ("mlp.0", "mlp.2")
@@ -59,11 +61,23 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class AdapterOptions:
-    """What is trained."""
+    """The low-rank update of the layers, see PEFT's `LoraConfig`; patterns are matched with the ends of layers' names.
 
-    rank: int = 32  # of every layer's product
-    alpha: int | None = None  # the product is scaled by alpha / rank; the rank by default
+    Raises:
+        ValueError: a rank below 1.
+    """
+
+    rank: int = 32
+    alpha: int | None = None  # the update is scaled by alpha / rank; the rank by default
+    rank_pattern: dict[str, int] = field(default_factory=dict)  # ranks of some layers, such as {"cross_attn.key": 8}
+    alpha_pattern: dict[str, int] = field(default_factory=dict)
+    use_rslora: bool = False  # scale by alpha / sqrt(rank), arXiv 2312.03732
     feed_forward: bool = True  # also the two layers after attention
+
+    def __post_init__(self) -> None:
+        for key, rank in {"rank": self.rank, **self.rank_pattern}.items():
+            if rank < 1:
+                raise ValueError(f"{key}: expected at least 1, got {rank}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class CausalWhisperConfig:
 
 
 class CausalWhisperRecipe:
-    """Trains an adapter; see `Recipe` for what the training loop asks.
+    """Trains an adapter; see `Recipe` for the interface.
 
     Args:
         config: data, model and loss.
@@ -111,7 +125,7 @@ class CausalWhisperRecipe:
         torch.manual_seed(config.seed)
         self.info = AdapterInfo(config.model, base_digest(model), config.language, config.loss.chunk_ms)
         model = model.to(torch.bfloat16) if config.frozen == "bf16" else model
-        self.layers = _with_factors(model, config)
+        self.adapted = _with_adapter(model, config)
         self.loss = CausalWhisperLoss(model, self.tokenizer.eot, config.loss)
         self.module: nn.Module = self.loss
 
@@ -130,13 +144,17 @@ class CausalWhisperRecipe:
         return figures | losses | {"loss": statistics.fmean(losses.values())}
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's format."""
-        save_adapter(folder, self.adapter)
+        """Write the adapter as PEFT does."""
+        from loquent.recipes.whisper.low_rank import save
+
+        save(self.adapted, folder, self.info)
 
     @property
     def adapter(self) -> LoraAdapter:
         """What has been trained."""
-        return LoraAdapter(factors(self.layers), self.info)
+        from loquent.recipes.whisper.low_rank import trained_adapter
+
+        return trained_adapter(self.adapted, self.info)
 
     def test(self, folder: Path) -> dict[str, float]:
         """Streaming error rates and delays of a saved adapter on the test sources."""
@@ -224,19 +242,29 @@ def _stock(name: str) -> Whisper:
     return Whisper.from_weights(checkpoint.config, checkpoint.weights)
 
 
-def _with_factors(model: Whisper, config: CausalWhisperConfig) -> dict[str, LowRankLinear]:
+def _with_adapter(model: Whisper, config: CausalWhisperConfig) -> PeftModel:
+    from peft import LoraConfig
+
+    from loquent.recipes.whisper.low_rank import add_adapter, start_from
+
     options = config.adapter
-    if options.rank < 1:
-        raise ConfigError(f"adapter.rank: expected at least 1, got {options.rank}")
-    alpha = options.rank if options.alpha is None else options.alpha
-    targets = [*ATTENTION, *(FEED_FORWARD if options.feed_forward else ())]
-    layers = add_factors(model, targets, options.rank, alpha / options.rank)
+    adapted = add_adapter(
+        model,
+        LoraConfig(
+            r=options.rank,
+            lora_alpha=options.rank if options.alpha is None else options.alpha,
+            target_modules=[*ATTENTION, *(FEED_FORWARD if options.feed_forward else ())],
+            rank_pattern=options.rank_pattern,
+            alpha_pattern=options.alpha_pattern,
+            use_rslora=options.use_rslora,
+        ),
+    )
     if config.start is not None:
         try:
-            start_from(layers, load_adapter(config.start).factors)
+            start_from(model, load_adapter(config.start).factors)
         except ValueError as error:
             raise ConfigError(f"start: cannot go on from {config.start}: {error}") from error
-    return layers
+    return adapted
 
 
 def _share(key: str) -> float:

@@ -1,7 +1,7 @@
 """Windows of up to 30 s to train on: utterances with word times, one or several in a row, with pauses, noise and rooms.
 
-Who streams hears windows of all lengths: a word, a sentence, half a minute without an end, the second half of a talk
-after a hand-over, and now and then a sound that nobody said. So utterances are strung together up to a length that is
+A streaming recogniser meets windows of all lengths: a word, a sentence, half a minute of unfinished speech, speech that
+continues after a hand-over, and sounds without speech. So utterances are strung together up to a length that is
 drawn anew for every window. Nothing is padded to 30 s.
 """
 
@@ -40,7 +40,7 @@ class WindowOptions:
     longest_s: float = 29.0  # windows with several have up to so much; how much is drawn for each
     pause_s: tuple[float, float] = (0.1, 1.2)  # between utterances
     continued: float = 0.1  # share of the longer windows that begin amid the speech, prompted with what was said before
-    noise_only: float = 0.05  # windows in which nobody speaks, as a share of the others
+    noise_only: float = 0.05  # windows without speech, as a share of the others
     noise_only_s: tuple[float, float] = (0.5, 8.0)
     level_db: tuple[float, float] = (-6.0, 6.0)  # of each utterance in a window
 
@@ -74,7 +74,7 @@ class Window:
 
 
 class WindowData:
-    """Windows for every epoch, the same for every run with the same seed, whoever makes them.
+    """Windows for every epoch, the same for every run with the same seed, in any process.
 
     Args:
         sources: utterances and how often each comes in an epoch, on average.
@@ -205,7 +205,7 @@ class WindowData:
         return self.augment(samples, rng), Transcript(control, tokens, ends)
 
     def _noise(self, length: int, rng: np.random.Generator) -> np.ndarray:
-        """A sound that nobody said: a recording, or a hiss; or silence."""
+        """A window without speech: a recording of noise, coloured noise, or silence."""
         if not self.noises or rng.random() < 0.3:
             noise = colored_noise(length, rng.uniform(0, 2), rng) * 10 ** rng.uniform(-5, -1)
         else:

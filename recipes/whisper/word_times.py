@@ -1,14 +1,7 @@
-"""When each word of the training data was said: found once by a stock Whisper, kept in files, read by every run.
-
-    python -m loquent.recipes.whisper.word_times causal_tiny_en  # what `loquent train` does first, if it was not done
-
-It can be stopped at any time and goes on where it was; several processes with ``--shard 0/2``, ``--shard 1/2`` share
-the work.
-"""
+"""When each word of the training data was said: found once by a stock Whisper, kept in files, read by every run."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -29,7 +22,7 @@ from loquent.asr.whisper.checkpoint import load_whisper
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.recipes.data.manifest import SAMPLE_RATE, ManifestError, Utterance
+from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance
 from loquent.recipes.data.written_text import written
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.hub import resolve
@@ -40,7 +33,7 @@ TRAILING_SILENCE = 100  # mel frames: word times are those of a window of 30 s t
 
 @dataclass(frozen=True)
 class WordTimesOptions:
-    """Who finds the times and the texts, where they are kept, and which are believed."""
+    """The models that find times and texts, where these are kept, and which of them are plausible."""
 
     folder: str = ""  # by default in the user's cache folder
     aligner: str = "tiny.en"  # the Whisper whose cross-attention times the words
@@ -84,7 +77,7 @@ class WordTimes:
     """Files of timed texts, ``<set>.jsonl`` and ``<set>.<shard>.jsonl``, in a folder of the aligner's own.
 
     Args:
-        options: where they are, and who makes them.
+        options: the folder and the models.
     """
 
     def __init__(self, options: WordTimesOptions) -> None:
@@ -187,7 +180,7 @@ class _Transcriber(_Whisper):
 
 
 def _key(row: Utterance, pseudo: bool, options: WordTimesOptions) -> str:
-    """What timed texts are made of: another text, or another transcriber, asks for other ones."""
+    """What timed texts were made from: they are found again when the text or the transcriber has changed."""
     return f"<{options.transcriber}>" if pseudo else written(row.text)
 
 
@@ -205,24 +198,3 @@ def _default_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("loquent") / "word_times"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Find the word times that a configuration needs."""
-    from loquent.recipes.train import read_run
-    from loquent.recipes.whisper.recipe import CausalWhisperConfig, prepare
-
-    parser = argparse.ArgumentParser(prog="python -m loquent.recipes.whisper.word_times", description=main.__doc__)
-    parser.add_argument("recipe", metavar="RECIPE", help="as for `loquent train`")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*")
-    parser.add_argument("--shard", default="0/1", metavar="I/N", help="the I-th of N processes, counted from 0")
-    given = parser.parse_args(arguments)
-    index, _, count = given.shard.partition("/")
-    run = read_run(given.recipe, given.overrides)
-    if not isinstance(run.config, CausalWhisperConfig):
-        raise ManifestError(f"{given.recipe} is not a configuration of causal_whisper: it needs no word times")
-    prepare(run.config, (int(index), int(count)))
-
-
-if __name__ == "__main__":
-    main()

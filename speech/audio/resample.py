@@ -98,9 +98,7 @@ class Resampler(StreamingModule):
             data = functional.pad(data, (0, -count % self.periods * self.orig))
             phases = functional.conv1d(data[:, None], self.taps, stride=self.periods * self.orig)
             data = phases.transpose(1, 2).flatten(1)[:, : count * self.new]
-        if data.device.type == "cpu":
-            data = data[:, : int(length.max())]
-        return Chunk(data, length, chunk.last)
+        return chunk.with_data(data[:, : chunk.room(length, data.shape[1])], length)
 
     def inputs_for(self, outputs: int) -> int:
         """Samples under the kernel of the last period begun."""

@@ -1,12 +1,13 @@
 """The command ``loquent``.
 
-Each subcommand is a module of `loquent.speech.commands` with ``add_parser`` and ``run(arguments) -> exit status``.
-Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+Each subcommand is a module with ``add_parser`` and ``run(arguments) -> exit status``, found by name as tasks are: a task
+brings commands of its own. Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -14,9 +15,15 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from loquent.speech.commands import listen, models, serve, train, transcribe
 from loquent.speech.commands.arguments import CommandError, UsageError, normalised
 
+COMMANDS: dict[str, str] = {  # in the order of the help
+    "transcribe": "loquent.speech.commands.transcribe",
+    "listen": "loquent.speech.commands.listen",
+    "serve": "loquent.speech.commands.serve",
+    "models": "loquent.speech.commands.models",
+    "train": "loquent.speech.commands.train",
+}
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -78,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error happened (also LOQUENT_DEBUG=1)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (transcribe, listen, serve, models, train):
+    for module in COMMANDS.values():
+        command = importlib.import_module(module)
         added = command.add_parser(commands)
         added.set_defaults(run=command.run)
         added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

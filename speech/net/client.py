@@ -1,4 +1,4 @@
-"""Client of the native protocol: send packets of audio to a server and iterate over its events.
+"""Client of the native protocol: send audio or text to a server and iterate over its events.
 
 ::
 
@@ -22,9 +22,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from loquent.speech.audio.codecs import ENCODINGS, Decoder, decoder, encoder
+from loquent.speech.audio.files import PCM16_SCALE, to_mono_float32
 from loquent.speech.audio.sources import AudioSource
-from loquent.speech.net.protocol import Start
-from loquent.speech.runtime.events import Event, Marker
+from loquent.speech.net.messages import Output, Start
+from loquent.speech.runtime.events import Event, Marker, Speech
 
 # A server under load may take some time to answer, and an event can be long; neither is a reason to give up.
 _OPEN_TIMEOUT_S, _MAX_EVENT_BYTES = 10.0, 16 * 2**20
@@ -79,17 +81,21 @@ async def connect(
     encoding: str = "pcm16",
     model: str | None = None,
     token: str | None = None,
+    output: Output | None = None,
+    acknowledge: bool = False,
     **options: Any,
-) -> AsyncIterator[Stream]:
-    """Open a stream; leaving the block without `Stream.finish` drops it.
+) -> AsyncIterator[ClientStream]:
+    """Open a stream; leaving the block without `ClientStream.finish` drops it.
 
     Args:
         url: ``ws://host:port/v1/stream`` or ``wss://…``; the path may be left out.
         sample_rate: of the packets, in Hz; the model's own by default.
         channels: of the packets.
-        encoding: "pcm16" or "float32": how samples travel.
+        encoding: how samples travel: "pcm16", "float32", "mulaw", or "opus", of which every `send` takes one packet.
         model: one of the server's; its default otherwise.
         token: if the server wants one.
+        output: how the speech of a model that speaks travels back; PCM16 at the model's own rate by default.
+        acknowledge: whether `ClientStream.acknowledged` is kept up to date.
         options: of the model.
 
     Raises:
@@ -98,7 +104,7 @@ async def connect(
     scheme, _, rest = url.partition("://")
     if "/" not in rest:
         url = f"{scheme}://{rest}/v1/stream"
-    start = Start(sample_rate, channels, encoding, model, token, options)
+    start = Start(sample_rate, channels, encoding, model, token, options, output or Output(), acknowledge)
     try:
         websocket = await open_websocket(
             url, compression=None, max_size=_MAX_EVENT_BYTES, open_timeout=_OPEN_TIMEOUT_S, ping_timeout=None
@@ -112,7 +118,7 @@ async def connect(
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise _error("lost", f"cannot connect to {url}: {error}; is the server running?") from error
     async with websocket:
-        stream = Stream(websocket, start)
+        stream = ClientStream(websocket, start)
         try:
             await stream._open()
             yield stream
@@ -120,12 +126,20 @@ async def connect(
             await stream._close()
 
 
-class Stream:
-    """An open stream; made by `connect`. Iterating gives its events, and ends after `finish`."""
+class ClientStream:
+    """An open stream; made by `connect`. Iterating gives its events, and ends after `finish`.
+
+    Attributes:
+        ready: what the server answered: the model, its ports, limits.
+        acknowledged: samples or characters that the server has processed, if it was asked to tell.
+    """
 
     def __init__(self, websocket: ClientConnection, start: Start) -> None:
-        self.ready: dict[str, Any] = {}  # what the server answered: model, sample_rate, limits
+        self.ready: dict[str, Any] = {}
+        self.acknowledged = 0
         self._websocket, self._start = websocket, start
+        self._encoder = encoder(start.encoding, start.sample_rate or 48_000, start.channels)
+        self._decoder: Decoder | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._markers: dict[str, asyncio.Future[Marker]] = {}
         self._error: StreamError | None = None
@@ -136,11 +150,41 @@ class Stream:
 
         Waits while the server is behind. Raises what ended the stream, if it has ended.
         """
-        data = packet if isinstance(packet, bytes) else _encoded(packet, self._start)
-        most = self.ready["limits"]["max_audio_bytes"]
-        frame = self._start.channels * (2 if self._start.encoding == "pcm16" else 4)
-        for begin in range(0, len(data), most - most % frame):
-            await self._send(data[begin : begin + most - most % frame])
+        most, size = self.ready["limits"]["max_audio_bytes"], ENCODINGS[self._start.encoding].sample_bytes
+        if isinstance(packet, bytes) and size is None:
+            return await self._send(packet)
+        if isinstance(packet, bytes):
+            assert size is not None
+            frame = self._start.channels * size
+            for begin in range(0, len(packet), most - most % frame):
+                await self._send(packet[begin : begin + most - most % frame])
+            return
+        samples = packet.astype(np.float32) / np.float32(PCM16_SCALE) if packet.dtype == np.int16 else packet
+        longest = max(1, most // (4 * self._start.channels))
+        for begin in range(0, len(samples), longest):
+            for data in self._encoder.encode(samples[begin : begin + longest]):
+                await self._send(data)
+
+    async def write(self, text: str, time_s: float | None = None) -> None:
+        """Send text to a model that takes it, in pieces of any kind: a word is used once the next one has begun.
+
+        Args:
+            time_s: of the speech that the text stands for, in seconds.
+        """
+        message = {"type": "text", "text": text} | ({} if time_s is None else {"time_s": time_s})
+        await self._send(json.dumps(message))
+
+    async def flush(self) -> None:
+        """Let the text so far come to its end without waiting for more."""
+        await self._send('{"type": "flush"}')
+
+    async def interrupt(self, played_s: float | None = None) -> None:
+        """Stop what is being said; an `Interrupted` among the events tells what was heard.
+
+        Args:
+            played_s: seconds of the stream's speech that were played; by default all that was sent.
+        """
+        await self._send(json.dumps({"type": "interrupt"} | ({} if played_s is None else {"played_s": played_s})))
 
     async def marker(self, id: str) -> Marker:
         """Wait until everything sent so far has been processed; the events up to there can be had from the iteration.
@@ -170,6 +214,9 @@ class Stream:
 
     async def end(self) -> None:
         """Say that nothing follows, for who goes on iterating over the events elsewhere."""
+        if self.ready["takes"]["kind"] == "audio":
+            for data in self._encoder.finish():
+                await self._send(data)
         await self._send('{"type": "finish"}')
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -199,21 +246,41 @@ class Stream:
         try:
             async for text in self._websocket:
                 message = json.loads(text)
-                if message["type"] == "failure":
-                    error = _error(message["code"], message["message"])
-                elif message["type"] == "done":
-                    return self._end(None)
-                else:
-                    event = Event.from_dict(message)
-                    if isinstance(event, Marker) and event.id in self._markers:
-                        self._markers[event.id].set_result(event)
-                    self._events.put_nowait(event)
+                match message["type"]:
+                    case "failure":
+                        error = _error(message["code"], message["message"])
+                    case "done":
+                        return self._end(None)
+                    case "acknowledged":
+                        self.acknowledged = message["position"]
+                    case "speech":
+                        self._events.put_nowait(self._heard(message, await self._websocket.recv()))
+                    case _:
+                        event = Event.from_dict(message)
+                        if isinstance(event, Marker) and event.id in self._markers:
+                            self._markers[event.id].set_result(event)
+                        self._events.put_nowait(event)
         except ConnectionClosed as closed:
             if error.code == "lost":
                 error = _error("lost", f"the connection was lost: {closed}")
         except ValueError as invalid:
             error = _error("bad_message", f"the server sent something that is no event: {invalid}")
         self._end(error)
+
+    def _heard(self, message: dict[str, Any], data: str | bytes) -> Speech:
+        """A speech event with the samples that came behind it."""
+        if not isinstance(data, bytes):
+            raise ValueError("expected the samples of a speech event, got text")
+        if self._decoder is None:
+            self._decoder = decoder(message["encoding"], message["sample_rate"])
+        parts, begin = [np.zeros((0, 1), np.int16)], 0
+        for size in message["packets"]:
+            parts.append(self._decoder.decode(data[begin : begin + size]))
+            begin += size
+        samples = to_mono_float32(np.concatenate(parts[1:] or parts))
+        event = Event.from_dict(message | {"samples": samples, "sample_rate": self._decoder.sample_rate})
+        assert isinstance(event, Speech)
+        return event
 
     def _end(self, error: StreamError | None) -> None:
         self._error = error
@@ -239,7 +306,7 @@ class Stream:
 async def transcribe_source(url: str, source: AudioSource, **options: Any) -> AsyncIterator[Event]:
     """Send a microphone or a file and yield the events as they come; ``options`` are those of `connect`.
 
-    Leaving the iteration early drops the stream. Raises what `connect` and `Stream` raise.
+    Leaving the iteration early drops the stream. Raises what `connect` and `ClientStream` raise.
     """
     async with connect(url, sample_rate=source.sample_rate, channels=source.channels, **options) as stream:
         sender = asyncio.create_task(_send_all(stream, source))
@@ -252,7 +319,7 @@ async def transcribe_source(url: str, source: AudioSource, **options: Any) -> As
             await asyncio.gather(sender, return_exceptions=True)
 
 
-async def _send_all(stream: Stream, source: AudioSource) -> None:
+async def _send_all(stream: ClientStream, source: AudioSource) -> None:
     try:
         async for packet in source:
             await stream.send(packet)
@@ -262,14 +329,3 @@ async def _send_all(stream: Stream, source: AudioSource) -> None:
     except BaseException:
         await stream._websocket.close()
         raise
-
-
-def _encoded(packet: np.ndarray, start: Start) -> bytes:
-    """The bytes of a packet; between the encodings as `loquent.speech.audio.files` converts."""
-    from loquent.speech.audio.files import PCM16_SCALE, to_pcm16
-
-    if start.encoding == "pcm16":
-        return to_pcm16(packet).astype("<i2", copy=False).tobytes()
-    if packet.dtype == np.int16:
-        return (packet.astype("<f4") / np.float32(PCM16_SCALE)).tobytes()
-    return packet.astype("<f4", copy=False).tobytes()

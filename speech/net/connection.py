@@ -1,4 +1,4 @@
-"""One websocket: carries out what `ServerProtocol` says, between a socket and a session."""
+"""One websocket: carries out what `ServerProtocol` says, between a socket and a stream."""
 
 from __future__ import annotations
 
@@ -6,64 +6,44 @@ import asyncio
 import contextlib
 import dataclasses
 import hmac
+import json
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from loquent.speech.audio.codecs import ENCODINGS
+from loquent.speech.net.limits import Limits
+from loquent.speech.net.messages import (
+    Action,
+    Configure,
+    Fail,
+    Finish,
+    Flush,
+    Interrupt,
+    Mark,
+    Samples,
+    Start,
+    TextPiece,
+)
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.outgoing import Close, Outgoing
-from loquent.speech.net.protocol import Action, Audio, Configure, Fail, Finish, Mark, Phase, ServerProtocol, Start
-from loquent.speech.net.stepper import Stepper
+from loquent.speech.net.models import Model
+from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
+from loquent.speech.net.protocol import Phase, ServerProtocol
+from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
-from loquent.speech.runtime.events import Event, Failure
-from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.events import Event, Failure, Speech
+from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.stream import Stream
+from loquent.speech.runtime.task import Port
+from loquent.speech.text.words import Text
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of a server. How many streams there are is the capacity of the engines.
-
-    max_text_bytes:       of a text message.
-    max_audio_bytes:      of a binary message.
-    buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, which holds the
-                          client back.
-    stall_timeout_s:      how long a full buffer may go without progress before the stream fails as "overloaded".
-    handshake_timeout_s:  from the connection to "start".
-    idle_timeout_s:       without any message, or any bytes of an upload.
-    max_duration_s:       of audio in a stream; None: no end.
-    max_markers:          that may wait in a stream.
-    max_queue_bytes:      of events that wait for a slow reader.
-    send_timeout_s:       that a client may take to read on before it is disconnected.
-    max_upload_bytes:     of a file sent to be transcribed.
-    max_upload_s:         of audio in such a file, and of sending it.
-    max_uploads:          being received, waiting, transcribed or answered at a time.
-    """
-
-    max_text_bytes: int = 65_536
-    max_audio_bytes: int = 1_048_576
-    buffer_s: float = 10.0
-    stall_timeout_s: float = 30.0
-    handshake_timeout_s: float = 10.0
-    idle_timeout_s: float = 60.0
-    max_duration_s: float | None = None
-    max_markers: int = 1000
-    max_queue_bytes: int = 1_048_576
-    send_timeout_s: float = 20.0
-    max_upload_bytes: int = 256 * 2**20
-    max_upload_s: float = 2 * 3600.0
-    max_uploads: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not value > 0:
-                raise ValueError(f"limit {name} has to be positive, got {value}")
+TOLD_LIMITS = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
 
 
 class Connection:
@@ -71,7 +51,8 @@ class Connection:
 
     Args:
         websocket: not yet accepted.
-        steppers: the models by name; the first is the default.
+        models: by name; the first is the default.
+        scheduler: steps their engines.
         token: what the client has to present, in "start" or, then checked before, in its Authorization header.
         draining: whether the server is on its way down.
     """
@@ -79,25 +60,32 @@ class Connection:
     def __init__(
         self,
         websocket: WebSocket,
-        steppers: Mapping[str, Stepper],
+        models: Mapping[str, Model],
+        scheduler: Scheduler,
         limits: Limits,
         metrics: Metrics,
         token: str | None,
         draining: bool,
     ) -> None:
-        self.websocket, self.steppers, self.limits, self.metrics = websocket, steppers, limits, metrics
+        self.websocket, self.models, self.scheduler = websocket, models, scheduler
+        self.limits, self.metrics = limits, metrics
         self.protocol = ServerProtocol(limits.max_text_bytes, limits.max_audio_bytes)
         self.outgoing = Outgoing()
-        self.session: Session | None = None
+        self.stream: Stream | None = None
         self._token, self._draining = token, draining
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
-        self._verdict: Fail | None = None  # to be sent once the session has nothing more to say
-        self._arrivals: deque[tuple[int, float]] = deque()  # (native samples received, when), not yet processed
-        self._first_audio = 0.0
+        self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
+        self._concluded = False
+        self._arrivals: deque[tuple[int, float]] = deque()  # (position in the input, when), not yet processed
+        self._first_input = 0.0
+        self._acknowledged = 0
+        self._voice: Voice | None = None
+        self._sent_s = 0.0  # seconds of speech sent
+        self._interruptions = self._restarts = 0  # of the stream, and those that its encoder knows of
 
     async def run(self) -> None:
-        """Serve until either side has closed; the session is over and its slot free afterwards."""
+        """Serve until either side has closed; the stream is over and its slot free afterwards."""
         await self.websocket.accept()
         tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._write())}
         try:
@@ -108,19 +96,21 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self.session is not None:
-                self._stepper.detach(self.session)
+            if self.stream is not None:
+                self.scheduler.detach(self.stream)
 
     def conclude(self, code: str, message: str) -> None:
-        """Take no more audio, let the session say what it has heard so far, then fail."""
+        """Take no more input, let the stream say what it has to say so far, then fail."""
         if self.protocol.phase in (Phase.FINISHING, Phase.CLOSED):
             return
         verdict = self.protocol.fail(code, message)
-        if self.session is None or self.session.done:
+        if self.stream is None or self.stream.done:
             return self._fail(verdict)
         self._verdict = verdict
-        self.session.end()
-        self._stepper.wake()
+        self.stream.end()
+        self.scheduler.wake()
+
+    # ------------------------------------------------------------------------------------------------- from the client
 
     async def _read(self) -> None:
         """Read until the client is gone."""
@@ -128,6 +118,7 @@ class Connection:
         while True:
             for action in actions:
                 await self._perform(action)
+            await asyncio.sleep(0)  # a client that sends without a pause leaves others their turn
             try:
                 async with asyncio.timeout(self._patience()):
                     message = await self.websocket.receive()
@@ -159,15 +150,22 @@ class Connection:
             match action:
                 case Start():
                     await self._open(action)
-                case Audio(samples):
-                    await self._hear(samples)
+                case Samples(samples):
+                    await self._feed(samples if len(samples) else None, "bad_audio")
+                case TextPiece(text, time_s):
+                    await self._feed(Text(text, time_s), "bad_text")
+                case Flush():
+                    self._flush()
+                case Interrupt(played_s):
+                    self._interrupt(played_s)
                 case Mark(id):
                     self._mark(id)
                 case Configure(options):
                     self._configure(options)
                 case Finish():
-                    self._live.end()
-                    self._stepper.wake()
+                    if not self._live.done:
+                        self._live.end()
+                    self.scheduler.wake()
                 case Fail():
                     self._fail(action)
         except Exception:
@@ -175,75 +173,102 @@ class Connection:
             self._refuse("internal", "the server failed on this message; its log says why")
 
     async def _open(self, start: Start) -> None:
-        name = start.model or next(iter(self.steppers))
+        name = start.model or next(iter(self.models))
         if self._token is not None and not self._authorised(start.token):
             return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
         if self._draining:
             return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
-        if name not in self.steppers:
-            return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.steppers)}")
-        self._stepper = self.steppers[name]
-        engine = self._stepper.engine
+        if name not in self.models:
+            return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
+        model = self.models[name]
+        rate = start.sample_rate
+        if start.encoding == "opus" and model.takes.kind == "audio":
+            rate = 48_000  # its decoder's, whatever it was recorded at
         try:
-            if start.sample_rate is not None:
+            self.scheduler.admit()
+            if rate is not None and model.takes.kind == "audio":
                 # The table of an odd rate takes a second to make, which the other streams shall not notice.
-                await asyncio.to_thread(engine.resampler, start.sample_rate)
-            self.session = engine.open(sample_rate=start.sample_rate, channels=start.channels, **start.options)
+                await asyncio.to_thread(next(iter(model.stages.values())).resampler, rate)
+            if model.gives.sample_rate is not None:
+                self._voice = await asyncio.to_thread(Voice, model.gives.sample_rate, start.output)
+            self.stream = model.open(sample_rate=rate, channels=start.channels, **start.options)
         except EngineFull as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             return self._refuse("bad_options", str(error))
-        self._stepper.attach(self.session, self._on_step)
+        self.protocol.takes = model.takes.kind
+        self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
+        self.outgoing.put(self._ready(name, model, start))
+
+    def _ready(self, name: str, model: Model, start: Start) -> dict[str, Any]:
+        stream = self._live
         limits = dataclasses.asdict(self.limits)
-        told = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
-        self.outgoing.put(
-            {
-                "type": "ready",
-                "stream": self.session.stream,
-                "model": name,
-                "sample_rate": self.session.inbox.sample_rate,
-                "channels": start.channels,
-                "encoding": start.encoding,
-                "limits": {key: limits[key] for key in told},
-            }
-        )
+        message: dict[str, Any] = {"type": "ready", "stream": stream.stream, "model": name}
+        if isinstance(stream.inbox, SampleInbox):
+            message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
+            message |= {"channels": start.channels, "encoding": start.encoding}
+        message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
+        if model.gives.sample_rate is not None:
+            rate = output_rate(model.gives.sample_rate, start.output)
+            message["output"] = {"encoding": start.output.encoding, "sample_rate": rate}
+        return message | {"limits": {key: limits[key] for key in TOLD_LIMITS}}
 
     def _authorised(self, token: str | None) -> bool:
         if token is None:
             return self.websocket.scope.get("authorised", False)
         return hmac.compare_digest(token.encode(), (self._token or "").encode())
 
-    async def _hear(self, samples: np.ndarray) -> None:
-        session, limits = self._live, self.limits
-        if session.done or not len(samples):
+    async def _feed(self, packet: Any, code: str) -> None:
+        stream, limits = self._live, self.limits
+        if stream.done or packet is None:
             return
         now = self._clock()
-        if not session.inbox.received:
-            self._first_audio = now
-        session.feed(samples)
-        self._arrivals.append((session.inbox.received, now))
-        self._stepper.wake()
-        if limits.max_duration_s is not None and session.inbox.seconds > limits.max_duration_s:
+        if not stream.inbox.received:
+            self._first_input = now
+        try:
+            stream.feed(packet)
+        except ValueError as error:
+            return self._refuse(code, str(error))
+        self._arrivals.append((stream.inbox.received, now))
+        self.scheduler.wake()
+        audio = isinstance(stream.inbox, SampleInbox)
+        if limits.max_duration_s is not None and audio and stream.inbox.seconds > limits.max_duration_s:
             longest = f"a stream may have {limits.max_duration_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
-        while session.inbox.pending_seconds > limits.buffer_s and not session.done:
+        most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
+        while stream.inbox.pending > most and not stream.done:
             self._progress.clear()
             try:
                 async with asyncio.timeout(limits.stall_timeout_s):
                     await self._progress.wait()
             except TimeoutError:
-                stalled = f"{session.inbox.pending_seconds:.1f} s of audio wait and none was processed"
+                stalled = f"{stream.inbox.pending:.1f} {unit} wait and none was processed"
                 return self._refuse("overloaded", f"{stalled} for {limits.stall_timeout_s:g} s; try again later")
 
+    def _flush(self) -> None:
+        if not self._live.done:
+            self._live.feed_flush()
+            self.scheduler.wake()
+
+    def _interrupt(self, played_s: float | None) -> None:
+        """Drop what was not sent; the stream says what was heard of the rest."""
+        stream = self._live
+        self._interruptions += 1
+        self.outgoing.drop_speech()
+        self._sent_s = self._sent_s if played_s is None else min(played_s, self._sent_s)
+        self._send(stream.interrupt(self._sent_s))
+        self.scheduler.wake()
+        self._close_if_done()
+
     def _mark(self, id: str) -> None:
-        session = self._live
-        if session.done:
+        stream = self._live
+        if stream.done:
             return
-        if len(session.markers) >= self.limits.max_markers:
-            waiting = f"{len(session.markers)} markers wait already"
-            return self._refuse("bad_message", f"{waiting}; send audio between them")
-        self._send(session.marker(id))
+        if stream.waiting_markers >= self.limits.max_markers:
+            waiting = f"{stream.waiting_markers} markers wait already"
+            return self._refuse("bad_message", f"{waiting}; send input between them")
+        self._send(stream.marker(id))
 
     def _configure(self, options: Mapping[str, Any]) -> None:
         if self._live.done:
@@ -254,37 +279,59 @@ class Connection:
             self.conclude("bad_options", str(error))
 
     @property
-    def _live(self) -> Session:
-        assert self.session is not None, "the protocol lets nothing through before 'start'"
-        return self.session
+    def _live(self) -> Stream:
+        assert self.stream is not None, "the protocol lets nothing through before 'start'"
+        return self.stream
 
-    def _on_step(self, events: list[Event]) -> None:
-        session = self._live
+    # --------------------------------------------------------------------------------------------------- to the client
+
+    def _on_step(self) -> None:
         self._progress.set()
-        self._measure(session, events)
-        self._send(events)
-        if session.done and self.protocol.phase is not Phase.CLOSED:
+        if self._voice is None or self.outgoing.speech_s < self.limits.speech_ahead_s:
+            events = self._live.drain()
+            self._measure(self._live, events)
+            self._send(events)
+            self._acknowledge()
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Say "done", or why it ended, once the stream is over and everything it said is on its way."""
+        if not self._live.done or self._concluded or self.outgoing.speech_s >= self.limits.speech_ahead_s:
+            return
+        if self.protocol.phase is Phase.CLOSED and self._verdict is None:
+            return
+        self._concluded = True
+        self.outgoing.end_speech()
+        if self._verdict is not None:
+            self._fail(self._verdict)
+        else:
             self.protocol.phase = Phase.CLOSED
             self.outgoing.put({"type": "done"})
             self.outgoing.close(1000, "done")
-        elif session.done and self._verdict is not None:
-            self._fail(self._verdict)
 
-    def _measure(self, session: Session, events: list[Event]) -> None:
-        while len(self._arrivals) > 1 and session.inbox.passed(self._arrivals[0][0] + 1):
+    def _measure(self, stream: Stream, events: list[Event]) -> None:
+        while len(self._arrivals) > 1 and stream.inbox.passed(self._arrivals[0][0] + 1):
             self._arrivals.popleft()
         if events and self._arrivals:
             now = self._clock()
             self.metrics.lag_seconds.observe(now - self._arrivals[0][1])  # the packet that made this step possible
             if events[0].sequence == 0:
-                self.metrics.first_result_seconds.observe(now - self._first_audio)
+                self.metrics.first_result_seconds.observe(now - self._first_input)
+
+    def _acknowledge(self) -> None:
+        position = self._live.inbox.processed
+        if self.protocol.start.acknowledge and position > self._acknowledged:
+            self._acknowledged = position
+            self.outgoing.put({"type": "acknowledged", "position": position})
 
     def _send(self, events: list[Event]) -> None:
         before = self.outgoing.dropped
         for event in events:
             if isinstance(event, Failure):
                 return self._fail(self.protocol.fail(event.code, event.message))
-            self.outgoing.put(event)
+            within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
+            if not within:  # a later stage of the pipeline takes it
+                self.outgoing.put(event)
         self.metrics.dropped.inc(self.outgoing.dropped - before)
         if self.outgoing.size > self.limits.max_queue_bytes:
             waiting = f"{self.outgoing.size} bytes of events wait to be read"
@@ -296,25 +343,66 @@ class Connection:
 
     def _fail(self, failure: Fail) -> None:
         """Say why, close, and free the slot."""
-        self._verdict = None
+        self._verdict, self._concluded = None, True
         self.metrics.failures.labels(failure.code).inc()
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, failure.code)
-        if self.session is not None:
-            self._stepper.detach(self.session)
+        if self.stream is not None:
+            self.scheduler.detach(self.stream)
 
     async def _write(self) -> None:
         """Send until the end of the queue, the loss of the client, or of patience with it."""
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone; RuntimeError: closed by uvicorn itself
+            last: Speech | None = None
             while True:
                 message = await self.outgoing.get()
                 try:
-                    async with asyncio.timeout(self.limits.send_timeout_s):
-                        if isinstance(message, Close):
-                            return await self.websocket.close(message.code, message.reason)
-                        await self.websocket.send_text(message)
+                    match message:
+                        case Close():
+                            async with asyncio.timeout(self.limits.send_timeout_s):
+                                return await self.websocket.close(message.code, message.reason)
+                        case Speech():
+                            last = message
+                            await self._say(message)
+                        case SpeechEnd():
+                            await self._say_rest(last)
+                        case _:
+                            async with asyncio.timeout(self.limits.send_timeout_s):
+                                await self.websocket.send_text(message)
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
                     if abort := self.websocket.scope.get("loquent.abort"):
                         abort()
                     return
+
+    async def _say(self, speech: Speech) -> None:
+        """Encode and send speech, then let the stream go on if it has paused for the client."""
+        assert self._voice is not None
+        if self._restarts != self._interruptions:
+            self._restarts = self._interruptions
+            self._voice.restart()
+        header, packets = await asyncio.to_thread(self._voice.encode, speech)
+        if self._restarts == self._interruptions:  # else nobody wants to hear it any more
+            await self._send_speech(header, packets)
+            self._sent_s = speech.end
+        if self.stream is not None and not self._concluded:
+            self._on_step()
+            self.scheduler.wake()
+
+    async def _say_rest(self, last: Speech | None) -> None:
+        if self._voice is not None and last is not None:
+            rest = await asyncio.to_thread(self._voice.finish, last)
+            if rest is not None:
+                await self._send_speech(*rest)
+
+    async def _send_speech(self, header: dict[str, Any], packets: bytes) -> None:
+        async with asyncio.timeout(self.limits.send_timeout_s):
+            await self.websocket.send_text(json.dumps(header))
+            await self.websocket.send_bytes(packets)
+
+
+def _described(port: Port) -> dict[str, Any]:
+    """A port as "ready" names it."""
+    if port.kind == "text":
+        return {"kind": "text"}
+    return {"kind": "audio", "sample_rate": port.sample_rate, "encodings": list(ENCODINGS)}

@@ -44,6 +44,11 @@ class Metrics:
             "loquent_failures", "Streams refused or ended by a failure.", ["code"], registry=self.registry
         )
 
+    def observe_step(self, engine: object, streams: int, seconds: float) -> None:
+        """Take up one batched step of an engine."""
+        self.step_seconds.observe(seconds)
+        self.batch_size.observe(streams)
+
     def render(self) -> bytes:
         """Text exposition format."""
         return generate_latest(self.registry)

@@ -24,11 +24,12 @@ from loquent.speech import captions
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import AudioReader, to_mono_float32
 from loquent.speech.audio.resample import resample_blocks
-from loquent.speech.net.connection import Limits
-from loquent.speech.net.stepper import Stepper
+from loquent.speech.net.limits import Limits
+from loquent.speech.net.models import Model
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
-from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.stream import Stream
 from loquent.speech.transcript import Segment
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,17 @@ class Transcriptions:
     ``max_uploads`` until the last byte of its answer is sent; it waits on disk, and is decoded when its turn comes.
     """
 
-    def __init__(self, steppers: Mapping[str, Stepper], transcribe: Callable[..., Any] | None, limits: Limits) -> None:
-        self.steppers, self.transcribe, self.limits = steppers, transcribe, limits
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        scheduler: Scheduler,
+        transcribe: Callable[..., Any] | None,
+        limits: Limits,
+    ) -> None:
+        self.models = {
+            name: one for name, one in models.items() if one.takes.kind == "audio" and one.gives.kind == "text"
+        }
+        self.scheduler, self.transcribe, self.limits = scheduler, transcribe, limits
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-transcribe")
         self._stopping = threading.Event()
         self._running = 0
@@ -80,19 +90,19 @@ class Transcriptions:
         except HTTPException as error:  # a form that cannot be read
             return _error(error.status_code, error.detail)
 
-    async def _answer(self, request: Request) -> Response:
-        form = await self._received(request)
+    async def _answer(self, http: Request) -> Response:
+        form = await self._received(http)
         try:
-            wish = self._wish(form)
-            if wish.stream:
-                samples = await self._in_worker(self._read, wish.file)
+            request = self._parsed(form)
+            if request.stream:
+                samples = await self._in_worker(self._read, request.file)
             elif self.transcribe is None:
                 raise _Refused(404, "this server has no offline recogniser; ask for stream=true, or use /v1/stream")
             else:
-                result, duration_s = await self._in_worker(self._transcribed, wish)
+                result, duration_s = await self._in_worker(self._transcribed, request)
         finally:
             await form.close()
-        return self._stream(wish, samples) if wish.stream else _rendered(result, wish, duration_s)
+        return self._stream(request, samples) if request.stream else _rendered(result, request, duration_s)
 
     async def _received(self, request: Request) -> FormData:
         limits = self.limits
@@ -106,12 +116,12 @@ class Transcriptions:
     async def _in_worker(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
 
-    def _transcribed(self, wish: _Wish) -> tuple[Any, float]:
+    def _transcribed(self, request: _Request) -> tuple[Any, float]:
         """The result, and the length of the recording in seconds."""
         assert self.transcribe is not None
-        samples = self._read(wish.file)
-        options: dict[str, Any] = {"language": wish.language} if wish.language else {}
-        if wish.words:
+        samples = self._read(request.file)
+        options: dict[str, Any] = {"language": request.language} if request.language else {}
+        if request.words:
             options["word_timestamps"] = True
         try:
             return self.transcribe(samples, progress=self._go_on, **options), len(samples) / SAMPLE_RATE
@@ -137,37 +147,37 @@ class Transcriptions:
         if self._stopping.is_set():
             raise _Refused(503, "the server is shutting down")
 
-    def _wish(self, form: FormData) -> _Wish:
+    def _parsed(self, form: FormData) -> _Request:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise _Refused(400, "expected the audio file in the form field 'file' (multipart/form-data)")
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         model = fields.get("model", "whisper-1")
         if model == "whisper-1":  # what clients of OpenAI send unless told otherwise
-            model = next(iter(self.steppers))
-        if model not in self.steppers:
-            raise _Refused(404, f"no model {model!r}; this server has {', '.join(self.steppers)}")
+            model = next(iter(self.models), model)
+        if model not in self.models:
+            raise _Refused(404, f"no model {model!r}; this server has {', '.join(self.models)}")
         format = fields.get("response_format", "json")
         if format not in FORMATS:
             raise _Refused(400, f"unknown response_format {format!r}; expected one of {', '.join(FORMATS)}")
         words = "word" in form.getlist("timestamp_granularities[]")
         stream = fields.get("stream", "false").lower() in ("true", "1")
-        return _Wish(file.file, model, format, fields.get("language") or None, words, stream)
+        return _Request(file.file, model, format, fields.get("language") or None, words, stream)
 
-    def _stream(self, wish: _Wish, samples: np.ndarray) -> Response:
-        stepper = self.steppers[wish.model]
+    def _stream(self, request: _Request, samples: np.ndarray) -> Response:
+        options: dict[str, Any] = {"language": request.language} if request.language else {}
         try:
-            options: dict[str, Any] = {"language": wish.language} if wish.language else {}
-            session = stepper.engine.open(sample_rate=SAMPLE_RATE, **options)
+            self.scheduler.admit()
+            stream = self.models[request.model].open(sample_rate=SAMPLE_RATE, **options)
         except EngineFull as full:
             raise _Refused(503, str(full)) from full
         except (ValueError, TypeError) as error:
             raise _Refused(400, str(error)) from error
-        return _SessionResponse(stepper, session, samples, self.limits.buffer_s)
+        return _EventStream(self.scheduler, stream, samples, self.limits.buffer_s)
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Request:
     file: BinaryIO
     model: str
     format: str
@@ -213,15 +223,15 @@ def _impatient(send: Send, timeout_s: float) -> Send:
     return impatient
 
 
-def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
+def _rendered(result: Any, request: _Request, duration_s: float) -> Response:
     segments: list[Segment] = list(result.segments)
-    if wish.format == "json":
+    if request.format == "json":
         return JSONResponse({"text": result.text.strip()})
-    if wish.format == "text":
+    if request.format == "text":
         return PlainTextResponse(result.text.strip() + "\n")
-    if wish.format in ("srt", "vtt"):
+    if request.format in ("srt", "vtt"):
         out = io.StringIO()
-        captions.write(wish.format, segments, out)
+        captions.write(request.format, segments, out)
         return PlainTextResponse(out.getvalue())
     body = {
         "task": "transcribe",
@@ -230,17 +240,17 @@ def _rendered(result: Any, wish: _Wish, duration_s: float) -> Response:
         "text": result.text.strip(),
         "segments": [{"id": i, "start": s.start, "end": s.end, "text": s.text} for i, s in enumerate(segments)],
     }
-    if wish.words:
+    if request.words:
         words = [word for segment in segments for word in segment.words]
         body["words"] = [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]
     return JSONResponse(body)
 
 
-class _SessionResponse(StreamingResponse):
+class _EventStream(StreamingResponse):
     """Server-sent events: words as they are committed, then the whole text. However it ends, the slot is freed."""
 
-    def __init__(self, stepper: Stepper, session: Session, samples: np.ndarray, buffer_s: float) -> None:
-        self.stepper, self.session, self.buffer_s = stepper, session, buffer_s
+    def __init__(self, scheduler: Scheduler, stream: Stream, samples: np.ndarray, buffer_s: float) -> None:
+        self.scheduler, self.stream, self.buffer_s = scheduler, stream, buffer_s
         self._left = samples
         super().__init__(self._lines(), media_type="text/event-stream")
 
@@ -248,14 +258,14 @@ class _SessionResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self.stepper.detach(self.session)
+            self.scheduler.detach(self.stream)
 
     async def _lines(self) -> AsyncIterator[str]:
         # Never long: a client that does not read on is given no further steps.
         steps: asyncio.Queue[list[Event]] = asyncio.Queue()
-        self.stepper.attach(self.session, steps.put_nowait)
+        self.scheduler.attach(self.stream, lambda: steps.put_nowait(self.stream.drain()))
         text = ""
-        while not (self.session.done and steps.empty()):
+        while not (self.stream.done and steps.empty()):
             self._feed()
             for event in await steps.get():
                 if isinstance(event, Failure):
@@ -267,17 +277,17 @@ class _SessionResponse(StreamingResponse):
         yield _sent({"type": "transcript.text.done", "text": text.strip()})
 
     def _feed(self) -> None:
-        """Fill the session's buffer, at least as far as its next step needs."""
-        session = self.session
-        while not (session.done or session.inbox.ended):
-            if session.inbox.pending_seconds >= self.buffer_s and (session.ready or session.busy):
+        """Fill the stream's buffer, at least as far as its next step needs."""
+        first = self.stream.sessions[0]
+        while not (first.done or first.inbox.ended):
+            if first.inbox.pending >= self.buffer_s and (first.ready or first.busy):
                 break
             if not len(self._left):
-                session.end()
+                self.stream.end()
                 break
-            session.feed(self._left[:SAMPLE_RATE])
+            self.stream.feed(self._left[:SAMPLE_RATE])
             self._left = self._left[SAMPLE_RATE:]
-        self.stepper.wake()
+        self.scheduler.wake()
 
 
 def _sent(message: dict[str, Any]) -> str:

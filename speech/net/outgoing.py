@@ -6,9 +6,9 @@ import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from loquent.speech.runtime.events import Event, Partial
+from loquent.speech.runtime.events import Event, Partial, Speech
 
 # A reader that keeps up never has so many messages waiting, so it sees every partial result.
 COALESCE_FROM = 32
@@ -22,21 +22,33 @@ class Close:
     reason: str
 
 
+@dataclass(frozen=True)
+class SpeechEnd:
+    """No speech follows: what its encoder holds back is due."""
+
+
+Entry: TypeAlias = str | Speech | SpeechEnd | Close
+
+
 class Outgoing:
     """Queue of messages to one client.
 
     For a slow reader, a partial result that a later one supersedes is dropped. Everything else stays, in order; what to
-    do when it gets too much (`size`, in characters) is the owner's decision.
+    do when it gets too much (`size`, in characters, and `speech_s`, in seconds) is the owner's decision.
     """
 
     def __init__(self) -> None:
         self.size = 0
+        self.speech_s = 0.0
         self.dropped = 0
-        self._queue: deque[tuple[str | Close, bool]] = deque()  # (message, whether it may be superseded)
+        self._queue: deque[tuple[Entry, bool]] = deque()  # (message, whether it may be superseded)
         self._news = asyncio.Event()
 
     def put(self, message: Event | dict[str, Any]) -> None:
         """Append an event, or another message."""
+        if isinstance(message, Speech):
+            self.speech_s += message.end - message.start
+            return self._append(message, False)
         partial = isinstance(message, Partial)
         if partial and len(self._queue) >= COALESCE_FROM:
             kept = deque(entry for entry in self._queue if not entry[1])
@@ -48,6 +60,10 @@ class Outgoing:
         self.size += len(text)
         self._append(text, partial)
 
+    def end_speech(self) -> None:
+        """Append the end of the speech."""
+        self._append(SpeechEnd(), False)
+
     def close(self, code: int, reason: str) -> None:
         """Append the end."""
         self._append(Close(code, reason), False)
@@ -55,9 +71,14 @@ class Outgoing:
     def clear(self) -> None:
         """Drop everything that waits."""
         self._queue.clear()
-        self.size = 0
+        self.size, self.speech_s = 0, 0.0
 
-    async def get(self) -> str | Close:
+    def drop_speech(self) -> None:
+        """Drop the speech that waits."""
+        self._queue = deque(entry for entry in self._queue if not isinstance(entry[0], Speech))
+        self.speech_s = 0.0
+
+    async def get(self) -> Entry:
         """Take the next message."""
         while not self._queue:
             self._news.clear()
@@ -65,8 +86,10 @@ class Outgoing:
         message, _ = self._queue.popleft()
         if isinstance(message, str):
             self.size -= len(message)
+        elif isinstance(message, Speech):
+            self.speech_s = max(self.speech_s - (message.end - message.start), 0.0)
         return message
 
-    def _append(self, message: str | Close, partial: bool) -> None:
+    def _append(self, message: Entry, partial: bool) -> None:
         self._queue.append((message, partial))
         self._news.set()

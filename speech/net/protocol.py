@@ -1,18 +1,24 @@
-"""The native wire protocol, sans-I/O: binary messages are PCM, text messages are JSON objects with a ``type``.
+"""The native wire protocol, sans-I/O: binary messages are audio, text messages are JSON objects with a ``type``.
 
 Client -> server::
 
-    {"type": "start", "sample_rate": 48000, "channels": 1, "encoding": "pcm16",
-     "model": "…", "token": "…", "options": {…}}
-    <binary: interleaved little-endian samples, whole frames, any number of them>
-    {"type": "marker", "id": "…"}     echoed as an event once all audio before it has been processed
+    {"type": "start", "sample_rate": 48000, "channels": 1, "encoding": "pcm16", "model": "…", "token": "…",
+     "options": {…}, "output": {"encoding": "opus", "sample_rate": 24000}, "acknowledge": true}
+    <binary: samples in that encoding, whole frames, any number of them; of "opus" one packet>
+    {"type": "text", "text": "…", "time_s": 1.5}     input of models that take text, in pieces of any kind
+    {"type": "flush"}                 end the word under way, and let the text so far come out
+    {"type": "marker", "id": "…"}     echoed as an event once all input before it has been processed
     {"type": "configure", "options": {…}}     from the next chunk on, where the model allows it
+    {"type": "interrupt", "played_s": 2.5}    stop speaking; answered by the event "interrupted"
     {"type": "finish"}                nothing follows; the rest of the events comes, then "done"
 
 Server -> client::
 
-    {"type": "ready", "stream": …, "sample_rate": …, "model": …, "limits": {…}}
+    {"type": "ready", "stream": …, "model": …, "takes": {…}, "gives": {…}, "limits": {…}, …}
     events (`loquent.speech.runtime.events.Event.to_dict`)
+    {"type": "speech", …, "encoding": …, "sample_rate": …, "packets": [bytes of each packet]}
+    <binary: the packets of the "speech" before it, in a row>
+    {"type": "acknowledged", "position": …}          input processed so far, in samples or characters, if asked for
     {"type": "failure", "code": …, "message": …}     and the connection is closed with the code in `CLOSE_CODES`
     {"type": "done"}                                  and the connection is closed with 1000
 
@@ -26,98 +32,30 @@ import enum
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
-import numpy as np
-
+from loquent.speech.audio.codecs import ENCODINGS, Decoder, decoder
+from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
+from loquent.speech.net.messages import (
+    Action,
+    Configure,
+    Fail,
+    Finish,
+    Flush,
+    Interrupt,
+    Mark,
+    Output,
+    Samples,
+    Start,
+    TextPiece,
+)
 
-CLOSE_CODES = {
-    "bad_message": 1007,  # not JSON, unknown type, wrong field, wrong order
-    "bad_audio": 1007,  # a cut frame, NaN
-    "too_large": 1009,  # a message longer than the limits in "ready"
-    "bad_options": 1008,  # the model does not take these options
-    "unknown_model": 1008,
-    "unauthorized": 1008,
-    "handshake_timeout": 1008,  # no "start" in time
-    "idle_timeout": 1008,  # neither audio nor messages for too long
-    "too_long": 1008,  # the stream reached its longest duration
-    "slow_reader": 1008,  # the client does not read its events
-    "busy": 1013,  # all streams are taken: try again later
-    "overloaded": 1013,  # the server cannot keep up with the audio
-    "shutting_down": 1001,
-    "internal": 1011,
-}
-ENCODINGS: dict[str, np.dtype[Any]] = {"pcm16": np.dtype("<i2"), "float32": np.dtype("<f4")}
 MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
 MAX_ITEMS = 1000  # of an option that is a list
 MAX_TEXT = 4096  # characters of an option's value, or of a token
-
-
-@dataclass(frozen=True)
-class Start:
-    """Open a stream."""
-
-    sample_rate: int | None = None  # Hz; None: the model's own
-    channels: int = 1
-    encoding: str = "pcm16"
-    model: str | None = None  # None: the server's first
-    token: str | None = field(default=None, repr=False)
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The message a client sends; fields left to their defaults are left out."""
-        values = {name: value for name, value in vars(self).items() if value is not None and value != {}}
-        return {"type": "start"} | values
-
-
-@dataclass(frozen=True)
-class Audio:
-    """Samples (frames, channels), int16 or float32."""
-
-    samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Echo ``id`` once everything before it has been processed."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class Configure:
-    """Change options of the stream under way."""
-
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Finish:
-    """End the stream."""
-
-
-@dataclass(frozen=True)
-class Fail:
-    """Send the failure and close; nothing more is accepted."""
-
-    code: str
-    message: str
-
-    @property
-    def close_code(self) -> int:
-        """WebSocket close code (RFC 6455, section 7.4)."""
-        return CLOSE_CODES[self.code]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The message a server sends."""
-        return {"type": "failure", "code": self.code, "message": self.message}
-
-
-Action: TypeAlias = Start | Audio | Mark | Configure | Finish | Fail
 
 
 class Phase(enum.Enum):
@@ -135,12 +73,18 @@ class ServerProtocol:
     Args:
         max_text_bytes: longest text message, in bytes of UTF-8.
         max_audio_bytes: longest binary message, in bytes.
+
+    Attributes:
+        takes: "audio" or "text", once the stream is open: other input is refused.
+        start: what the client asked for.
     """
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         self.max_text_bytes, self.max_audio_bytes = max_text_bytes, max_audio_bytes
         self.phase = Phase.WAITING
-        self._start = Start()
+        self.takes: str | None = None
+        self.start = Start()
+        self.decoder: Decoder | None = None
 
     def receive_query(self, query: Mapping[str, str]) -> list[Action]:
         """Take the parameters of the URL; they stand for "start" when any of its fields is among them."""
@@ -188,72 +132,105 @@ class ServerProtocol:
         return self._message(message)
 
     def _message(self, message: dict[str, Any]) -> Action:
-        kind = message.get("type")
-        if kind == "start":
-            return self._open(message)
-        if kind == "marker":
-            self._expect(Phase.STREAMING, "a marker")
-            _only(message, "marker", {"type", "id"})
-            return Mark(_name(message.get("id"), "the marker's 'id'"))
-        if kind == "configure":
-            self._expect(Phase.STREAMING, "'configure'")
-            _only(message, "configure", {"type", "options"})
-            return Configure(_options(message.get("options")))
-        if kind == "finish":
-            self._expect(Phase.STREAMING, "'finish'")
-            _only(message, "finish", {"type"})
-            self.phase = Phase.FINISHING
-            return Finish()
-        _refuse(f"unknown message type {_shown(kind)}; expected 'start', 'marker', 'configure' or 'finish'")
+        match message.get("type"):
+            case "start":
+                return self._open(message)
+            case "text":
+                return self._text_piece(message)
+            case "flush":
+                self._expect(Phase.STREAMING, "'flush'")
+                self._expect_port("text", "'flush'")
+                _only(message, "flush", {"type"})
+                return Flush()
+            case "marker":
+                self._expect(Phase.STREAMING, "a marker")
+                _only(message, "marker", {"type", "id"})
+                return Mark(_name(message.get("id"), "the marker's 'id'"))
+            case "configure":
+                self._expect(Phase.STREAMING, "'configure'")
+                _only(message, "configure", {"type", "options"})
+                return Configure(_options(message.get("options")))
+            case "interrupt":
+                if self.phase is not Phase.FINISHING:  # what is still being said may be interrupted
+                    self._expect(Phase.STREAMING, "'interrupt'")
+                _only(message, "interrupt", {"type", "played_s"})
+                return Interrupt(_seconds(message.get("played_s"), "'played_s'"))
+            case "finish":
+                self._expect(Phase.STREAMING, "'finish'")
+                _only(message, "finish", {"type"})
+                self.phase = Phase.FINISHING
+                return Finish()
+            case kind:
+                _refuse(f"unknown message type {_shown(kind)}; expected {_KINDS}")
 
     def _open(self, message: dict[str, Any]) -> Action:
         self._expect(Phase.WAITING, "'start'")
-        _only(message, "start", {"type", "sample_rate", "channels", "encoding", "model", "token", "options"})
-        encoding = message.get("encoding", "pcm16")
-        if not isinstance(encoding, str) or encoding not in ENCODINGS:
-            _refuse(f"'encoding' {_shown(encoding)} is unknown; expected 'pcm16' (little-endian int16) or 'float32'")
+        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output", "acknowledge"}
+        _only(message, "start", known)
         rate = message.get("sample_rate")
-        self._start = Start(
+        acknowledge = message.get("acknowledge", False)
+        if not isinstance(acknowledge, bool):
+            _refuse(f"'acknowledge' has to be true or false, got {_shown(acknowledge)}")
+        self.start = Start(
             sample_rate=None if rate is None else _integer(rate, "sample_rate", LOWEST_RATE, HIGHEST_RATE),
             channels=_integer(message.get("channels", 1), "channels", 1, MAX_CHANNELS),
-            encoding=encoding,
+            encoding=_encoding(message.get("encoding", "pcm16")),
             model=None if message.get("model") is None else _name(message["model"], "'model'"),
             token=None if message.get("token") is None else _string(message["token"], "'token'", MAX_TEXT),
             options=_options(message.get("options", {})),
+            output=_output(message.get("output", {})),
+            acknowledge=acknowledge,
         )
+        usual = 48_000 if self.start.encoding == "opus" else 16_000
+        try:
+            self.decoder = decoder(self.start.encoding, self.start.sample_rate or usual, self.start.channels)
+        except AudioError as error:
+            _refuse(str(error))
         self.phase = Phase.STREAMING
-        return self._start
+        return self.start
+
+    def _text_piece(self, message: dict[str, Any]) -> Action:
+        self._expect(Phase.STREAMING, "text")
+        self._expect_port("text", "text")
+        _only(message, "text", {"type", "text", "time_s"})
+        text = message.get("text")
+        if not isinstance(text, str):
+            _refuse(f"'text' has to be a string, got {_shown(text)}")
+        if text:
+            _string(text, "'text'", self.max_text_bytes)
+        return TextPiece(text, _seconds(message.get("time_s"), "'time_s'"))
 
     def _binary(self, data: bytes) -> Action:
         self._expect(Phase.STREAMING, "audio")
+        self._expect_port("audio", "audio")
         if len(data) > self.max_audio_bytes:
             raise _Refused(
                 "too_large",
                 f"got an audio message of {len(data)} bytes, at most {self.max_audio_bytes} are taken; send less",
             )
-        dtype, channels = ENCODINGS[self._start.encoding], self._start.channels
-        frame = dtype.itemsize * channels
-        if len(data) % frame:
-            raise _Refused(
-                "bad_audio",
-                f"got an audio message of {len(data)} bytes; expected a multiple of {frame} "
-                f"({self._start.encoding}, {channels} channels): send whole frames, without a file header",
-            )
-        samples = np.frombuffer(data, dtype).reshape(-1, channels)
-        # A magnitude beyond this is not audio, and its power would overflow.
-        if samples.dtype.kind == "f" and not np.all(np.abs(samples) <= 1e4):
-            raise _Refused("bad_audio", "expected float32 samples in about [-1, 1], got others; divide int16 by 32768")
-        return Audio(samples)
+        assert self.decoder is not None, "made by 'start'"
+        try:
+            return Samples(self.decoder.decode(data))
+        except AudioError as error:
+            raise _Refused("bad_audio", str(error)) from error
+
+    def _expect_port(self, kind: str, what: str) -> None:
+        if self.takes not in (None, kind):
+            other = "binary messages of audio" if self.takes == "audio" else 'messages of type "text"'
+            _refuse(f"got {what}, but this model takes {self.takes}; send {other}")
 
     def _expect(self, phase: Phase, what: str) -> None:
         if self.phase is phase:
             return
         advice = {
-            Phase.WAITING: 'send {"type": "start", "sample_rate": …} first',
+            Phase.WAITING: 'send {"type": "start", …} first',
             Phase.STREAMING: "the stream has been started already; open another connection for another stream",
-            Phase.FINISHING: "nothing may follow 'finish'; open another connection for more audio",
+            Phase.FINISHING: "nothing may follow 'finish'; open another connection for more",
         }
         _refuse(f"got {what} while {self.phase.value}; {advice[self.phase]}")
+
+
+_KINDS = "'start', 'text', 'flush', 'marker', 'configure', 'interrupt' or 'finish'"
 
 
 class _Refused(Exception):
@@ -291,6 +268,33 @@ def _string(value: Any, what: str, longest: int) -> str:
 
 def _name(value: Any, what: str) -> str:
     return _string(value, what, MAX_NAME)
+
+
+def _seconds(value: Any, what: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        _refuse(f"{what} has to be a number of seconds from 0 on, got {_shown(value)}")
+    return float(value)
+
+
+def _encoding(value: Any) -> str:
+    if not isinstance(value, str) or value not in ENCODINGS:
+        _refuse(f"'encoding' {_shown(value)} is unknown; expected one of {', '.join(map(repr, ENCODINGS))}")
+    return value
+
+
+def _output(value: Any) -> Output:
+    if not isinstance(value, dict):
+        _refuse(f"'output' has to be an object, got {_shown(value)}")
+    _only(value, "output", {"encoding", "sample_rate"})
+    encoding, rate = _encoding(value.get("encoding", "pcm16")), value.get("sample_rate")
+    if rate is None:
+        return Output(encoding)
+    rates = ENCODINGS[encoding].rates
+    if rates is not None and rate not in rates:
+        _refuse(f"{encoding} cannot have {_shown(rate)} Hz; expected one of {', '.join(map(str, rates))}")
+    return Output(encoding, _integer(rate, "output.sample_rate", LOWEST_RATE, HIGHEST_RATE))
 
 
 def _options(value: Any) -> dict[str, Any]:

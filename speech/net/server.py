@@ -29,19 +29,24 @@ from starlette.websockets import WebSocket, WebSocketClose
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request as HandshakeRequest
 
-from loquent.speech.net.connection import Connection, Limits
+from loquent.speech.net.connection import Connection
+from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
+from loquent.speech.net.models import Model, models_of
 from loquent.speech.net.openai import Transcriptions
-from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.stream import Stream
 
 log = logging.getLogger(__name__)
 
 
 def create_app(
-    engines: Engine | Mapping[str, Engine],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
     limits: Limits | None = None,
     *,
+    max_streams: int | None = None,
     transcribe: Callable[..., Any] | None = None,
     token: str | None = None,
     allowed_origins: Collection[str] = (),
@@ -49,8 +54,10 @@ def create_app(
     """Make the application.
 
     Args:
-        engines: an engine, or engines by model name; clients that name no model get the first.
+        engines: an engine, or engines by model name; clients that name no model get the first. Several engines by the
+            names of their stages make a model too: its streams are pipelines.
         limits: on what clients may do.
+        max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
             with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with
             ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a time,
@@ -61,15 +68,13 @@ def create_app(
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
-    service = Service(
-        {"default": engines} if isinstance(engines, Engine) else dict(engines), limits or Limits(), transcribe, token
-    )
+    service = Service(models_of(engines), limits or Limits(), max_streams, transcribe, token)
     app = Starlette(
         routes=[
             Route("/", service.page),
             Route("/health", service.health),
             Route("/metrics", service.show_metrics),
-            Route("/v1/models", service.models),
+            Route("/v1/models", service.list_models),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
         ],
@@ -142,47 +147,40 @@ class Service:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
+        models: Mapping[str, Model],
         limits: Limits,
+        max_streams: int | None,
         transcribe: Callable[..., Any] | None,
         token: str | None,
     ) -> None:
-        if not engines:
-            raise ValueError("a server needs at least one engine, got an empty mapping")
-        self.limits, self.metrics, self.token = limits, Metrics(), token
-        self.steppers = {name: Stepper(engine, self.metrics) for name, engine in engines.items()}
-        self.transcriptions = Transcriptions(self.steppers, transcribe, limits)
+        self.models, self.limits, self.metrics, self.token = models, limits, Metrics(), token
+        engines = list(dict.fromkeys(engine for model in models.values() for engine in model.stages.values()))
+        self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step)
+        self.transcriptions = Transcriptions(self.models, self.scheduler, transcribe, limits)
         self.connections: set[Connection] = set()
         self.draining = False
-        self._tasks: list[asyncio.Task[None]] = []
-        self.metrics.active.set_function(lambda: sum(engine.active for engine in engines.values()))
-        self.metrics.queue_depth.set_function(lambda: sum(session.ready for session in self._sessions()))
-        self.metrics.queue_seconds.set_function(lambda: sum(s.inbox.pending_seconds for s in self._sessions()))
-
-    def _sessions(self) -> list[Any]:
-        return [session for stepper in self.steppers.values() for session in stepper.sessions]
+        self._stepping: asyncio.Task[None] | None = None
+        self.metrics.active.set_function(lambda: sum(engine.active for engine in engines))
+        self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in engines))
+        self.metrics.queue_seconds.set_function(
+            lambda: sum(stream.inbox.pending for stream in self.scheduler.streams if stream.takes.kind == "audio")
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Keep the engines going."""
-        self._tasks = [asyncio.create_task(stepper.run()) for stepper in self.steppers.values()]
+        self._stepping = asyncio.create_task(self.scheduler.run())
         yield
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for stepper in self.steppers.values():
-            stepper.shut_down()
+        self._stepping.cancel()
+        await asyncio.gather(self._stepping, return_exceptions=True)
+        self.scheduler.shut_down()
         self.transcriptions.shut_down()
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
         self.draining = True
         for connection in set(self.connections):
-            heard = connection.session.inbox.seconds if connection.session else 0.0
-            connection.conclude(
-                "shutting_down",
-                f"the server is shutting down and has heard {heard:.3f} s of this stream; connect again to go on there",
-            )
+            connection.conclude("shutting_down", _goodbye(connection.stream))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 while self.connections:
@@ -190,7 +188,9 @@ class Service:
 
     async def stream(self, websocket: WebSocket) -> None:
         """``WS /v1/stream``: the native protocol."""
-        connection = Connection(websocket, self.steppers, self.limits, self.metrics, self.token, self.draining)
+        connection = Connection(
+            websocket, self.models, self.scheduler, self.limits, self.metrics, self.token, self.draining
+        )
         self.connections.add(connection)
         try:
             await connection.run()
@@ -204,22 +204,28 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 while streams can be opened (if a slot is free)."""
-        broken = any(task.done() for task in self._tasks)
+        broken = self._stepping is not None and self._stepping.done()
         status = "failed" if broken else "draining" if self.draining else "ok"
-        models = {
-            name: {"active": stepper.engine.active, "capacity": stepper.engine.capacity}
-            for name, stepper in self.steppers.items()
-        }
+        models = {name: {"active": model.active, "capacity": model.capacity} for name, model in self.models.items()}
         return JSONResponse({"status": status, "models": models}, 200 if status == "ok" else 503)
 
     async def show_metrics(self, request: Request) -> Response:
         """``GET /metrics``: for Prometheus."""
         return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def models(self, request: Request) -> Response:
+    async def list_models(self, request: Request) -> Response:
         """``GET /v1/models``: as OpenAI's."""
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "loquent"} for name in self.steppers]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "loquent"} for name in self.models]
         return JSONResponse({"object": "list", "data": data})
+
+
+def _goodbye(stream: Stream | None) -> str:
+    done = "the server is shutting down and has heard 0.000 s of this stream"
+    if stream is not None and isinstance(stream.inbox, SampleInbox):
+        done = f"the server is shutting down and has heard {stream.inbox.seconds:.3f} s of this stream"
+    elif stream is not None:
+        done = f"the server is shutting down and has read {stream.inbox.received} characters of this stream"
+    return f"{done}; connect again to go on there"
 
 
 _PAGE_POLICY = (

@@ -89,14 +89,14 @@ class RingAttention(StreamingModule):
         """Attend from the new steps to the past and to each other.
 
         Raises:
-            ValueError: left is None and a stream outgrows the capacity (checked on the CPU only: elsewhere it would
-                stall the device, and the caller bounds the stream).
+            ValueError: left is None and a stream outgrows the capacity (not checked in static mode, where it would
+                stall the device: the caller bounds the stream).
         """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         position = state.position[rows]
         after = position + chunk.length
-        if self.left is None and chunk.data.device.type == "cpu" and (after > self.capacity).any():
+        if self.left is None and not chunk.static and (after > self.capacity).any():
             raise ValueError(
                 f"a stream has reached {int(after.max())} steps but left=None remembers only capacity={self.capacity}; "
                 "end the segment earlier, or limit left"

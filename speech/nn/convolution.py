@@ -70,8 +70,8 @@ class Conv1d(StreamingModule):
         windows = slide(self.window, chunk, state, rows)
         if windows.data.shape[1] == 0:
             return windows.with_data(windows.data.new_zeros(windows.data.shape[0], 0, self.weight.shape[0]))
-        if self.groups == self.dilation == 1 and windows.data.device.type == "cpu":
-            # For the few steps of a chunk one matrix product is up to three times as fast as torch's convolution.
+        if self.groups == self.dilation == 1 and not windows.static:
+            # For the few steps of a chunk a CPU is up to three times as fast in a matrix product as in a convolution.
             unfolded = windows.data.unfold(1, self.window.kernel, self.window.stride).flatten(2)
             return windows.with_data(linear(unfolded, self.weight.flatten(1), self.bias))
         return windows.with_data(self._convolve(windows.data))
@@ -193,7 +193,7 @@ class ConvTranspose1d(StreamingModule):
         keep = (end[:, None] + torch.arange(pending, device=y.device))[:, :, None].expand(-1, -1, y.shape[2])
         state.overlap[rows] = y.detach().gather(1, keep)
         y = y[:, : steps * self.upsampling]
-        return Chunk(y if self.bias is None else y + self.bias, end, chunk.last)
+        return chunk.with_data(y if self.bias is None else y + self.bias, end)
 
     def inputs_for(self, outputs: int) -> int:
         """The input that starts after output ``outputs - 1`` cannot reach it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -101,6 +101,14 @@ class State:
             loaded = safetensors.torch.load(data)
         except Exception as error:
             raise ValueError(f"not a saved state: {error}") from error
+        self.load(loaded)
+
+    def load(self, loaded: Mapping[str, Tensor]) -> None:
+        """Overwrite every tensor with that of its dotted name; nothing is changed when names, shapes or dtypes differ.
+
+        Raises:
+            ValueError: the tensors belong to a state of another structure.
+        """
         mine = {name: tensor for name, tensor, _ in self.leaves()}
         if loaded.keys() != mine.keys():
             raise ValueError(

@@ -26,11 +26,18 @@ class Chunk:
     data:   (B, T, ...) steps, left-aligned; what lies beyond a row's length is arbitrary.
     length: (B,) int64, valid steps of each row, 0 … T.
     last:   (B,) bool, whether the row's stream ends with this chunk.
+    static: whether a step must not wait for the device: it never reads values on the host, and the shapes of its
+            results follow from those of its inputs. By default true everywhere but on the CPU, where reading is free.
     """
 
     data: Tensor
     length: Tensor
     last: Tensor
+    static: bool | None = None  # never None once the chunk is made
+
+    def __post_init__(self) -> None:
+        if self.static is None:
+            object.__setattr__(self, "static", not self.data.is_cpu)
 
     @classmethod
     def of(cls, data: Tensor, last: bool = False) -> Chunk:
@@ -47,9 +54,19 @@ class Chunk:
         """(B, T) bool: which steps are valid."""
         return torch.arange(self.data.shape[1], device=self.data.device) < self.length[:, None]
 
-    def with_data(self, data: Tensor) -> Chunk:
-        """The same rows and lengths with other values: what a pointwise operation returns."""
-        return Chunk(data, self.length, self.last)
+    def with_data(self, data: Tensor, length: Tensor | None = None, last: Tensor | None = None) -> Chunk:
+        """What a step makes of this chunk: other values, and other lengths and ends where given."""
+        return Chunk(data, self.length if length is None else length, self.last if last is None else last, self.static)
+
+    def to(self, device: torch.device) -> Chunk:
+        """The chunk on another device, static if that one asks for it; itself if it is there already."""
+        if self.data.device == device:
+            return self
+        return Chunk(self.data.to(device), self.length.to(device), self.last.to(device))
+
+    def room(self, count: Tensor, bound: int) -> int:
+        """Steps that results of ``count`` (B,) steps, at most ``bound``, need: the bound itself in static mode."""
+        return bound if self.static else int(count.max())
 
     def rows(self) -> Iterator[Tensor]:
         """Yield each row's valid steps, (length, ...)."""
@@ -132,10 +149,10 @@ class Window:
 
     def outputs(self, inputs: Tensor, last: Tensor | bool) -> Tensor:
         """Outputs that are final after ``inputs`` steps, int64 elementwise."""
-        available = inputs + self.left + torch.as_tensor(last, device=inputs.device) * self.right
+        available = inputs + self.left + last * self.right
         count = ((available - self.kernel).div(self.stride, rounding_mode="floor") + 1).clamp(min=0)
         if self.reflect != "none":  # step `left` is mirrored into the first window
-            count = torch.where((inputs > self.left) | torch.as_tensor(last, device=inputs.device), count, 0)
+            count = torch.where((inputs > self.left) | last, count, 0)
         return count
 
     def inputs_for(self, outputs: int) -> int:
@@ -144,6 +161,14 @@ class Window:
             return 0
         needed = max((outputs - 1) * self.stride - self.left + self.kernel, 1)
         return needed if self.reflect == "none" else max(needed, self.left + 1)
+
+    def most_outputs(self, inputs: int) -> int:
+        """The most outputs that become final with ``inputs`` steps, whatever came before and also at the end."""
+        most = -(-(inputs + self.right) // self.stride)
+        if self.reflect == "none":
+            return most
+        # The first outputs come together, once step `left` is there.
+        return max(most, (2 * self.left + inputs + self.right - self.kernel) // self.stride + 1)
 
 
 @dataclass
@@ -175,9 +200,7 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
     first = window.outputs(before, False)
     count = window.outputs(after, chunk.last) - first
 
-    # On the CPU the true count is free to read; elsewhere the bound keeps shapes static.
-    bound = (steps + window.right + window.stride - 1) // window.stride + 1
-    most = int(count.max()) if data.device.type == "cpu" else bound
+    most = chunk.room(count, window.most_outputs(steps))
     span = (most - 1) * window.stride + window.kernel if most else 0
 
     joined = torch.cat([tail, data], dim=1)
@@ -189,14 +212,14 @@ def slide(window: Window, chunk: Chunk, state: WindowState, rows: Tensor) -> Chu
         position = torch.where(beyond, 2 * (after[:, None] - 1) - position, position)
     inside = (position >= 0) & (position < after[:, None])
     windows = take_steps(joined, (position - before[:, None] + window.context).clamp(0, joined.shape[1] - 1))
-    if data.device.type != "cpu" or not inside.all():
+    if chunk.static or not inside.all():
         windows = windows.masked_fill(~inside.reshape(batch, span, *[1] * (data.ndim - 2)), 0)
 
     if window.context:
         recent = chunk.length[:, None] + torch.arange(window.context, device=data.device)
         state.tail[rows] = take_steps(joined, recent)
     state.received[rows] = after
-    return Chunk(windows, count, chunk.last)
+    return chunk.with_data(windows, count)
 
 
 def take_steps(x: Tensor, index: Tensor) -> Tensor:
@@ -211,10 +234,10 @@ def step_in_groups(module: StreamingModule, chunk: Chunk, state: State, rows: Te
     if len(rows) <= size:
         return module.step(chunk, state, rows)
     parts = zip(*(part.split(size) for part in (chunk.data, chunk.length, chunk.last, rows)), strict=True)
-    groups = [module.step(Chunk(data, length, last), state, some) for data, length, last, some in parts]
+    groups = [module.step(chunk.with_data(data, length, last), state, some) for data, length, last, some in parts]
     most = max(group.data.shape[1] for group in groups)
     data = [F.pad(group.data, [0, 0] * (group.data.ndim - 2) + [0, most - group.data.shape[1]]) for group in groups]
-    return Chunk(torch.cat(data), torch.cat([group.length for group in groups]), chunk.last)
+    return chunk.with_data(torch.cat(data), torch.cat([group.length for group in groups]))
 
 
 def forward_in_pieces(module: StreamingModule, x: Tensor, piece: int = 2**19) -> Tensor:
@@ -307,7 +330,7 @@ class Blocks(StreamingModule):
         count = torch.where(chunk.last, waiting + chunk.length, after - after % self.size - (before - waiting))
 
         joined = torch.cat([state.tail[rows], data], dim=1)
-        most = int(count.max()) if device.type == "cpu" else keep + data.shape[1]
+        most = chunk.room(count, joined.shape[1])
 
         def pick(start: Tensor, steps: int) -> Tensor:
             index = start[:, None] + torch.arange(steps, device=device)
@@ -317,15 +340,18 @@ class Blocks(StreamingModule):
         if keep:
             state.tail[rows] = pick(chunk.length, keep)
         state.received[rows] = after
-        return Chunk(out, count, chunk.last)
+        return chunk.with_data(out, count)
 
-    def waiting(self, state: WindowState, rows: Tensor) -> Chunk:
-        """The steps of each stream's incomplete block, in streams that have not ended; they go on waiting."""
-        count = state.received[rows] % self.size
-        steps = int(count.max()) if count.device.type == "cpu" and len(rows) else self.size - 1
-        index = self.size - 1 - count[:, None] + torch.arange(steps, device=count.device)
-        data = take_steps(state.tail[rows], index.clamp(max=max(self.size - 2, 0)))
-        return Chunk(data, count, torch.zeros_like(count, dtype=torch.bool))
+    def waiting(self, state: WindowState, rows: Tensor, static: bool | None = None) -> Chunk:
+        """The steps of each stream's incomplete block, in streams that have not ended; they go on waiting.
+
+        ``static`` is that of the chunk.
+        """
+        keep, count = self.size - 1, state.received[rows] % self.size
+        kept = Chunk(state.tail[rows], count, torch.zeros_like(count, dtype=torch.bool), static)
+        steps = kept.room(count, keep) if len(rows) else keep
+        index = keep - count[:, None] + torch.arange(steps, device=count.device)
+        return kept.with_data(take_steps(kept.data, index.clamp(max=max(keep - 1, 0))))
 
     def inputs_for(self, outputs: int) -> int:
         """Whole blocks."""

@@ -15,17 +15,11 @@ import torch
 
 from loquent.speech.audio.resample import Resampler
 from loquent.speech.nn.streaming import Chunk
-from loquent.speech.runtime.events import Event
-from loquent.speech.runtime.inbox import Inbox
-from loquent.speech.runtime.session import (
-    Lender,
-    Memo,
-    Session,
-    StreamingTask,
-    check_option_names,
-    read_snapshot,
-    restore_session,
-)
+from loquent.speech.runtime.inbox import Inbox, SampleInbox, TextInbox
+from loquent.speech.runtime.options import parse_options
+from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.snapshot import unpack
+from loquent.speech.runtime.task import Memo, Task, Turn
 
 log = logging.getLogger(__name__)
 
@@ -36,52 +30,59 @@ class EngineFull(RuntimeError):
 
 @dataclass(frozen=True)
 class Batch:
-    """Sessions that step together, and their samples."""
+    """Sessions that step together, what each takes out of its inbox, and their slots."""
 
     sessions: list[Session]
-    samples: Chunk
+    claims: list[Any]
     rows: torch.Tensor
 
 
 class Engine:
     """Runs up to ``capacity`` sessions of one task.
 
-    `step` = `collect` + `compute` + `deliver`. A server calls the three itself, `compute` in a worker thread; the other
-    two and all session methods belong to one thread.
+    `step` = `collect` + `compute` + `deliver`. A scheduler calls the three itself, `compute` in a worker thread; the
+    other two and all session methods belong to one thread.
 
     Args:
         task: the model.
         capacity: slots, all allocated at once (`nbytes` tells how much that is).
         max_batch: most sessions in one step; the longest-waiting go first.
         max_wait_s: how long a ready session may wait for others to share its batch.
+        ahead_s: speech that may wait to be drained from a stream, in seconds; meanwhile it is not stepped.
         clock: monotonic seconds; only used for waiting times, never for results.
     """
 
     def __init__(
         self,
-        task: StreamingTask,
+        task: Task,
         capacity: int = 1,
         max_batch: int | None = None,
         max_wait_s: float = 0.0,
+        ahead_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 stream, got {capacity}")
-        self.task, self.capacity, self.max_batch, self.max_wait_s = task, capacity, max_batch or capacity, max_wait_s
+        self.task, self.capacity, self.max_batch = task, capacity, max_batch or capacity
+        self.max_wait_s, self.ahead_s, self.clock = max_wait_s, ahead_s, clock
         self.state = task.initial_state(capacity)
         self.bytes_per_slot = self.state.nbytes // capacity
-        self.clock = clock
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
-        self._ready_since: dict[int, float] = {}
+        self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
         self._names = itertools.count(1)
         # Shared, as their tables can be large; bounded, as clients choose the rates.
-        self.resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.sample_rate))
+        self.resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.takes.sample_rate or rate))
 
     @property
     def active(self) -> int:
         """Sessions that hold a slot."""
         return len(self._sessions)
+
+    @property
+    def waiting(self) -> int:
+        """Sessions that could step now."""
+        return len(self._ready)
 
     @property
     def nbytes(self) -> int:
@@ -94,40 +95,40 @@ class Engine:
         """Start a stream.
 
         Args:
-            sample_rate: of the packets, in Hz; the model's own by default.
+            sample_rate: of the packets, in Hz; the model's own by default. For tasks that take audio.
             channels: of the packets; mixed down to one.
             stream: id for its events; numbered by default.
-            options: the task's (see its ``start``).
+            options: the task's (`Task.Options`).
 
         Raises:
             EngineFull: no slot is free.
             ValueError: an option is wrong; no slot is taken.
         """
-        check_option_names(self.task.start, options)
-        memo = self.task.start(**options)
-        inbox = self._inbox(sample_rate or self.task.sample_rate, channels)
-        return self._admit(stream or f"stream-{next(self._names)}", memo, inbox)
+        chosen = parse_options(self.task.Options, options)
+        memo = self.task.start(chosen)
+        try:
+            inbox = self._inbox(sample_rate, channels)
+            return self._admit(stream or f"stream-{next(self._names)}", memo, chosen, inbox)
+        except Exception:
+            self.task.end(memo)
+            raise
 
     def restore(self, snapshot: bytes, stream: str | None = None) -> Session:
         """Continue a stream from `Session.snapshot`, as if it had never been interrupted.
 
         Raises:
             EngineFull: no slot is free.
-            ValueError: not a snapshot, or one of another model.
+            ValueError: not a snapshot, a damaged one, or one of another model; nothing is changed.
         """
-        header, tensors = read_snapshot(snapshot)
+        header, tensors = unpack(snapshot)
         if header.get("task") != self.task.fingerprint:
             raise ValueError(
                 "the snapshot is of a stream of another model, or of one with other options (policy, chunk)"
             )
-        inbox = self._inbox(header["inbox"]["sample_rate"], header["inbox"]["channels"])
-        session = self._admit(stream or header["stream"], self.task.restore(header["memo"]), inbox)
         try:
-            restore_session(session, header, tensors)
-        except Exception:
-            self.release(session)
-            raise
-        return session
+            return self._restored(header, tensors, stream)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"not a snapshot of a stream of this model: {error!r}") from error
 
     def step(self) -> int:
         """Step every ready session once; returns how many there were."""
@@ -135,86 +136,126 @@ class Engine:
         if batch is None:
             return 0
         try:
-            results = self.compute(batch)
+            turns = self.compute(batch)
         except Exception as error:
             self.abort(batch, error)
             raise
-        self.deliver(batch, results)
+        self.deliver(batch, turns)
         return len(batch.sessions)
 
     def run(self, session: Session) -> None:
-        """Step until ``session`` has used what it was given (sessions that are ready ride along)."""
-        while session.ready:
+        """Step until ``session`` is not ready (sessions that are ride along)."""
+        while session in self._ready:
             self.step()
+
+    def touch(self, session: Session) -> None:
+        """Look again whether a session is ready: its input, its outbox or its options have changed."""
+        if session.ready:
+            self._ready.setdefault(session, self.clock())
+        else:
+            self._ready.pop(session, None)
 
     def next_deadline(self) -> float | None:
         """Clock time at which the next step is due; None while no session is ready."""
-        now = self.clock()
-        ready = {slot for slot, session in self._sessions.items() if session.ready}
-        self._ready_since = {slot: self._ready_since.get(slot, now) for slot in ready}
-        if not ready:
+        if not self._ready:
             return None
-        return now if len(ready) >= self.max_batch else min(self._ready_since.values()) + self.max_wait_s
+        oldest = next(iter(self._ready.values()))
+        return oldest if len(self._ready) >= self.max_batch else oldest + self.max_wait_s
 
     def collect(self) -> Batch | None:
-        """Take the samples of the ready sessions, the longest-waiting first; None when there are none."""
-        if self.next_deadline() is None:
+        """Take what the ready sessions need out of their inboxes, the longest-waiting first; None without any."""
+        sessions = list(itertools.islice(self._ready, self.max_batch))
+        if not sessions:
             return None
-        slots = sorted(self._ready_since, key=lambda slot: (self._ready_since[slot], slot))[: self.max_batch]
-        sessions = [self._sessions[slot] for slot in slots]
-        taken = []
+        claims = []
         for session in sessions:
-            taken.append(session.inbox.take(self.task.samples_wanted(session.memo)))
+            del self._ready[session]
+            claims.append(session.inbox.claim(self.task.wants(session.memo) or 0))
             session.busy = True
-            del self._ready_since[session.slot]
-        samples = np.zeros((len(taken), max(len(block) for block, _ in taken)), np.float32)
-        for row, (block, _) in zip(samples, taken, strict=True):
-            row[: len(block)] = block
-        chunk = Chunk(
-            torch.from_numpy(samples),
-            torch.tensor([len(block) for block, _ in taken]),
-            torch.tensor([last for _, last in taken]),
-        )
-        return Batch(sessions, chunk, torch.tensor(slots))
+        return Batch(sessions, claims, torch.tensor([session.slot for session in sessions]))
 
-    def compute(self, batch: Batch) -> list[list[Event]]:
-        """Run the model; touches only the batch's slots and memos."""
+    def compute(self, batch: Batch) -> list[Turn]:
+        """Run the model; touches only the batch's slots, memos and claims."""
+        inputs: Any = [
+            session.inbox.resolve(claim) for session, claim in zip(batch.sessions, batch.claims, strict=True)
+        ]
+        if self.task.takes.kind == "audio":
+            inputs = _padded(inputs)
+        memos = [session.memo for session in batch.sessions]
         with torch.inference_mode():
-            return self.task.step(batch.samples, self.state, batch.rows, [session.memo for session in batch.sessions])
+            return self.task.read(self.task.launch(inputs, self.state, batch.rows, memos))
 
-    def deliver(self, batch: Batch, results: list[list[Event]]) -> None:
+    def deliver(self, batch: Batch, turns: list[Turn]) -> None:
         """Hand results to their sessions; those that ended give back their slots."""
-        for session, events, last in zip(batch.sessions, results, batch.samples.last.tolist(), strict=True):
-            session.busy = False
-            session.emit(events)
-            session.done |= last
-            session.flush_markers()
-            if session.done:
-                self.release(session)
+        for session, turn in zip(batch.sessions, turns, strict=True):
+            if turn.error is not None:
+                log.error("a stream failed", exc_info=turn.error)
+            session.settle(turn)
 
     def abort(self, batch: Batch, error: Exception) -> None:
         """End the sessions of a batch that could not be computed; the others are untouched."""
         log.error("a step of %d sessions failed", len(batch.sessions), exc_info=error)
         for session in batch.sessions:
-            session.busy = False
             session.fail("internal", f"the model failed on this stream: {type(error).__name__}: {error}")
 
     def release(self, session: Session) -> None:
         """Free a session's slot (once its step under way, if any, is over)."""
-        session.done = True
+        self._ready.pop(session, None)
         if not session.busy and self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
             self._free.append(session.slot)
-            if isinstance(self.task, Lender):
-                self.task.end(session.memo)
+            self.task.end(session.memo)
 
-    def _inbox(self, sample_rate: int, channels: int) -> Inbox:
-        return Inbox(sample_rate, channels, self.task.sample_rate, self.resampler(sample_rate))
+    def _inbox(self, sample_rate: int | None, channels: int) -> Inbox:
+        port = self.task.takes
+        if port.kind == "text":
+            if sample_rate is not None or channels != 1:
+                raise ValueError("this model takes text, which has neither sample_rate nor channels")
+            return TextInbox()
+        assert port.sample_rate is not None
+        rate = sample_rate or port.sample_rate
+        return SampleInbox(rate, channels, port.sample_rate, self.resampler(rate))
 
-    def _admit(self, stream: str, memo: Memo, inbox: Inbox) -> Session:
+    def _admit(self, stream: str, memo: Memo, options: Any, inbox: Inbox) -> Session:
         if not self._free:
             raise EngineFull(f"all {self.capacity} streams are in use; raise the capacity or try again later")
         slot = self._free.pop()
         self.state.reset([slot])
-        session = self._sessions[slot] = Session(self, stream, memo, inbox, slot)
+        session = self._sessions[slot] = Session(self, stream, memo, options, inbox, slot)
+        self.touch(session)  # a task may have something to say before anything comes in
         return session
+
+    def _restored(self, header: dict[str, Any], tensors: dict[str, torch.Tensor], stream: str | None) -> Session:
+        options = parse_options(self.task.Options, header["options"])
+        values = header["inbox"]
+        inbox = self._inbox(values.get("sample_rate"), values.get("channels", 1))
+        inbox.restore(values, _under(tensors, "inbox."))
+        slot = self.state.gather([0])
+        slot.load(_under(tensors, "state."))
+        markers = [(int(position), str(id)) for position, id in header["markers"]]
+        sequence, given_s = int(header["sequence"]), float(header["given_s"])
+        memo = self.task.restore(header["memo"])
+        try:
+            session = self._admit(stream or str(header["stream"]), memo, options, inbox)
+        except Exception:
+            self.task.end(memo)
+            raise
+        self.state.scatter([session.slot], slot)
+        session.sequence, session.markers, session.given_s = sequence, markers, given_s
+        self.touch(session)
+        return session
+
+
+def _padded(taken: list[tuple[np.ndarray, bool]]) -> Chunk:
+    samples = np.zeros((len(taken), max(len(block) for block, _ in taken)), np.float32)
+    for row, (block, _) in zip(samples, taken, strict=True):
+        row[: len(block)] = block
+    return Chunk(
+        torch.from_numpy(samples),
+        torch.tensor([len(block) for block, _ in taken]),
+        torch.tensor([last for _, last in taken]),
+    )
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,238 +1,279 @@
-"""One stream, sans-I/O: packets in, events out; no sockets, no threads, no clock but audio time."""
+"""A stream of one task, sans-I/O: input in, events out; no sockets, no threads, no clock but that of its input."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
-import numpy as np
 import safetensors.torch
-import torch
-from torch import Tensor
 
-from loquent.speech.audio.files import Audio
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk
-from loquent.speech.runtime.events import Event, Failure, Marker
+from loquent.speech.runtime.events import Event, Failure, Marker, Speech
 from loquent.speech.runtime.inbox import Inbox
+from loquent.speech.runtime.link import hand_on
+from loquent.speech.runtime.options import parse_options
+from loquent.speech.runtime.snapshot import pack
+from loquent.speech.runtime.stream import Stream, StreamClosed
+from loquent.speech.runtime.task import Memo, Task, Turn
 
-if TYPE_CHECKING:
-    from loquent.speech.runtime.engine import Engine
-
-
-class Memo(Protocol):
-    """What a task remembers of one stream on the host (hypotheses, options): a dataclass of JSON-able values."""
-
-    def to_dict(self) -> dict[str, Any]: ...
+MOST_PENDING = 200  # words, or seconds of audio, that wait before a stage: the stage before it pauses meanwhile
 
 
-class StreamingTask(Protocol):
-    """What an engine drives: a model with a pool of slots.
+class Host(Protocol):
+    """What a session asks of the engine that holds it."""
 
-    Each task has its own kinds of state, memo and options, and is given back only what it made: hence `Any`.
+    task: Task
+    state: Any
+    bytes_per_slot: int
+    ahead_s: float
+
+    def touch(self, session: Session) -> None:
+        """Something has changed that may make a session ready, or not ready any more."""
+
+    def run(self, session: Session) -> None:
+        """Step until the session is not ready."""
+
+    def release(self, session: Session) -> None:
+        """Free a session's slot."""
+
+
+class Session(Stream):
+    """One stream of an engine; made by `Engine.open` or by a model's ``session()``.
+
+    Attributes:
+        busy: whether its slot is in a batch under way.
+        stage: its name, if it is a stage of a pipeline.
+        upstream, downstream: the stages before and after it.
     """
 
-    sample_rate: int
-    fingerprint: str  # of weights and options: two tasks that have the same one continue each other's streams
-
-    def initial_state(self, slots: int) -> State:
-        """Pool of ``slots`` streams."""
-
-    def start(self, *_: Any, **options: Any) -> Memo:
-        """Check a new stream's options, which are given by keyword."""
-
-    def configure(self, memo: Any, *_: Any, **options: Any) -> None:
-        """Change options of a stream under way, from the step after its next one at the latest."""
-
-    def restore(self, values: dict[str, Any]) -> Memo:
-        """Inverse of ``Memo.to_dict``."""
-
-    def samples_wanted(self, memo: Any) -> int:
-        """Number of samples (at ``sample_rate``) that the stream's next step takes."""
-
-    def step(self, samples: Chunk, state: Any, rows: Tensor, memos: list[Any]) -> list[list[Event]]:
-        """Advance streams by one step each; returns every stream's new events."""
-
-
-@runtime_checkable
-class Lender(Protocol):
-    """A `StreamingTask` that lends its streams something (an adapter), and wants to know when they are over."""
-
-    def end(self, memo: Any) -> None:
-        """A stream that began or was restored here takes no further step."""
-
-
-def check_option_names(taker: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that a task's ``start`` or ``configure`` has no parameter for.
-
-    Raises:
-        ValueError: there is such an option.
-    """
-    parameters = inspect.signature(taker).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = [parameter.name for parameter in parameters if parameter.kind in by_keyword]
-    if unknown := sorted(options.keys() - set(known)):
-        raise ValueError(f"this model's streams have no option {', '.join(unknown)}; expected {', '.join(known)}")
-
-
-class SessionClosed(RuntimeError):
-    """A packet was pushed to a session that has ended."""
-
-
-class Session:
-    """One stream of an `Engine`; made by `Engine.open` or by a task's ``session()``.
-
-    `push` and `finish` are all most callers need. A server that steps many sessions together uses `feed`, `end` and
-    `drain` and leaves the stepping to `Engine.step`.
-    """
-
-    def __init__(self, engine: Engine, stream: str, memo: Memo, inbox: Inbox, slot: int) -> None:
-        self.engine, self.stream, self.memo, self.inbox, self.slot = engine, stream, memo, inbox, slot
+    def __init__(self, engine: Host, stream: str, memo: Memo, options: Any, inbox: Inbox, slot: int) -> None:
+        self.engine, self.stream, self.memo, self.options = engine, stream, memo, options
+        self.inbox, self.slot = inbox, slot
+        self.takes, self.gives = engine.task.takes, engine.task.gives
+        self.stage = ""
         self.sequence = 0
-        self.markers: list[tuple[int, str]] = []  # (native samples received before it, id)
-        self.done = False  # the last step has been made: nothing more will come
-        self.busy = False  # its slot is in a batch under way
+        self.markers: list[tuple[int, str]] = []  # (position in the input, id)
+        self.given_s = 0.0  # seconds of speech drained
+        self.busy = False
+        self.upstream: Session | None = None
+        self.downstream: Session | None = None
+        self._done = False
+        self._closed = False  # by whoever holds it, or by a failure
         self._outbox: list[Event] = []
+        self._waiting_s = 0.0  # seconds of speech in the outbox
+        self._interruption: tuple[float | None] | None = None  # asked for while a step was under way
 
-    def push(self, packet: Audio | np.ndarray | bytes) -> list[Event]:
-        """Feed a packet of any size and return what it brought about.
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Itself."""
+        return (self,)
 
-        Args:
-            packet: `Audio` at the session's rate; or samples that are, int16 or float32 in [-1, 1], (samples,) or
-                (samples, channels), or PCM16 bytes.
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been made."""
+        return self._done
 
-        Raises:
-            SessionClosed: after `finish`.
-            ValueError: wrong dtype, channel count, rate or NaN; the packet is dropped whole and the stream can go on.
-        """
-        self.feed(packet)
-        self.engine.run(self)
-        return self.drain()
-
-    def finish(self) -> list[Event]:
-        """End the stream and return every event still to come; the slot is free afterwards."""
-        self.end()
-        self.engine.run(self)
-        return self.drain()
-
-    def marker(self, id: str) -> list[Event]:
-        """Ask for a `Marker` event once everything pushed so far has been processed."""
-        self._check_open()
-        self.markers.append((self.inbox.received, id))
-        self.flush_markers()
-        return self.drain()
-
-    def configure(self, **options: Any) -> None:
-        """Change options while the stream goes on; which ones can be changed is the task's to say.
-
-        Raises:
-            ValueError: an option is wrong or cannot be changed; nothing is.
-        """
-        self._check_open()
-        change = functools.partial(self.engine.task.configure, self.memo)
-        check_option_names(change, options)
-        change(**options)
-
-    def feed(self, packet: Audio | np.ndarray | bytes) -> None:
-        """Buffer a packet without stepping."""
-        self._check_open()
-        self.inbox.push(packet)
-
-    def end(self) -> None:
-        """Say that no packet follows, without stepping."""
-        self._check_open()
-        self.inbox.end()
-
-    def drain(self) -> list[Event]:
-        """Return the events made since the last call."""
-        events, self._outbox = self._outbox, []
-        return events
-
-    def close(self) -> None:
-        """Drop the stream without processing what is buffered, and free its slot."""
-        self.engine.release(self)
+    @property
+    def waiting_markers(self) -> int:
+        """Markers that have not been reached."""
+        return len(self.markers)
 
     @property
     def ready(self) -> bool:
-        """Whether the next step's samples are there."""
-        return not (self.done or self.busy) and self.inbox.available(self.engine.task.samples_wanted(self.memo))
+        """Whether the session can step: its input is there, and there is room for what it says."""
+        if self._done or self.busy or self._waiting_s >= self.engine.ahead_s:
+            return False
+        if self.downstream is not None and self.downstream.inbox.pending >= MOST_PENDING:
+            return False
+        wanted = self.engine.task.wants(self.memo)
+        return wanted is not None and self.inbox.available(wanted)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of state: the model's slot and the audio that waits."""
-        return self.engine.bytes_per_slot + self.inbox.raw.nbytes + self.inbox.tail.nbytes
+        """Bytes of state: the model's slot and the input that waits."""
+        return self.engine.bytes_per_slot + self.inbox.nbytes
 
-    def emit(self, events: list[Event]) -> None:
-        """Stamp events and put them into the outbox (called by the engine)."""
-        now = self.inbox.taken / self.inbox.model_rate
-        for event in events:
-            self._outbox.append(
-                dataclasses.replace(event, stream=self.stream, sequence=self.sequence, emission_time=now)
-            )
-            self.sequence += 1
+    def run(self) -> list[Event]:
+        """See `Stream.run`."""
+        events: list[Event] = []
+        while self.ready:
+            self.engine.run(self)
+            events += self.drain()
+        return events + self.drain()
 
-    def flush_markers(self) -> None:
-        """Emit the markers whose audio has been processed; those of a step under way wait for its results."""
-        while self.markers and not self.busy and (self.done or self.inbox.passed(self.markers[0][0])):
-            self.emit([Marker(id=self.markers.pop(0)[1])])
+    def feed(self, packet: Any) -> None:
+        """See `Stream.feed`."""
+        self._check_open()
+        self.inbox.push(packet)
+        self.engine.touch(self)
 
-    def fail(self, code: str, message: str) -> None:
-        """End the stream with a `Failure`."""
-        self.emit([Failure(code=code, message=message)])
+    def feed_flush(self) -> None:
+        """See `Stream.feed_flush`."""
+        self._check_open()
+        self.inbox.flush()
+        self.engine.touch(self)
+
+    def end(self) -> None:
+        """See `Stream.end`."""
+        self._check_open()
+        self.inbox.end()
+        self.engine.touch(self)
+
+    def drain(self) -> list[Event]:
+        """See `Stream.drain`."""
+        events, self._outbox = self._outbox, []
+        if self._waiting_s:
+            self._waiting_s = 0.0
+            self.given_s = max(event.end for event in events if isinstance(event, Speech))
+            self.engine.touch(self)  # there is room again
+        return events
+
+    def marker(self, id: str) -> list[Event]:
+        """See `Stream.marker`."""
+        self.feed_marker(id)
+        return self.drain()
+
+    def feed_marker(self, id: str) -> None:
+        """`marker` without draining."""
+        self._check_open()
+        self.markers.append((self.inbox.received, id))
+        self._flush_markers()
+
+    def configure(self, **options: Any) -> None:
+        """See `Stream.configure`."""
+        self._check_open()
+        changed = parse_options(type(self.options), {**_shallow(self.options), **options})
+        self.engine.task.configure(self.memo, changed)
+        self.options = changed
+
+    def interrupt(self, played_s: float | None = None) -> list[Event]:
+        """See `Stream.interrupt`."""
+        if self._closed:
+            return self.drain()
+        if played_s is not None and not 0 <= played_s < float("inf"):
+            raise ValueError(f"played_s is a number of seconds from 0 on, got {played_s!r}")
+        if self.busy:
+            self._interruption = (played_s,)
+        else:
+            self._interrupt(played_s)
+        return self.drain()
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        self._done = self._closed = True
         self.engine.release(self)
 
     def snapshot(self) -> bytes:
-        """The whole stream as bytes, to be continued by `Engine.restore` here or in another process.
+        """See `Stream.snapshot`."""
+        if self._done or self.busy:
+            raise StreamClosed("cannot take a snapshot of a stream that has ended or is in the middle of a step")
+        part: State = self.engine.state.gather([self.slot])
+        tensors = {f"state.{name}": tensor.contiguous() for name, tensor, _ in part.leaves()}
+        tensors |= {f"inbox.{name}": tensor for name, tensor in self.inbox.tensors().items()}
+        header = {
+            "task": self.engine.task.fingerprint,
+            "stream": self.stream,
+            "sequence": self.sequence,
+            "markers": self.markers,
+            "given_s": self.given_s,
+            "options": dataclasses.asdict(self.options),
+            "inbox": self.inbox.to_dict(),
+            "memo": self.memo.to_dict(),
+        }
+        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
 
-        Take it between steps. Events that were not drained belong to the old session and are not included.
+    # ----------------------------------------------------------------------------------------- what the engine calls
+
+    def settle(self, turn: Turn) -> None:
+        """Take up what a step brought."""
+        self.busy = False
+        self._emit(turn.events)
+        if self._closed:  # meanwhile
+            return self.engine.release(self)
+        if self._interruption is not None:
+            (played_s,), self._interruption = self._interruption, None
+            self._interrupt(played_s)
+        if turn.error is not None:
+            return self.fail("internal", f"the model failed on this stream: {_named(turn.error)}")
+        if turn.done:
+            return self._end()
+        self._flush_markers()
+        self.engine.touch(self)
+        if self.upstream is not None:
+            self.upstream.engine.touch(self.upstream)  # there is room for more of its output
+
+    def fail(self, code: str, message: str) -> None:
+        """End the stream with a `Failure`. Stages before it have nobody to speak to; those after it finish."""
+        self.busy = False
+        self._emit([Failure(code=code, message=message)])
+        self._closed = True
+        self._end()
+        if self.upstream is not None:
+            self.upstream.stop()
+
+    def stop(self) -> None:
+        """Close this stage and those before it."""
+        self.close()
+        if self.upstream is not None:
+            self.upstream.stop()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _emit(self, events: list[Event]) -> None:
+        """Stamp events and put them into the outbox."""
+        stamped = []
+        for event in events:
+            stamps = {"stream": self.stream, "stage": self.stage, "sequence": self.sequence}
+            stamped.append(dataclasses.replace(event, **stamps, emission_time=self.inbox.clock))  # type: ignore[arg-type]
+            self.sequence += 1
+            if isinstance(event, Speech):
+                self._waiting_s += event.end - event.start
+        self._outbox += stamped
+        if self.downstream is not None and not self.downstream.inbox.ended:
+            hand_on(stamped, self.downstream)
+
+    def _end(self) -> None:
+        """The last step has been made."""
+        self._done = True
+        self._flush_markers()
+        if self.downstream is not None and not self.downstream.inbox.ended and not self.downstream.done:
+            self.downstream.end()
+        self.engine.release(self)
+
+    def _flush_markers(self) -> None:
+        """Emit the markers whose input has been processed; those of a step under way wait for its results.
+
+        A generator that could step without input has not finished with what it took.
         """
-        if self.done or self.busy:
-            raise SessionClosed("cannot take a snapshot of a session that has ended or is in the middle of a step")
-        tensors = {f"state.{k}": v.contiguous() for k, v, _ in self.engine.state.gather([self.slot]).leaves()}
-        tensors |= {f"resampler.{k}": v.contiguous() for k, v, _ in self.inbox.resampler_state.leaves()}
-        tensors |= {"raw": torch.from_numpy(self.inbox.raw.copy()), "tail": torch.from_numpy(self.inbox.tail.copy())}
-        inbox = {k: getattr(self.inbox, k) for k in _INBOX_FIELDS}
-        header = {"stream": self.stream, "sequence": self.sequence, "markers": self.markers, "inbox": inbox}
-        header["task"] = self.engine.task.fingerprint
-        return safetensors.torch.save(tensors, {"session": json.dumps(header | {"memo": self.memo.to_dict()})})
+        idle = self._done or not (self.busy or self.engine.task.wants(self.memo) == 0)
+        while self.markers and idle and (self._done or self.inbox.passed(self.markers[0][0])):
+            id = self.markers.pop(0)[1]
+            if self.downstream is not None and not self.downstream.inbox.ended:
+                self.downstream.feed_marker(id)
+            else:
+                self._emit([Marker(id=id)])
+
+    def _interrupt(self, played_s: float | None) -> None:
+        """Drop speech that nobody has got and text that nobody has heard, then let the task say what was heard."""
+        first = self.sequence - len(self._outbox)
+        kept = [event for event in self._outbox if not isinstance(event, Speech)]
+        self._outbox = [dataclasses.replace(event, sequence=first + at) for at, event in enumerate(kept)]
+        self.sequence, self._waiting_s = first + len(kept), 0.0
+        self.given_s = self.given_s if played_s is None else min(played_s, self.given_s)
+        self.inbox.discard()
+        self._emit(self.engine.task.interrupt(self.memo, self.given_s))
+        self._flush_markers()
+        self.engine.touch(self)
 
     def _check_open(self) -> None:
-        if self.inbox.ended or self.done:
-            raise SessionClosed(f"session '{self.stream}' has ended; open another one for more audio")
+        if self.inbox.ended or self._done:
+            raise StreamClosed(f"stream '{self.stream}' has ended; open another one for more input")
 
 
-_INBOX_FIELDS = ("sample_rate", "channels", "received", "resampled", "taken", "ended", "flushed")
+def _shallow(options: Any) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
 
 
-def read_snapshot(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Split a snapshot into its header and tensors.
-
-    Raises:
-        ValueError: the bytes are not a snapshot.
-    """
-    try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["session"])
-        return header, safetensors.torch.load(data)
-    except Exception as error:
-        raise ValueError(f"not a session snapshot: {error}") from error
-
-
-def restore_session(session: Session, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Overwrite a fresh session's slot, inbox and counters with a snapshot's."""
-    for name in _INBOX_FIELDS:
-        setattr(session.inbox, name, header["inbox"][name])
-    session.inbox.raw, session.inbox.tail = tensors.pop("raw").numpy(), tensors.pop("tail").numpy()
-    slot = session.engine.state.gather([session.slot])
-    for prefix, target in (("state.", slot), ("resampler.", session.inbox.resampler_state)):
-        part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        target.from_bytes(safetensors.torch.save(part))
-    session.engine.state.scatter([session.slot], slot)
-    session.sequence = header["sequence"]
-    session.markers = [(position, id) for position, id in header["markers"]]
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -16,8 +16,28 @@ from torch import Tensor
 from loquent.speech.nn.state import State, initial
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Event, Final, Partial, Word
+from loquent.speech.runtime.task import Port, Turn
 
 RATE, FRAME = 16_000, 160
+
+
+@dataclass(frozen=True)
+class BandOptions:
+    """
+    chunk_ms:  audio of a step.
+    padding:   characters added to every partial result.
+    fail_at:   frame at which this stream breaks down.
+    break_at:  frame at which the whole batch breaks down.
+    """
+
+    chunk_ms: int = 100
+    padding: int = 0
+    fail_at: int | None = None
+    break_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.chunk_ms <= 1000:
+            raise ValueError(f"chunk_ms {self.chunk_ms} is outside 10 … 1000")
 
 
 @dataclass
@@ -28,9 +48,10 @@ class Levels(State):
 
 @dataclass
 class Notes:
-    chunk_ms: int = 100
-    padding: int = 0  # characters added to every partial result
-    fail_at: int | None = None  # frame at which the model breaks down
+    chunk_ms: int
+    padding: int
+    fail_at: int | None
+    break_at: int | None
     words: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,8 +61,9 @@ class Notes:
 class BandEnergy:
     """All arithmetic on integers, so that results can be compared exactly."""
 
-    sample_rate = RATE
+    takes, gives = Port("audio", RATE), Port("text")
     fingerprint = "band energy"
+    Options = BandOptions
 
     def __init__(self) -> None:
         self.gate = threading.Event()  # clear it to hold the model in its step
@@ -50,50 +72,68 @@ class BandEnergy:
     def initial_state(self, slots: int) -> Levels:
         return Levels(torch.zeros(slots, dtype=torch.long), torch.ones(slots, 3, dtype=torch.long))
 
-    def start(self, *, chunk_ms: int = 100, padding: int = 0, fail_at: int | None = None) -> Notes:
-        notes = Notes(padding=padding, fail_at=fail_at)
-        self.configure(notes, chunk_ms=chunk_ms)
-        return notes
+    def start(self, options: BandOptions) -> Notes:
+        return Notes(**asdict(options))
 
-    def configure(self, memo: Notes, *, chunk_ms: int) -> None:
-        if not 10 <= chunk_ms <= 1000:
-            raise ValueError(f"chunk_ms {chunk_ms} is outside 10 … 1000")
-        memo.chunk_ms = chunk_ms
+    def configure(self, memo: Notes, options: BandOptions) -> None:
+        if options.padding != memo.padding:
+            raise ValueError("padding is fixed at the start of a stream")
+        memo.chunk_ms = options.chunk_ms
 
     def restore(self, values: dict[str, Any]) -> Notes:
         return Notes(**values)
 
-    def samples_wanted(self, memo: Notes) -> int:
+    def wants(self, memo: Notes) -> int:
         return memo.chunk_ms * RATE // 1000
 
-    def step(self, samples: Chunk, state: Levels, rows: Tensor, memos: list[Notes]) -> list[list[Event]]:
+    def launch(self, inputs: Chunk, state: Levels, rows: Tensor, memos: list[Notes]) -> Any:
         self.gate.wait()
-        results = []
-        for values, row, last, memo in zip(samples.rows(), rows.tolist(), samples.last.tolist(), memos, strict=True):
-            loud = (values * 32768).round().long().abs()
-            for frame in loud.split(FRAME):
-                state.frames[row] += 1
-                for speed in range(3):
-                    state.level[row, speed] += (frame.sum() - state.level[row, speed]) // 2 ** (speed + 1)
-            frames = int(state.frames[row])
-            if memo.fail_at is not None and frames >= memo.fail_at:
-                raise RuntimeError(f"broke down at frame {frames}")
-            word = " " + "/".join(str(level) for level in state.level[row].tolist())
-            memo.words.append(word)
-            time = frames * FRAME / RATE
-            events: list[Event] = [
-                Partial(stable=str(frames), unstable=str(len(values)) + "." * memo.padding),
-                Word(text=word, start=0.0, end=time, confidence=1.0),
-            ]
-            if last or len(memo.words) == 10:
-                events.append(Final(text="".join(memo.words), start=0.0, end=time))
-                memo.words.clear()
-            results.append(events)
-        return results
+        frames = state.frames[rows] + -(-inputs.length // FRAME)
+        for memo, reached in zip(memos, frames.tolist(), strict=True):
+            if memo.break_at is not None and reached >= memo.break_at:
+                raise RuntimeError(f"broke down at frame {reached}")
+        return inputs, state, rows, memos
+
+    def read(self, pending: Any) -> list[Turn]:
+        inputs, state, rows, memos = pending
+        turns = []
+        for values, row, last, memo in zip(inputs.rows(), rows.tolist(), inputs.last.tolist(), memos, strict=True):
+            try:
+                turns.append(Turn(self._row(values, state, row, last, memo), last))
+            except RuntimeError as error:
+                turns.append(Turn([], True, error))
+        return turns
+
+    def interrupt(self, memo: Notes, played_s: float | None = None) -> list[Event]:
+        return []
+
+    def end(self, memo: Notes) -> None:
+        pass
+
+    def _row(self, values: Tensor, state: Levels, row: int, last: bool, memo: Notes) -> list[Event]:
+        loud = (values * 32768).round().long().abs()
+        for frame in loud.split(FRAME):
+            state.frames[row] += 1
+            for speed in range(3):
+                state.level[row, speed] += (frame.sum() - state.level[row, speed]) // 2 ** (speed + 1)
+        frames = int(state.frames[row])
+        if memo.fail_at is not None and frames >= memo.fail_at:
+            raise RuntimeError(f"failed at frame {frames}")
+        word = " " + "/".join(str(level) for level in state.level[row].tolist())
+        memo.words.append(word)
+        time = frames * FRAME / RATE
+        events: list[Event] = [
+            Partial(stable=str(frames), unstable=str(len(values)) + "." * memo.padding),
+            Word(text=word, start=0.0, end=time, confidence=1.0),
+        ]
+        if last or len(memo.words) == 10:
+            events.append(Final(text="".join(memo.words), start=0.0, end=time))
+            memo.words.clear()
+        return events
 
 
 if __name__ == "__main__":
-    from loquent.speech.net.connection import Limits
+    from loquent.speech.net.limits import Limits
     from loquent.speech.net.server import create_app, serve
     from loquent.speech.runtime.engine import Engine
 

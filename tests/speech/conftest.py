@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from loquent.speech.net.server import Server, create_app
 from loquent.speech.runtime.engine import Engine
 
 
@@ -25,6 +24,8 @@ def _load(name: str) -> ModuleType:
 
 
 band_energy_module = _load("band_energy")
+tones_module = _load("tones")
+swapped_module = _load("swapped")
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +34,31 @@ def band_energy() -> ModuleType:
     return band_energy_module
 
 
+@pytest.fixture(scope="session")
+def tones() -> ModuleType:
+    """The module `tones` beside this file: text in, audio out, for longer than text comes in."""
+    return tones_module
+
+
+@pytest.fixture(scope="session")
+def swapped() -> ModuleType:
+    """The module `swapped` beside this file: text in, text out."""
+    return swapped_module
+
+
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., Server]]:
+def start_server() -> Iterator[Callable[..., Any]]:
     """Function that starts a server of band energies on a free port of this machine, in a thread."""
+
+    from loquent.speech.net.server import Server, create_app
+
     with contextlib.ExitStack() as running:
 
-        def start(task: object = None, capacity: int = 16, grace_s: float = 10.0, **options: Any) -> Server:
-            engine = Engine(task or band_energy_module.BandEnergy(), capacity)
-            server = Server(create_app({"band": engine}, **options), port=0, grace_s=grace_s, log_level="warning")
+        def start(
+            task: object = None, capacity: int = 16, grace_s: float = 10.0, engines: object = None, **options: Any
+        ) -> Server:
+            engines = engines or {"band": Engine(task or band_energy_module.BandEnergy(), capacity)}
+            server = Server(create_app(engines, **options), port=0, grace_s=grace_s, log_level="warning")
             thread = threading.Thread(target=server.run)
             thread.start()
 

@@ -207,4 +207,4 @@ def with_tail(mel: Chunk, room: Tensor) -> Chunk:
     """
     tail = torch.where(mel.last, room.clamp(0, TAIL), 0)
     data = F.pad(mel.data.masked_fill(~mel.mask[..., None], SILENCE), (0, 0, 0, int(tail.max())), value=SILENCE)
-    return Chunk(data, mel.length + tail, mel.last)
+    return mel.with_data(data, mel.length + tail)

@@ -183,7 +183,7 @@ class WhisperStreamingTask:
     def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
         device = state.mel.device
-        samples = Chunk(inputs.data.to(device), inputs.length.to(device), inputs.last.to(device))
+        samples = inputs.to(device)
         rows = rows.to(device)
         mel = self.features.step(samples, state.features, rows)
         speech = self.vad.step(samples, state.vad, rows)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loquent.asr.whisper.adapter_bank import AdapterBank
 from loquent.asr.whisper.conversion import from_hugging_face, hugging_face_config
 from loquent.asr.whisper.lora import (
     AdapterInfo,
     LoraAdapter,
     LoraFactors,
+    adapter_info,
     check_adapter,
     load_adapter,
     merge,
     save_adapter,
     unmerge,
+    write_info,
 )
 from loquent.asr.whisper.model import Whisper
 from loquent.speech.hub import CheckpointError
@@ -93,9 +97,28 @@ def test_peft_loads_what_we_save(model: Whisper, mixed: LoraAdapter, tmp_path: P
     from peft import PeftModel
 
     save_adapter(tmp_path, mixed)
-    with_peft = PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of keys that PEFT does not know
+        with_peft = PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path))
     merge(model, mixed)
     assert close(output(with_peft.base_model.model.eval()), output(model))
+
+
+def test_what_an_adapter_is_for_is_kept_beside_what_peft_says(
+    model: Whisper, random_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"no adapter_config\.json in .*save the adapter there with PEFT first"):
+        write_info(tmp_path, AdapterInfo())
+    adapter = random_adapter(model, 1)
+    save_adapter(tmp_path, adapter)
+    info = AdapterInfo("tiny.en", "0" * 64, "de", (100, 300))
+    write_info(tmp_path, info)
+    assert adapter_info(tmp_path) == info
+    assert load_adapter(tmp_path).digest == adapter.digest
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    told = settings["auto_mapping"].pop("loquent")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"loquent": told}))  # as first versions did
+    assert adapter_info(tmp_path) == info
 
 
 @pytest.mark.parametrize("rank_stabilised", [False, True])
@@ -123,6 +146,40 @@ def test_we_load_what_peft_saves(model: Whisper, tmp_path: Path, rank_stabilised
     merge(model, adapter)
     assert not close(output(model), before)
     assert close(output(with_peft.base_model.model.eval()), output(model))
+
+
+def test_dora_is_merged_exactly(model: Whisper, random_adapter: MakeAdapter, tmp_path: Path) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["query", "mlp.0"], use_dora=True, init_lora_weights=False)
+    torch.manual_seed(0)
+    with_peft = get_peft_model(copy.deepcopy(model), config)
+    for name, weight in with_peft.named_parameters():
+        if "magnitude" in name:
+            weight.data *= 1 + 0.3 * torch.rand_like(weight)
+    with_peft.save_pretrained(str(tmp_path / "theirs"))
+    adapter = load_adapter(tmp_path / "theirs")
+    assert adapter.scales_weights
+    merged = copy.deepcopy(model)
+    merge(merged, adapter)
+    expected = output(with_peft.base_model.model.eval())
+    assert close(output(merged), expected)
+    assert not close(output(model), expected)
+
+    save_adapter(tmp_path / "ours", adapter)
+    assert load_adapter(tmp_path / "ours").digest == adapter.digest
+    again = PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path / "ours"))
+    assert close(output(again.base_model.model.eval()), expected)
+
+    with pytest.raises(ValueError, match="others are merged into them; unmerge those"):
+        merge(merged, adapter)
+    with pytest.raises(ValueError, match="cannot be taken out of the weights; load the model again"):
+        unmerge(merged, adapter)
+    with pytest.raises(ValueError, match="'mine' is a DoRA, which scales the model's own weights"):
+        AdapterBank(model).add("mine", adapter)
+    mixed = LoraAdapter(dict(adapter.factors) | dict(random_adapter(model, 1, part="attn.value").factors))
+    with pytest.raises(ValueError, match="and others none; PEFT has no such adapters"):
+        save_adapter(tmp_path / "mixed", mixed)
 
 
 def test_adapters_of_hugging_face_models(tmp_path: Path) -> None:
@@ -166,24 +223,24 @@ KEY = f"base_model.model.{LAYER}.lora_"
     ("damage", "message"),
     [
         (lambda f: edit_config(f, peft_type="IA3"), "says peft_type 'IA3'; only 'LORA'"),
-        (lambda f: edit_config(f, use_dora=True), "says use_dora = true, which is not supported"),
+        (lambda f: edit_config(f, use_dora=True), r"expected A \(r, in\) and B \(out, r\), and magnitude \(out,\)"),
         (lambda f: edit_config(f, modules_to_save=["ln"]), r"says modules_to_save = \[\"ln\"\], which is not"),
         (lambda f: edit_config(f, bias="all"), "says bias = 'all'; only 'none'"),
         (lambda f: edit_config(f, init_lora_weights="pissa_niter_4"), "changes the model's own weights; convert"),
         (lambda f: edit_config(f, lora_alpha=None), "lora_alpha is None, expected a number"),
-        (lambda f: edit_config(f, loquent={"chunks": 1}), "entry 'loquent' of adapter_config.json is not one"),
-        (lambda f: edit_config(f, loquent={"chunk_ms": ["short"]}), "entry 'loquent' of adapter_config.json is not"),
+        (lambda f: edit_config(f, auto_mapping={"loquent": {"chunks": 1}}), "entry 'loquent' of adapter_config"),
+        (lambda f: edit_config(f, auto_mapping={"loquent": {"chunk_ms": ["short"]}}), "entry 'loquent' of adapter_c"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is not JSON"),
         (lambda f: (f / "adapter_config.json").write_text("[]"), "holds a list, expected an object"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"short"), "truncated or not safetensors"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
         (lambda f: edit_weights(f, dict.clear), "adapter_model.safetensors is empty"),
-        (lambda f: edit_weights(f, lambda t: t.pop(f"{KEY}A.weight")), r"has \{'lora_B': \[64, 4\]\}; expected"),
-        (lambda f: edit_weights(f, lambda t: t.update({f"{KEY}A.weight": torch.ones(3, 64)})), "expected lora_A"),
+        (lambda f: edit_weights(f, lambda t: t.pop(f"{KEY}A.weight")), r"has \{'B': \[64, 4\]\}; expected"),
+        (lambda f: edit_weights(f, lambda t: t.update({f"{KEY}A.weight": torch.ones(3, 64)})), "expected A"),
         (lambda f: edit_weights(f, lambda t: t[f"{KEY}A.weight"].fill_(math.nan)), "that are not finite"),
         (
             lambda f: edit_weights(f, lambda t: t.update({"base_model.model.ln.lora_magnitude_vector": torch.ones(3)})),
-            r"lora_magnitude_vector of shape \[3\] is not supported",
+            r"ln has \{'magnitude': \[3\]\}; expected A",
         ),
     ],
 )  # fmt: skip

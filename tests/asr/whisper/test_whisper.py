@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +56,9 @@ def test_real_encoder_step_equals_forward(tiny_en: Whisper, sample: np.ndarray, 
 
 
 @torch.inference_mode()
-def test_frames_of_an_incomplete_block_are_encoded_without_a_trace(toy_whisper: Whisper) -> None:
+def test_frames_of_an_incomplete_block_are_encoded_without_a_trace(
+    toy_whisper: Whisper, refuse_waiting: Callable[[], Any]
+) -> None:
     """Of a block's frames, those that have come see the past and each other; the whole block is then encoded anew."""
     mel = torch.randn(3, 120, 80, generator=torch.Generator().manual_seed(0))
     encoder = toy_whisper.encoder.with_block(8)
@@ -69,8 +73,11 @@ def test_frames_of_an_incomplete_block_are_encoded_without_a_trace(toy_whisper: 
             count = int(features.length[row])
             torch.testing.assert_close(features.data[row, :count], expected.data[row, :count])
         provisional, positions = encoder.encode_provisional(state, rows), state.position[rows].tolist()
-        again = encoder.encode_provisional(state, rows)
-        torch.testing.assert_close(again.data, provisional.data)
+        with refuse_waiting():
+            again = encoder.encode_provisional(state, rows, static=True)
+        assert again.data.shape[1] == 7, "of a block of 8, whatever has come"
+        for row, own in enumerate(provisional.rows()):
+            torch.testing.assert_close(again.data[row, : len(own)], own, rtol=1e-4, atol=1e-5)
         assert state.position[rows].tolist() == positions
         if begin == 0:  # no frame has been left out yet: compare with the layers themselves
             for row in range(3):
@@ -92,19 +99,40 @@ def test_encoder_refuses_more_than_its_window_and_streaming_without_blocks(toy_w
 
 
 @torch.inference_mode()
-def test_decoder_step_equals_forward_for_any_cut(tiny_en: Whisper, features: Tensor, text: Tensor) -> None:
+def test_decoder_step_equals_forward_for_any_cut(
+    tiny_en: Whisper, features: Tensor, text: Tensor, refuse_waiting: Callable[[], Any]
+) -> None:
     decoder = tiny_en.decoder
     whole = decoder(text, features)
     for width in (1, 2, 3, text.shape[1]):
         state, memory = decoder.initial_state(4, capacity=16), decoder.initial_memory(3, capacity=120)
         rows, memory_rows = torch.tensor([3, 1]), torch.tensor([0, 2])
         decoder.add_audio(Chunk.of(features), memory, memory_rows)
-        got = [
-            decoder.logits(decoder.step(Chunk.of(part), state, rows, memory, memory_rows)[0])
-            for part in text.split(width, dim=1)
-        ]
+        with refuse_waiting():
+            got = [
+                decoder.logits(decoder.step(Chunk.of(part), state, rows, memory, memory_rows)[0])
+                for part in text.split(width, dim=1)
+            ]
         torch.testing.assert_close(torch.cat(got, 1), whole, rtol=1e-3, atol=1e-3)
         assert state.position.tolist() == [0, text.shape[1], 0, text.shape[1]]
+
+
+@torch.inference_mode()
+def test_static_listening_is_listening(toy_whisper: Whisper, refuse_waiting: Callable[[], Any]) -> None:
+    """Packets of one shape until the memory is full; what lies beyond a row's length does not matter."""
+    decoder, draw = toy_whisper.decoder, torch.Generator().manual_seed(0)
+    memory = decoder.initial_memory(4, capacity=20)
+    static, rows, width = memory.clone(), torch.tensor([2, 0, 3]), decoder.ln.weight.shape[0]
+    while int(memory.frames[rows].min()) < 20:
+        length = torch.randint(0, 8, (3,), generator=draw).minimum(20 - memory.frames[rows])
+        data = torch.randn(3, 7, width, generator=draw)
+        data[torch.arange(7) >= length[:, None]] = torch.nan
+        chunk = Chunk(data, length, torch.zeros(3, dtype=torch.bool))
+        decoder.add_audio(chunk, memory, rows)
+        with refuse_waiting():
+            decoder.add_audio(replace(chunk, static=True), static, rows)
+        for (name, expected, _), (_, got, _) in zip(memory.leaves(), static.leaves(), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
 @torch.inference_mode()

@@ -20,9 +20,12 @@ import soundfile
 from loquent.recipes.commands.an4 import read_an4
 from loquent.recipes.commands.data import CommandsDataOptions, _clips, _cut, prepare, trim
 from loquent.recipes.commands.phone_numbers import SAID_OTHERWISE, read_phone_numbers
+from loquent.recipes.commands.recipe import CommandsRecipe
 from loquent.recipes.commands.speech_commands import read_speech_commands
 from loquent.recipes.commands.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
+from loquent.recipes.conformer.recipe import ConformerRecipe
 from loquent.recipes.data.manifest import SAMPLE_RATE, ManifestError, read_manifest
+from loquent.recipes.loop.config import ConfigError, parse_config
 
 RNG = np.random.default_rng(0)
 NOTHING_MADE: dict[str, Any] = {field.name: 0 for field in fields(CommandsDataOptions) if field.type == "int"}
@@ -267,6 +270,29 @@ def test_prepared_data_is_used_again_unless_options_change(sources: Path, tmp_pa
     assert (tmp_path / "made" / "manifest.jsonl").stat().st_mtime_ns == stamp
     fewer = prepare(replace(options, strings=0))
     assert not [row for row in fewer if row.extra["kind"] == "strings"]
+
+
+def test_the_recipe_trains_on_the_kinds_that_are_made(sources: Path, tmp_path: Path) -> None:
+    made = {"data": str(sources), "folder": str(tmp_path / "made"), "words": [], **NOTHING_MADE, "strings": 20}
+    values = {
+        "data": {
+            "commands": made,
+            "train": {kind: {"kind": kind} for kind in ("coffee", "strings", "voices")},
+            "valid": {"coffee": {"kind": "coffee", "split": "eval"}},
+            "test": {"digits": {"kind": "digits"}},
+        },
+        "tokenizer": {"size": 24, "kind": "char"},
+        "encoder": {"n_mels": 24, "dim": 32, "layers": 1, "heads": 2, "conv_kernel": 3, "subsampling_channels": 8},
+        "transducer": None,
+        "ctc_weight": 1.0,
+    }
+    recipe = CommandsRecipe(parse_config(CommandsRecipe.Config, values), tmp_path / "run")
+    assert {row.extra["kind"] for row in recipe.data.rows} == {"coffee", "strings"}  # of voices there are none
+    assert [row.text for row in recipe.valid["coffee"]] == ["get me a light roast mocha"]
+    assert {row.speaker for row in recipe.held_out["digits"]} == {"cy"}
+    assert recipe.collate([0, 1], 0)["has_text"].all()
+    with pytest.raises(ConfigError, match=r"data\.commands: unknown; expected one of train, valid, test"):
+        parse_config(ConformerRecipe.Config, values)
 
 
 def test_runs_of_other_options_have_other_folders(

@@ -25,13 +25,13 @@ def test_weights_are_averaged_and_the_rest_is_the_first_ones(tmp_path: Path) -> 
         folder(tmp_path / name, value) for name, value in (("one", 1.0), ("other", 4.0), ("third", 4.0))
     )
     for source, value in ((one, 0.5), (other, 0.0)):  # the third has none
-        folder(source, value, file="listening.safetensors")
+        folder(source, value, file="auxiliary.safetensors")
     write_mean({str(one): 1, str(other): 3, str(third): 4}, tmp_path / "mean")
     weights = load_file(tmp_path / "mean" / "model.safetensors")
     torch.testing.assert_close(weights["weight"], torch.full((2, 3), 3.625))
     assert int(weights["count"]) == 1
-    listening = load_file(tmp_path / "mean" / "listening.safetensors")["weight"]
-    torch.testing.assert_close(listening, torch.full((2, 3), 0.125))
+    auxiliary = load_file(tmp_path / "mean" / "auxiliary.safetensors")["weight"]
+    torch.testing.assert_close(auxiliary, torch.full((2, 3), 0.125))
     assert (tmp_path / "mean" / "config.json").read_text() == (one / "config.json").read_text()
     folder(other, 100.0)
     write_mean({str(one): 1, str(other): 3}, tmp_path / "mean")  # a run that goes on has what it began with

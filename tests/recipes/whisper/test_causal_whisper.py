@@ -15,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig
 
 from loquent.asr.whisper.checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper.config import WhisperConfig
@@ -35,7 +36,7 @@ from loquent.recipes.whisper.loss import (
     feature_distance,
     read_moments,
 )
-from loquent.recipes.whisper.low_rank import add_factors
+from loquent.recipes.whisper.low_rank import NAME, adapted_layers, add_adapter
 from loquent.recipes.whisper.moments import Moment, Transcript, pack
 from loquent.recipes.whisper.recipe import AdapterOptions, CausalWhisperConfig, CausalWhisperRecipe
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window
@@ -236,7 +237,7 @@ def test_training_goes_on_from_an_adapter(model_folder: Path, data: Path, tmp_pa
     config = parse_config(CausalWhisperConfig, configuration(model_folder, data, tmp_path / "times"))
     first = CausalWhisperRecipe(config, tmp_path)
     for name, weight in first.loss.named_parameters():
-        if "lora_b" in name:
+        if "lora_B" in name:
             torch.nn.init.normal_(weight)
     first.save(tmp_path / "adapter")
     second = CausalWhisperRecipe(dataclasses.replace(config, start=str(tmp_path / "adapter")), tmp_path)
@@ -278,10 +279,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(model_folder: Path, data
 
 @pytest.fixture
 def loss(toy: Whisper, tokenizer: WhisperTokenizer) -> CausalWhisperLoss:
-    """Of a model with factors that change it."""
+    """Of a model with an adapter that changes it."""
     model = Whisper.from_weights(toy.config, {name: p.clone() for name, p in toy.state_dict().items()})
-    for layer in add_factors(model, ["query", "value"], 2, 1.0).values():
-        torch.nn.init.normal_(layer.lora_b)
+    add_adapter(model, LoraConfig(r=2, lora_alpha=2, target_modules=["query", "value"]))
+    for layer in adapted_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B[NAME].weight)
     return CausalWhisperLoss(model, tokenizer.eot, LossOptions(chunk_ms=(200,)))
 
 
@@ -289,7 +291,7 @@ def test_the_teacher_is_the_model_as_it_was(loss: CausalWhisperLoss, toy: Whispe
     """It hears the whole window, and the silence after it."""
     samples = torch.randn(2, 2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     log_mel = loss.log_mel(samples, torch.tensor([2 * SAMPLE_RATE, SAMPLE_RATE]))
-    heard = loss.hear_all(log_mel)
+    heard = loss.teacher_features(log_mel)
     silence = log_mel.data.masked_fill(~log_mel.mask[..., None], -10.0)
     mel = torch.nn.functional.pad(silence, (0, 0, 0, 2 * heard.shape[1] - silence.shape[1]), value=-10.0)
     torch.testing.assert_close(heard, toy.encoder(normalize_window(mel)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance
+from loquent.recipes.whisper import prepare_word_times
 from loquent.recipes.whisper.word_times import TimedText, WordTimes, WordTimesOptions
 from loquent.speech.audio.files import read_audio, write_audio
 
@@ -93,3 +95,24 @@ def test_what_is_not_plausible() -> None:
     assert not dataclasses.replace(good, words=good.words * 3).plausible(1.0, options)
     assert not dataclasses.replace(good, words=((" a", 0.0, 1.5),)).plausible(2.0, options)
     assert not dataclasses.replace(good, words=()).plausible(1.0, options)
+
+
+def test_the_command_shares_the_work_of_a_configuration(
+    rows: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOQUENT_DATA", str(tmp_path))
+    lines = [{"path": row.path, "text": row.text, "duration": row.duration, "split": "train"} for row in rows]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "mine.yaml").write_text(
+        f"recipe: causal_whisper\ndata:\n  train: {{set: {{manifest: {tmp_path}}}}}\n  test: {{}}\n"
+        "training: {steps: 1}\n"
+    )
+    mine, folder = str(tmp_path / "mine.yaml"), f"data.word_times.folder={tmp_path / 'times'}"
+    prepare_word_times.main([mine, folder, "--shard", "1/2"])
+    (file,) = tmp_path.rglob("*.1-2.jsonl")
+    assert len(file.read_text().splitlines()) == 1
+    with pytest.raises(SystemExit, match="commands is not a configuration of causal_whisper: it needs no word times"):
+        prepare_word_times.main(["commands"])
+    with pytest.raises(SystemExit):
+        prepare_word_times.main([mine, "--shard", "2/2"])
+    assert "expected I/N such as 0/2, with I from 0 to N-1, got 2/2" in capsys.readouterr().err

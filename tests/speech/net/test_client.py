@@ -135,7 +135,7 @@ def failing(error, url, code=None, **options):
 def test_errors_have_types(start_server):
     server = start_server(capacity=1)
     assert "chunk_ms 5" in failing(ProtocolError, address(server), "bad_options", chunk_ms=5)
-    assert "broke down" in failing(StreamError, address(server), "internal", fail_at=3)
+    assert "failed at" in failing(StreamError, address(server), "internal", fail_at=3)
     failing(ProtocolError, address(server), "unknown_model", model="huge")
     failing(ConnectionLost, "ws://127.0.0.1:9", "lost")
     assert "/v1/stream" in failing(Unauthorized, address(server) + "/elsewhere")

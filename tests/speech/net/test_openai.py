@@ -15,12 +15,12 @@ import pytest
 import soundfile
 
 from loquent.speech.audio.files import write_audio
-from loquent.speech.net.connection import Limits
-from loquent.speech.net.metrics import Metrics
+from loquent.speech.net.limits import Limits
+from loquent.speech.net.models import models_of
 from loquent.speech.net.openai import Transcriptions
-from loquent.speech.net.stepper import Stepper
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
+from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.transcript import Segment, WordTiming
 
 
@@ -82,7 +82,7 @@ def test_openai_transcription_as_a_stream(band_energy, start_server, recording):
     assert "".join(event["delta"] for event in deltas).strip() == done["text"]
     assert {event["type"] for event in deltas} == {"transcript.text.delta"}
     assert len(deltas) == 21
-    wait_until(lambda: server.service.steppers["band"].engine.active == 0)
+    wait_until(lambda: server.service.models["band"].active == 0)
 
 
 def test_what_is_wrong_with_an_upload_is_said(start_server, recording):
@@ -123,8 +123,10 @@ def test_an_upload_that_stalls_frees_its_place(start_server, recording):
 
 
 def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
-    steppers = {"band": Stepper(Engine(band_energy.BandEnergy()), Metrics())}
-    endpoint = Transcriptions(steppers, transcribe, Limits(max_uploads=1, send_timeout_s=0.05))
+    engine = Engine(band_energy.BandEnergy())
+    endpoint = Transcriptions(
+        models_of({"band": engine}), Scheduler([engine]), transcribe, Limits(max_uploads=1, send_timeout_s=0.05)
+    )
     request = httpx.Request("POST", "http://localhost/", files={"file": recording})
     scope = {"type": "http", "method": "POST", "app": None}
     scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
@@ -152,13 +154,13 @@ def test_an_upload_is_fed_to_a_stream_as_it_goes_on(band_energy, start_server, t
     content = (tmp_path / "long.wav").read_bytes()
     task = band_energy.BandEnergy()
     server = start_server(task, limits=Limits(buffer_s=2.0, max_uploads=1))
-    stepper = server.service.steppers["band"]
+    scheduler = server.service.scheduler
     task.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         try:
             answer = pool.submit(post, server, content, stream="true")
-            wait_until(lambda: any(session.busy for session in stepper.sessions))
-            (session,) = stepper.sessions
+            wait_until(lambda: any(session.busy for session in scheduler.streams))
+            (session,) = scheduler.streams
             assert session.inbox.seconds <= 3.0
             assert post(server, content).status_code == 429
         finally:

@@ -93,7 +93,7 @@ def test_who_speaks_sees_text(browser):
     browser.evaluate("document.getElementById('microphone').click()")
     wait_until(lambda: shown("#status") == "finished")
     assert shown("#stable") == shown("#unstable") == ""
-    assert browser.server.service.steppers["band"].engine.active == 0
+    assert browser.server.service.models["band"].active == 0
 
 
 @needs_browser

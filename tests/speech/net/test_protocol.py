@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.speech.net.protocol import CLOSE_CODES, Audio, Configure, Fail, Finish, Mark, Phase, ServerProtocol, Start
+from loquent.speech.net.messages import CLOSE_CODES, Configure, Fail, Finish, Mark, Samples, Start
+from loquent.speech.net.protocol import Phase, ServerProtocol
 
 
 def started(**fields):
@@ -31,7 +32,7 @@ def test_a_stream_from_start_to_finish():
     )
     assert start == Start(48000, 2, "pcm16", "m", None, {"words": ["a"], "x": 0.5})
     [audio] = protocol.receive_binary(np.array([[1, 2], [3, -4]], "<i2").tobytes())
-    assert isinstance(audio, Audio)
+    assert isinstance(audio, Samples)
     assert audio.samples.dtype == np.int16
     assert audio.samples.tolist() == [[1, 2], [3, -4]]
     assert protocol.receive_text('{"type": "marker", "id": "ä"}') == [Mark("ä")]
@@ -77,7 +78,7 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ("hello", "expected a JSON object, got 'hello'"),
         ("[1]", "a list of 1 entries"),
         ("{}", "unknown message type null"),
-        ('{"type": "begin"}', "expected 'start', 'marker', 'configure' or 'finish'"),
+        ('{"type": "begin"}', "expected 'start', 'text', 'flush', 'marker'"),
         ('{"type": ["start"]}', "unknown message type"),
         ('{"type": "start", "rate": 8000}', "unknown field 'rate'"),
         ('{"type": "start", "sample_rate": 3999}', "an integer from 4000 to 192000, got 3999"),
@@ -87,7 +88,7 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ('{"type": "start", "sample_rate": NaN}', "NaN is not JSON"),
         ('{"type": "start", "sample_rate": %s}' % ("9" * 5000), "expected a JSON object"),
         ('{"type": "start", "channels": 9}', "'channels' has to be an integer from 1 to 8"),
-        ('{"type": "start", "encoding": "mp3"}', "expected 'pcm16'"),
+        ('{"type": "start", "encoding": "mp3"}', "expected one of 'pcm16'"),
         ('{"type": "start", "encoding": {}}', "an object of 0 entries"),
         ('{"type": "start", "model": 5}', "'model' has to be a string"),
         ('{"type": "start", "model": ""}', "1 to 128 characters"),

@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from loquent.speech.net.connection import Limits
+from loquent.speech.net.limits import Limits
 from loquent.speech.net.outgoing import COALESCE_FROM, Close, Outgoing
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Partial, Word
@@ -405,7 +405,7 @@ def test_streams_that_have_been_finished_end_well_during_shutdown(band_energy, s
         websocket.send(START)
         websocket.send(noise(40_000).tobytes())
         websocket.send(FINISH)
-        wait_until(lambda: any(session.inbox.ended for session in server.service.steppers["band"].sessions))
+        wait_until(lambda: any(session.inbox.ended for session in server.service.scheduler.streams))
         server.should_exit = True
         wait_until(lambda: server.service.draining)
         task.gate.set()

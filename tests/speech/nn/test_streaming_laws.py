@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from loquent.speech.nn.streaming import (
     Blocks,
@@ -87,6 +88,57 @@ class Hidden(Convolution):
         return chunk.with_data(chunk.data + self.steps)
 
 
+class Waiting(Convolution):
+    """Asks the device for a number, in static mode only, as each of the following does something."""
+
+    def step(self, x, state, rows=None, last=False):
+        chunk = super().step(x, state, rows, last)
+        return self.trespass(chunk) if chunk.static and chunk.data.numel() else chunk
+
+    def trespass(self, chunk):
+        assert int(chunk.length.sum()) >= 0
+        return chunk
+
+
+class Listing(Waiting):
+    """Takes numbers to the host, which on the CPU is no operation of torch."""
+
+    def trespass(self, chunk):
+        assert min(chunk.length.tolist()) >= 0
+        return chunk
+
+
+class Masking(Waiting):
+    """Picks steps by a mask."""
+
+    def trespass(self, chunk):
+        return chunk.with_data(chunk.data - chunk.data[chunk.mask].mean())
+
+
+class Sending(Waiting):
+    """Brings numbers from the host."""
+
+    def trespass(self, chunk):
+        return chunk.with_data(chunk.data * torch.tensor([1.0]))
+
+
+class Forgetting(Waiting):
+    """Makes a new chunk that is no longer static."""
+
+    def trespass(self, chunk):
+        return Chunk(chunk.data, chunk.length, chunk.last)
+
+
+class Widening(Waiting):
+    """Has results of one shape at first, later of another."""
+
+    steps = 0
+
+    def trespass(self, chunk):
+        self.steps += 1
+        return chunk.with_data(F.pad(chunk.data, (0, self.steps)))
+
+
 @pytest.fixture
 def samples() -> Tensor:
     return torch.randn(3, 60, generator=torch.Generator().manual_seed(0))
@@ -125,6 +177,42 @@ def test_laws_hold_for_blocks_and_chains(check_streaming, samples):
 def test_laws_catch(check_streaming, samples, module):
     with pytest.raises((AssertionError, ExceptionGroup)):
         check_streaming(module(Window(5, 2, left=2, right=2)), samples, shortest=0)
+
+
+@pytest.mark.parametrize(
+    ("module", "fault"),
+    [
+        (Waiting, "aten._local_scalar_dense"),
+        (Listing, "values on the host: tolist"),
+        (Masking, "aten.index by a mask"),
+        (Sending, "aten.lift_fresh"),
+        (Forgetting, "build it with `with_data`"),
+        (Widening, "packets of shape"),
+    ],
+)
+def test_laws_catch_what_is_not_static(check_streaming, samples, module, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_streaming(module(Window(5, 2, left=2, right=2)), samples, shortest=0)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(1),
+        Window(3, 2, left=2, right=1),
+        Window(2, 5, right=1),
+        Window(8, 3, left=4, right=2, reflect="left"),
+        Window(4, 1, left=3, right=3, reflect="both"),
+    ],
+    ids=str,
+)
+def test_the_most_outputs_of_a_window(window):
+    """The bound is never exceeded, and is met."""
+    before = torch.arange(40)
+    for inputs in range(12):
+        last = torch.tensor([False, True])[:, None]
+        new = window.outputs(before + inputs, last) - window.outputs(before, False)
+        assert int(new.max()) == window.most_outputs(inputs)
 
 
 def test_slide_ignores_what_lies_beyond_a_row():

@@ -15,8 +15,8 @@ from loquent.speech.audio.files import Audio
 from loquent.speech.audio.resample import resample
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Marker, Word
-from loquent.speech.runtime.inbox import Inbox
-from loquent.speech.runtime.session import SessionClosed
+from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.stream import StreamClosed
 
 RATES = (16_000, 8_000, 11_025, 44_100, 48_000)
 
@@ -60,21 +60,21 @@ def test_any_packets_give_the_same_events(band_energy, data):
 @pytest.mark.parametrize("length", [0, 1, 1600, 3199, 3200, 4801])
 def test_the_model_hears_every_sample_and_the_resamplers_tail(rate, length):
     audio = noise(length)
-    inbox = Inbox(rate, 1, 16_000)
+    inbox = SampleInbox(rate, 1, 16_000)
     parts = []
     for begin in range(0, length, 97):
         inbox.push(audio[begin : begin + 97])
         while inbox.available(160):
-            parts.append(inbox.take(160))
+            parts.append(inbox.resolve(inbox.claim(160)))
     inbox.end()
     while not parts or not parts[-1][1]:
-        parts.append(inbox.take(160))
+        parts.append(inbox.resolve(inbox.claim(160)))
     assert [len(block) for block, _ in parts[:-1]] == [160] * (len(parts) - 1)
     heard = np.concatenate([block for block, _ in parts])
     expected = resample(audio / np.float32(32768), rate, 16_000)
     assert len(heard) == len(expected) == -(-length * 16_000 // rate)
     np.testing.assert_allclose(heard, expected, atol=1e-5)
-    assert inbox.pending_seconds == 0
+    assert inbox.pending == 0
 
 
 def test_a_packet_may_be_reused_by_its_owner(band_energy):
@@ -163,7 +163,7 @@ print(json.dumps([event.to_dict() for event in events]))
 @pytest.mark.parametrize("junk", [b"", b"hello", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
 def test_junk_is_no_snapshot(band_energy, junk):
     engine = Engine(band_energy.BandEnergy(), 1)
-    with pytest.raises(ValueError, match="not a session snapshot"):
+    with pytest.raises(ValueError, match="not a snapshot of a stream"):
         engine.restore(junk)
     assert engine.active == 0
 
@@ -199,5 +199,5 @@ def test_nothing_after_the_end(band_energy):
     session.push(noise(100))
     assert any(isinstance(event, Word) for event in session.finish())
     for late in (session.finish, lambda: session.push(noise(10)), lambda: session.marker("m"), session.snapshot):
-        with pytest.raises(SessionClosed):
+        with pytest.raises(StreamClosed):
             late()

@@ -1,0 +1,49 @@
+"""What a client may ask of a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may ask of a server. How many streams there are is the capacity of the engines.
+
+    max_text_bytes:       of a text message.
+    max_audio_bytes:      of a binary message.
+    buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, which holds the
+                          client back.
+    buffer_words:         likewise, words of text.
+    speech_ahead_s:       speech that may wait to be sent, in seconds; beyond it the stream pauses.
+    stall_timeout_s:      how long a full buffer may go without progress before the stream fails as "overloaded".
+    handshake_timeout_s:  from the connection to "start".
+    idle_timeout_s:       without any message, or any bytes of an upload.
+    max_duration_s:       of audio in a stream; None: no end.
+    max_markers:          that may wait in a stream.
+    max_queue_bytes:      of events that wait for a slow reader.
+    send_timeout_s:       that a client may take to read on before it is disconnected.
+    max_upload_bytes:     of a file sent to be transcribed.
+    max_upload_s:         of audio in such a file, and of sending it.
+    max_uploads:          being received, waiting, transcribed or answered at a time.
+    """
+
+    max_text_bytes: int = 65_536
+    max_audio_bytes: int = 1_048_576
+    buffer_s: float = 10.0
+    buffer_words: int = 1000
+    speech_ahead_s: float = 5.0
+    stall_timeout_s: float = 30.0
+    handshake_timeout_s: float = 10.0
+    idle_timeout_s: float = 60.0
+    max_duration_s: float | None = None
+    max_markers: int = 1000
+    max_queue_bytes: int = 1_048_576
+    send_timeout_s: float = 20.0
+    max_upload_bytes: int = 256 * 2**20
+    max_upload_s: float = 2 * 3600.0
+    max_uploads: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise ValueError(f"limit {name} has to be positive, got {value}")

@@ -1,0 +1,130 @@
+"""The messages of the native protocol as values: what a client asks for, and how a server refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+CLOSE_CODES = {
+    "bad_message": 1007,  # not JSON, unknown type, wrong field, wrong order
+    "bad_audio": 1007,  # a cut frame, NaN, what is no Opus packet
+    "bad_text": 1007,  # a time that goes back
+    "too_large": 1009,  # a message longer than the limits in "ready"
+    "bad_options": 1008,  # the model does not take these options
+    "unknown_model": 1008,
+    "unauthorized": 1008,
+    "handshake_timeout": 1008,  # no "start" in time
+    "idle_timeout": 1008,  # neither input nor messages for too long
+    "too_long": 1008,  # the stream reached its longest duration
+    "slow_reader": 1008,  # the client does not read its events
+    "busy": 1013,  # all streams are taken: try again later
+    "overloaded": 1013,  # the server cannot keep up with the input
+    "shutting_down": 1001,
+    "internal": 1011,
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """How speech travels to the client.
+
+    encoding:    one of `codecs.ENCODINGS`.
+    sample_rate: in Hz; None: the model's own, or the next one that the encoding can have.
+    """
+
+    encoding: str = "pcm16"
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Open a stream."""
+
+    sample_rate: int | None = None  # Hz; None: the model's own
+    channels: int = 1
+    encoding: str = "pcm16"
+    model: str | None = None  # None: the server's first
+    token: str | None = field(default=None, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    output: Output = Output()
+    acknowledge: bool = False  # tell how much of the input has been processed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message a client sends; fields left to their defaults are left out."""
+        values = {name: value for name, value in vars(self).items() if value is not None and value != {}}
+        if self.output == Output():
+            del values["output"]
+        else:
+            values["output"] = {name: value for name, value in asdict(self.output).items() if value is not None}
+        if not self.acknowledge:
+            del values["acknowledge"]
+        return {"type": "start"} | values
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Audio: (frames, channels), int16 or float32."""
+
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Text, and the time in seconds of the speech that it stands for."""
+
+    text: str
+    time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Flush:
+    """Let the text so far come to its end without waiting for more."""
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """Stop speaking; ``played_s`` seconds of the stream's speech were heard (None: all that was sent)."""
+
+    played_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Echo ``id`` once everything before it has been processed."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Configure:
+    """Change options of the stream under way."""
+
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """End the stream."""
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Send the failure and close; nothing more is accepted."""
+
+    code: str
+    message: str
+
+    @property
+    def close_code(self) -> int:
+        """WebSocket close code (RFC 6455, section 7.4)."""
+        return CLOSE_CODES[self.code]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message a server sends."""
+        return {"type": "failure", "code": self.code, "message": self.message}
+
+
+Action: TypeAlias = Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Finish | Fail

@@ -1,0 +1,26 @@
+"""From one stage of a pipeline to the next: what is committed is handed on, what may still change is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from loquent.speech.audio.files import Audio
+from loquent.speech.runtime.events import Event, Final, Speech, Translation, Word
+from loquent.speech.runtime.stream import Stream
+from loquent.speech.text.words import Text
+
+
+def hand_on(events: Iterable[Event], following: Stream) -> None:
+    """Feed the next stage with the committed output of this one.
+
+    Words go with the time at which they were committed, so the clock of the source runs through all stages. The end of
+    an utterance flushes: whoever waits for another word to pronounce the last one must not wait for the next utterance.
+    """
+    for event in events:
+        match event:
+            case Word(text=text) | Translation(text=text) if following.takes.kind == "text":
+                following.feed(Text(text, event.emission_time))
+            case Final() if following.takes.kind == "text":
+                following.feed_flush()
+            case Speech(samples=samples, sample_rate=rate) if following.takes.kind == "audio":
+                following.feed(Audio(samples, rate))
