@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from loquent.speech.runtime.options import parse_options
 
 T = TypeVar("T")
 
+Mode = Literal["transcribe", "translate"]  # text in the language that is spoken, or in English
 
-def checked_options(kind: type[T], values: Mapping[str, Any], model: str) -> T:
-    """Options of the class ``kind`` (a dataclass); errors say that it is ``model`` ("a Whisper") which has no other.
+
+def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Options of the class ``kind``, a dataclass.
+
+    Args:
+        values: by name.
+        where: as in `parse_options`.
 
     Raises:
-        ValueError: there is no such option, or a value is wrong.
+        OptionError: there is no such option, or a value is wrong.
     """
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(values.keys() - set(known)):
-        raise ValueError(f"{model} has no option {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return kind(**values)
+    return parse_options(kind, values, where)

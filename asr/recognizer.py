@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from loquent.asr.families import family_of
-from loquent.asr.recordings.recording import Source
-from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.recordings.recording import RecordingSource
 from loquent.speech.audio.errors import AudioError
-from loquent.speech.captions import Segment
 from loquent.speech.hub import resolve
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.session import Session, StreamingTask
+from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.task import Task
+from loquent.speech.transcript import Progress, Segment, Transcript
 
 ComputeType = Literal["auto", "float32", "int8"]
 
@@ -25,10 +26,13 @@ class Recognizer(ABC):
     """Transcribes recordings and live audio with one model.
 
     Attributes:
+        Settings: options of `streaming_task`, a dataclass.
+        Options: options of one stream, a dataclass.
         batch: recordings, or windows of up to 30 s of them, that go through the model at once.
     """
 
-    stream_options: tuple[str, ...]  # what `session` passes to the task's ``start``
+    Settings: ClassVar[type[Any]]
+    Options: ClassVar[type[Any]]
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -98,7 +102,7 @@ class Recognizer(ABC):
         """
         raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
-    def transcribe(self, source: Source, *, progress: Progress | None = None, **options: Any) -> Transcript:
+    def transcribe(self, source: RecordingSource, *, progress: Progress | None = None, **options: Any) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
 
         Args:
@@ -115,7 +119,7 @@ class Recognizer(ABC):
         return result
 
     def transcribe_files(
-        self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
+        self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any
     ) -> list[Transcript | AudioError]:
         """Transcribe recordings in batches; one that cannot be read gives its `AudioError` in place of a transcript."""
         results = {
@@ -127,7 +131,7 @@ class Recognizer(ABC):
 
     @abstractmethod
     def segments(
-        self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
+        self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, yielding each segment as it becomes final and each transcript at its end.
 
@@ -135,7 +139,7 @@ class Recognizer(ABC):
         """
 
     @abstractmethod
-    def streaming_task(self, **options: Any) -> StreamingTask:
+    def streaming_task(self, **options: Any) -> Task:
         """What an `Engine` runs; options are the fields of `StreamingOptions` or `ConformerOptions`."""
 
     def session(self, *, sample_rate: int = 16_000, channels: int = 1, **options: Any) -> Session:
@@ -147,13 +151,16 @@ class Recognizer(ABC):
         Args:
             sample_rate: of the packets, in Hz.
             channels: of the packets.
-            options: of the stream (``language``, …; the arguments of the task's ``start``) and of the task.
+            options: the fields of ``Options`` and of ``Settings``; what both have, such as ``language``, is for both.
 
         Raises:
             ValueError: an option is wrong, or the model does not know the language.
         """
-        names = self.stream_options
-        of_task = {name: value for name, value in options.items() if name not in names or name == "language"}
-        engine = Engine(self.streaming_task(**of_task))
-        chosen = {name: value for name, value in options.items() if name in names}
-        return engine.open(sample_rate=sample_rate, channels=channels, **chosen)
+        aliases: Mapping[str, str] = getattr(self.Options, "aliases", {})
+        of_stream = {field.name for field in dataclasses.fields(self.Options)} | aliases.keys()
+        of_task = {field.name for field in dataclasses.fields(self.Settings)}
+        task = self.streaming_task(
+            **{name: value for name, value in options.items() if name in of_task or name not in of_stream}
+        )
+        chosen = {name: value for name, value in options.items() if name in of_stream}
+        return Engine(task).open(sample_rate=sample_rate, channels=channels, **chosen)

@@ -11,31 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, TextIO
 
-
-@dataclass(frozen=True)
-class WordTiming:
-    """A word and when it was said, in seconds, with or without the space before it; `confidence` in [0, 1] or None."""
-
-    text: str
-    start: float
-    end: float
-    confidence: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_times("word", self.text, self.start, self.end)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed."""
-
-    start: float
-    end: float
-    text: str
-    words: tuple[WordTiming, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_times("segment", self.text, self.start, self.end)
+from loquent.speech.transcript import Segment, WordTiming
 
 
 @dataclass(frozen=True)
@@ -312,8 +288,3 @@ def _ms(seconds: float) -> int:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _check_times(what: str, text: str, start: float, end: float) -> None:
-    if not 0 <= start <= end < float("inf"):
-        raise ValueError(f"expected 0 <= start <= end in seconds, got {start} and {end} for the {what} {text!r}")

@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from loquent.speech.audio.errors import AudioError
-    from loquent.speech.captions import Segment
-    from loquent.speech.runtime.session import StreamingTask
+    from loquent.speech.runtime.task import Task
+    from loquent.speech.transcript import Segment, Transcript
 
 
 class TaskError(ValueError):
     """There is no such task, or what it needs is not installed."""
-
-
-class Transcript(Protocol):
-    """The text of a recording."""
-
-    text: str
-    language: str
 
 
 class RecognizerTask(Protocol):
@@ -45,7 +38,7 @@ class RecognizerTask(Protocol):
     def add_adapter(self, name: str, adapter: str | os.PathLike[str], *, default: bool = False) -> None:
         """Offer an adapter to streams, which choose it by name; by default, those that choose none."""
 
-    def streaming_task(self, **options: Any) -> StreamingTask:
+    def streaming_task(self, **options: Any) -> Task:
         """The same model for an `Engine`."""
 
 

@@ -138,7 +138,7 @@ class AdaptiveConformerEncoder(ConformerEncoder):
         return AdaptiveEncoding(x, length, ahead, arrived - come)
 
     def initial_state(self, batch: int) -> AdaptiveState:  # type: ignore[override]
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         layers = tuple(layer.initial_state(batch) for layer in self._layers)
         return AdaptiveState(self.subsampling.initial_state(batch), layers)
 

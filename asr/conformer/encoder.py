@@ -138,7 +138,7 @@ class ConformerEncoder(StreamingModule):
         return x
 
     def initial_state(self, batch: int) -> ConformerState:
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         weight = self.subsampling.out.weight
         zeros = torch.zeros(4, batch, dtype=torch.long, device=weight.device)
         held, chosen, following, position = (one.clone() for one in zeros)

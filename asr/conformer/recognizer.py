@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +12,19 @@ import torch
 from torch import Tensor
 
 from loquent.asr.conformer.model import MODEL_TYPE, ConformerModel
-from loquent.asr.conformer.task import (
-    ConformerMemo,
-    ConformerOptions,
-    ConformerStreamingTask,
-    Head,
-    offered_lookaheads,
-)
+from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions, ConformerTranscribeOptions
+from loquent.asr.conformer.task import ConformerMemo, ConformerStreamingTask, offered_lookaheads
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.families import model_type
 from loquent.asr.options import checked_options
 from loquent.asr.recognizer import ComputeType, Recognizer
-from loquent.asr.recordings.recording import SAMPLE_RATE, Source, open_blocks
-from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.recordings.recording import SAMPLE_RATE, RecordingSource, open_blocks
 from loquent.speech.audio.errors import AudioError
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.nn.streaming import Chunk
-from loquent.speech.runtime.events import Event, Final, Word
+from loquent.speech.runtime.events import Event
+from loquent.speech.transcript import Progress, Segment, SegmentBuilder, Transcript
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ConformerTranscribeOptions:
-    """How recordings are transcribed.
-
-    language, task: have to be what the model does.
-    head, beam_size: as in `ConformerOptions`.
-    chunk_ms: latency whose text is wanted; the model's largest by default, which errs least.
-    phrases, phrase_boost: words to prefer, see `ConformerStreamingTask.start`.
-    word_timestamps: time every word.
-    """
-
-    language: str | None = None
-    task: str = "transcribe"
-    head: Head | None = None
-    beam_size: int = 1
-    chunk_ms: int | None = None
-    phrases: tuple[str, ...] = ()
-    phrase_boost: float = 2.0
-    word_timestamps: bool = False
 
 
 class ConformerRecognizer(Recognizer):
@@ -61,7 +34,8 @@ class ConformerRecognizer(Recognizer):
         model, tokenizer: what it was built from.
     """
 
-    stream_options = ("language", "task", "phrases", "phrase_boost")
+    Settings = ConformerOptions
+    Options = ConformerStreamOptions
 
     def __init__(self, model: ConformerModel, tokenizer: SubwordTokenizer, *, batch: int = 8) -> None:
         super().__init__(batch)
@@ -88,24 +62,25 @@ class ConformerRecognizer(Recognizer):
 
     def streaming_task(self, **options: Any) -> ConformerStreamingTask:
         """What an `Engine` runs; options are the fields of `ConformerOptions`."""
-        chosen = checked_options(ConformerOptions, options, "a stream of a Conformer")
+        chosen = checked_options(ConformerOptions, options)
         return ConformerStreamingTask(self.model, self.tokenizer, chosen)
 
     def segments(
-        self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
+        self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, a segment for every utterance; options: `ConformerTranscribeOptions`."""
-        wanted = checked_options(ConformerTranscribeOptions, options, "a Conformer")
+        wanted = checked_options(ConformerTranscribeOptions, options)
         latencies = offered_lookaheads(self.model)
         task = self.streaming_task(
             head=wanted.head, beam_size=wanted.beam_size, chunk_ms=wanted.chunk_ms or 80 * (max(latencies) + 1)
         )
+        stream = ConformerStreamOptions(wanted.language, wanted.mode, None, wanted.phrases, wanted.phrase_boost)
         state = task.initial_state(self.batch)
         free = list(range(self.batch))
         waiting, reading = enumerate(sources), list[_Reading]()
         while True:
             while free and (one := next(waiting, None)) is not None:
-                memo = task.start(wanted.language, wanted.task, None, wanted.phrases, wanted.phrase_boost)
+                memo = task.start(stream)
                 try:
                     duration_s, blocks = open_blocks(one[1])
                 except AudioError as error:
@@ -121,9 +96,11 @@ class ConformerRecognizer(Recognizer):
             if sound:
                 with torch.inference_mode():
                     samples, rows = _batch(sound), torch.tensor([item.slot for item in sound])
-                    found = task.step(samples, state, rows, [item.memo for item in sound])
-                for item, events in zip(sound, found, strict=True):
-                    yield from ((item.number, segment) for segment in item.take(events, wanted.word_timestamps))
+                    turns = task.read(task.launch(samples, state, rows, [item.memo for item in sound]))
+                for item, turn in zip(sound, turns, strict=True):
+                    if turn.error is not None:
+                        raise turn.error
+                    yield from ((item.number, segment) for segment in item.take(turn.events, wanted.word_timestamps))
                     if progress is not None:
                         progress(item.number, item.samples / SAMPLE_RATE, item.duration_s)
             for item in [item for item in reading if item.over]:
@@ -146,7 +123,7 @@ class _Reading:
     over: bool = False
     error: AudioError | None = None
     segments: list[Segment] = field(default_factory=list)
-    words: list[WordTiming] = field(default_factory=list)
+    builder: SegmentBuilder = field(default_factory=SegmentBuilder)
 
     def read(self) -> None:
         """Take the next block; an empty one is the last."""
@@ -161,14 +138,9 @@ class _Reading:
 
     def take(self, events: list[Event], word_timestamps: bool) -> list[Segment]:
         """Segments of the utterances that have ended."""
-        segments = []
-        for event in events:
-            if isinstance(event, Word):
-                self.words.append(WordTiming(event.text, event.start, event.end, event.confidence))
-            elif isinstance(event, Final):
-                words = tuple(self.words) if word_timestamps else ()
-                segments.append(Segment(event.start, event.end, event.text, words))
-                self.words = []
+        segments = [segment for event in events if (segment := self.builder.add(event))]
+        if not word_timestamps:
+            segments = [replace(segment, words=()) for segment in segments]
         self.segments += segments
         return segments
 

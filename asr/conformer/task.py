@@ -6,9 +6,10 @@ Files go the same way in longer steps: what a stream says does not depend on how
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,97 +17,58 @@ from torch import Tensor
 from loquent.asr.conformer.adaptive import AdaptiveConformerEncoder
 from loquent.asr.conformer.encoder import SUBSAMPLING, ConformerState
 from loquent.asr.conformer.model import ConformerModel
+from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
+from loquent.asr.options import checked_options
 from loquent.asr.search.biasing import Biasing
 from loquent.asr.search.ctc import CTCBeamSearch, CTCGreedySearch
 from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.tokens import Advance, BeamOptions, SearchMemo, Token, TokenSearch
 from loquent.asr.search.transducer_beam import TransducerBeamSearch
 from loquent.asr.search.transducer_greedy import TransducerGreedySearch
-from loquent.speech.audio.endpoint import (
-    DEFAULT_RULES,
-    Endpoint,
-    Endpointer,
-    EndpointMemory,
-    EndpointRule,
-    SpeechOptions,
-)
+from loquent.asr.utterance import Utterance
+from loquent.speech.audio.endpoint import Endpointer, EndpointMemory, SpeechOptions, UtteranceEnd
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import ChainState, Chunk
-from loquent.speech.runtime.events import Endpoint as EndpointEvent
-from loquent.speech.runtime.events import Event, Final, Partial, Word
+from loquent.speech.runtime.events import Endpoint, Event, Word
+from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import language_code
 
 FRAME_S = 0.01 * SUBSAMPLING
 FRAME_MS = 10 * SUBSAMPLING
-MAX_PHRASES, MAX_PHRASE, MAX_PHRASE_TOKENS = 1000, 200, 10_000  # of one stream; characters of each; in all
-MAX_BOOST = 100.0  # nats
+MAX_PHRASE_TOKENS = 10_000  # of all phrases of one stream
 
 # Tokens take the place of speech: a frame has speech if a token was found in it.
 TOKENS = SpeechOptions(frame_s=FRAME_S, min_speech_s=0.0, min_silence_s=FRAME_S, padding_s=0.0)
-CONFORMER_RULES = (
-    *(rule for rule in DEFAULT_RULES if rule.name != "long utterance"),
-    EndpointRule("long utterance", silence_s=0.4, utterance_s=20.0),  # tokens are further apart than sounds
-    EndpointRule("longest utterance", silence_s=0.0, utterance_s=30.0),
-)
-
-Head = Literal["ctc", "transducer"]
-
-
-@dataclass(frozen=True)
-class ConformerOptions:
-    """How audio is turned into text.
-
-    language:  code or English name; it has to be the model's.
-    head:      "transducer" or "ctc"; the first that the model has.
-    chunk_ms:  audio that is encoded together, 80 ms · (look-ahead + 1); one of the latencies that the model was made
-               for, by default its first. A stream may choose another.
-    beam_size: hypotheses that are followed; 1 is greedy.
-    rules:     when an utterance ends; silence is what brings no tokens.
-    """
-
-    language: str | None = None
-    head: Head | None = None
-    chunk_ms: int | None = None
-    beam_size: int = 1
-    rules: tuple[EndpointRule, ...] = CONFORMER_RULES
-
-    def __post_init__(self) -> None:
-        if self.head not in (None, "ctc", "transducer"):
-            raise ValueError(f"unknown head {self.head!r}; expected 'ctc' or 'transducer'")
-        if not 1 <= self.beam_size <= 64:
-            raise ValueError(f"beam_size must be from 1 to 64, got {self.beam_size}")
 
 
 @dataclass
 class ConformerMemo:
     """What the recogniser remembers of a stream besides tensors.
 
+    options:   that it began with, or was last configured to.
     lookahead, following: of the chunk under way and of those after it, in encoder frames.
     search:    the search's own memo.
-    samples:   of audio heard.
+    samples:   of audio received.
     frames:    encoder frames searched.
     word:      tokens of the word under way.
-    utterance: committed text since the last `Final`, and when it began and ended in seconds.
-    shown:     the last `Partial`, not to be repeated.
     """
 
+    options: ConformerStreamOptions
     lookahead: int
     following: int
     search: SearchMemo
     samples: int = 0
     frames: int = 0
     endpoint: EndpointMemory = field(default_factory=EndpointMemory)
+    utterance: Utterance = field(default_factory=Utterance)
     word: list[Token] = field(default_factory=list)
-    utterance: str = ""
-    utterance_start: float = 0.0
-    utterance_end: float = 0.0
-    shown: tuple[str, str] = ("", "")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
-        values = vars(self) | {"endpoint": vars(self.endpoint), "search": self.search.to_dict()}
-        return values | {"word": [list(token) for token in self.word]}
+        nested = {name: dict(vars(getattr(self, name))) for name in ("options", "endpoint", "utterance")}
+        return vars(self) | nested | {"search": self.search.to_dict(), "word": [list(token) for token in self.word]}
 
 
 @dataclass
@@ -118,31 +80,44 @@ class ConformerStreamState(State):
     search: State
 
 
-class ConformerStreamingTask:
-    """A `StreamingTask` that recognises speech (see `loquent.speech.runtime.session`)."""
+class ConformerStep(NamedTuple):
+    """A step whose encoder has been launched; B streams."""
 
-    sample_rate = 16_000
+    memos: list[ConformerMemo]
+    state: ConformerStreamState
+    rows: Tensor  # (B,)
+    last: list[bool]  # whether the input of each ends with this step
+    encoded: Chunk  # (B, T, dim)
+
+
+class ConformerStreamingTask:
+    """A `Task` that recognises speech (see `loquent.speech.runtime.task`)."""
+
+    takes = Port("audio", 16_000)
+    gives = Port("text")
+    Options = ConformerStreamOptions
 
     def __init__(
         self,
         model: ConformerModel,
         tokenizer: SubwordTokenizer,
-        options: ConformerOptions | None = None,
+        settings: ConformerOptions | None = None,
         fusion: Fusion | None = None,
     ) -> None:
-        """A task of its own for one choice of options.
+        """A task of its own for one choice of settings.
 
         Args:
+            settings: how audio is turned into text, the same for all streams.
             fusion: a language model that joins the beam.
 
         Raises:
             ValueError: the model has no such head or latency, or there is no beam to join.
         """
-        self.model, self.tokenizer, self.options = model, tokenizer, options or ConformerOptions()
-        self.search = _search(model, self.options, fusion)
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings or ConformerOptions()
+        self.search = _search(model, self.settings, fusion)
         self.lookaheads = offered_lookaheads(model)
-        self.lookahead = self._lookahead(self.options.chunk_ms)
-        self.fingerprint = _fingerprint(model, tokenizer, self.options)
+        self.lookahead = self._lookahead(self.settings.chunk_ms)
+        self.fingerprint = _fingerprint(model, tokenizer, self.settings)
 
     def initial_state(self, slots: int) -> ConformerStreamState:
         """Pool of ``slots`` streams."""
@@ -152,42 +127,19 @@ class ConformerStreamingTask:
             self.search.initial_state(slots),
         )
 
-    def start(
-        self,
-        language: str | None = None,
-        task: str = "transcribe",
-        chunk_ms: int | None = None,
-        phrases: Sequence[str] = (),
-        phrase_boost: float = 2.0,
-    ) -> ConformerMemo:
-        """Options of one stream.
-
-        Args:
-            language: code or English name; it has to be the model's.
-            task: "transcribe": these models do not translate.
-            chunk_ms: as `ConformerOptions.chunk_ms`, for this stream.
-            phrases: names and terms to prefer, at most 1000.
-            phrase_boost: what a matching token gains, in nats.
+    def start(self, options: ConformerStreamOptions) -> ConformerMemo:
+        """Begin a stream.
 
         Raises:
-            ValueError: an option is wrong, or the model cannot do what is asked.
+            ValueError: the model cannot do what is asked.
         """
-        language = language or self.options.language
-        if language and (not isinstance(language, str) or language_code(language) != self.model.config.language):
+        language = options.language or self.settings.language
+        if language and language_code(language) != self.model.config.language:
             raise ValueError(f"this model recognises {self.model.config.language!r} only, not {language!r}")
-        if task != "transcribe":
-            raise ValueError(f"this model can only 'transcribe', not {task!r}")
-        lookahead = self.lookahead if chunk_ms is None else self._lookahead(chunk_ms)
-        return ConformerMemo(lookahead, lookahead, self.search.start(self._biasing(phrases, phrase_boost)))
-
-    def configure(self, memo: ConformerMemo, chunk_ms: int | None = None) -> None:
-        """Change the latency of a stream from its next chunk on.
-
-        Raises:
-            ValueError: the model was not made for it.
-        """
-        if chunk_ms is not None:
-            memo.following = self._lookahead(chunk_ms)
+        if options.mode != "transcribe":
+            raise ValueError(f"this model can only 'transcribe', not {options.mode!r}")
+        lookahead = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
+        return ConformerMemo(options, lookahead, lookahead, self.search.start(self._biasing(options)))
 
     def restore(self, values: dict[str, Any]) -> ConformerMemo:
         """Inverse of ``ConformerMemo.to_dict``.
@@ -197,9 +149,10 @@ class ConformerStreamingTask:
         """
         try:
             values = dict(values)
+            values["options"] = checked_options(ConformerStreamOptions, values["options"])
             values["endpoint"] = EndpointMemory(**values["endpoint"])
+            values["utterance"] = Utterance.from_dict(values["utterance"])
             values["word"] = [Token(*token) for token in values["word"]]
-            values["shown"] = tuple(values["shown"])
             values["search"] = SearchMemo.from_dict(values["search"])
             memo = ConformerMemo(**values)
             tokens = [*memo.word, *(token for one in memo.search.hypotheses for token in one.tokens)]
@@ -207,56 +160,94 @@ class ConformerStreamingTask:
                 {memo.lookahead, memo.following} <= set(self.lookaheads)
                 and all(type(count) is int and count >= 0 for count in (memo.frames, memo.samples))
                 and all(0 <= token.id < self.tokenizer.vocab_size for token in tokens)
-                and len(memo.search.hypotheses) <= self.options.beam_size
-                and all(isinstance(text, str) for text in (memo.utterance, *memo.shown))
+                and len(memo.search.hypotheses) <= self.settings.beam_size
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the memo of a Conformer's stream: {error}") from error
         if not sound:
             raise ValueError("not the memo of a stream of this Conformer: its values are out of range")
         return memo
 
-    def samples_wanted(self, memo: ConformerMemo) -> int:
+    def configure(self, memo: ConformerMemo, options: ConformerStreamOptions) -> None:
+        """Change the latency of a stream from its next chunk on.
+
+        Raises:
+            ValueError: the model was not made for it, or another option differs.
+        """
+        check_fixed(memo.options, options, changeable=("chunk_ms",))
+        memo.following = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
+        memo.options = options
+
+    def wants(self, memo: ConformerMemo) -> int:
         """Samples that complete the next chunk."""
         first, period = self._samples_until(1), self._samples_until(2) - self._samples_until(1)
-        heard = max((memo.samples - first) // period + 1, 0)  # frames; an adaptive encoder may not have given all
-        return self._samples_until(heard + memo.lookahead + 1) - memo.samples
+        frames = max((memo.samples - first) // period + 1, 0)  # an adaptive encoder may not have given all of them
+        return self._samples_until(frames + memo.lookahead + 1) - memo.samples
 
-    def step(
-        self, samples: Chunk, state: ConformerStreamState, rows: Tensor, memos: list[ConformerMemo]
-    ) -> list[list[Event]]:
-        """Advance every stream by its next samples: one chunk of a live stream, many of a file."""
+    def launch(
+        self, inputs: Chunk, state: ConformerStreamState, rows: Tensor, memos: list[ConformerMemo]
+    ) -> ConformerStep:
+        """Encode every stream's next samples: one chunk of a live stream, many of a file."""
         model, device = self.model, self.model.encoder.subsampling.out.weight.device
-        for memo, length in zip(memos, samples.length.tolist(), strict=True):
+        for memo, length in zip(memos, inputs.length.tolist(), strict=True):
             memo.samples += length
-        samples = samples.to(device)
+        samples = inputs.to(device)
         rows = rows.to(device)
         if isinstance(state.encoder, ConformerState):
             chosen = [self.lookaheads.index(memo.lookahead) for memo in memos]
             state.encoder.following[rows] = torch.tensor(chosen, device=device)
         mel = model.features.step(samples, state.features, rows)
         encoded = model.encoder.step(mel.with_data(model.normalize(mel.data)), state.encoder, rows)
+        return ConformerStep(memos, state, rows, inputs.last.tolist(), encoded)
 
-        events: list[list[Event]] = [[] for _ in memos]
-        # Where an endpoint changes nothing for the search, it may run ahead of them; else it goes chunk by chunk.
-        ahead = isinstance(self.search, CTCGreedySearch) and not any(memo.search.biasing for memo in memos)
-        size = max(memo.lookahead for memo in memos) + 1
-        whole = self.search.step(encoded, state.search, rows, [memo.search for memo in memos]) if ahead else []
-        lengths, lasts = encoded.length.tolist(), encoded.last.tolist()
-        for begin in range(0, max(*lengths, 1), size):
-            part = _part(encoded, begin, size)
-            if not ahead:
-                whole = self.search.step(part, state.search, rows, [memo.search for memo in memos])
-            for row, memo in enumerate(memos):
-                end = memo.frames + min(max(lengths[row] - begin, 0), size)
-                last = lasts[row] and begin + size >= lengths[row]
-                advance = _until(whole[row], end, last) if ahead else whole[row]
-                self._follow(memo, advance, end, last, state, rows[row : row + 1], events[row])
-        for memo in memos:
+    def read(self, pending: ConformerStep) -> list[Turn]:
+        """Search the encoded frames for tokens, and make words of them."""
+        turns = Turns(len(pending.memos))
+        numbers = pending.encoded.data.masked_fill(~pending.encoded.mask[..., None], 0.0).isfinite().all(2).all(1)
+        for i, finite in enumerate(numbers.tolist()):
+            with turns.of(i):
+                if not finite:
+                    raise FloatingPointError("the encoder's output for this stream is not finite numbers")
+        if turns.sound:
+            self._search_tokens(pending, turns)
+        for memo in pending.memos:
             memo.lookahead = memo.following
-        return events
+        return turns.finish(pending.last)
+
+    def interrupt(self, memo: ConformerMemo, played_s: float | None = None) -> list[Event]:
+        """Nothing: a recogniser does not speak."""
+        return []
+
+    def end(self, memo: ConformerMemo) -> None:
+        """Nothing is held for a stream."""
 
     # --------------------------------------------------------------------------------------------------------- the text
+
+    def _search_tokens(self, pending: ConformerStep, turns: Turns) -> None:
+        """Search for tokens in all sound streams, and follow each one up."""
+        encoded, state, rows, sound = pending.encoded, pending.state, pending.rows, turns.sound
+        if len(sound) < len(pending.memos):
+            index = torch.tensor(sound, device=rows.device)
+            encoded, rows = Chunk(encoded.data[index], encoded.length[index], encoded.last[index]), rows[index]
+        memos = [pending.memos[i] for i in sound]
+        searches = [memo.search for memo in memos]
+        # Where an endpoint changes nothing for the search, it may run ahead of them; else it goes chunk by chunk.
+        ahead = isinstance(self.search, CTCGreedySearch) and not any(search.biasing for search in searches)
+        size = max(memo.lookahead for memo in memos) + 1
+        whole = self.search.step(encoded, state.search, rows, searches) if ahead else []
+        lengths, lasts = encoded.length.tolist(), encoded.last.tolist()
+        for begin in range(0, max(*lengths, 1), size):
+            if not ahead:
+                whole = self.search.step(_part(encoded, begin, size), state.search, rows, searches)
+            for n, (i, memo) in enumerate(zip(sound, memos, strict=True)):
+                if turns.errors[i] is not None:
+                    continue
+                with turns.of(i) as events:
+                    end = memo.frames + min(max(lengths[n] - begin, 0), size)
+                    last = lasts[n] and begin + size >= lengths[n]
+                    advance = _until(whole[n], end, last) if ahead else whole[n]
+                    _check_scores(memo.search, advance)
+                    self._follow(memo, advance, end, last, state, rows[n : n + 1], events)
 
     def _follow(
         self,
@@ -271,16 +262,16 @@ class ConformerStreamingTask:
         """Take up what the search found up to frame ``end``; finish the utterance if it is over."""
         found = {token.frame for token in (*advance.committed, *advance.open)}
         waiting = list(advance.committed)
-        endpointer = Endpointer(TOKENS, self.options.rules, memo.endpoint)
+        endpointer = Endpointer(TOKENS, self.settings.rules, memo.endpoint)
         for frame in range(memo.frames, end):
             while waiting and waiting[0].frame <= frame:  # or before this chunk: a beam makes up its mind late
                 self._take(memo, waiting.pop(0), events)
             for decision in endpointer.feed(float(frame in found)):
-                if isinstance(decision, Endpoint) and not any(token.frame > frame for token in advance.open):
+                if isinstance(decision, UtteranceEnd) and not any(token.frame > frame for token in advance.open):
                     for token in self.search.flush(state.search, row, [memo.search])[0].committed:
                         self._take(memo, token, events)
                     if self._finalise(memo, events):
-                        events.append(EndpointEvent(rule=decision.rule, time=decision.time_s))
+                        events.append(Endpoint(rule=decision.rule, time=decision.time_s))
                     advance = Advance(advance.committed, [])
         memo.frames = end
         for token in waiting:  # of no new frames
@@ -301,33 +292,27 @@ class ConformerStreamingTask:
         text = self._text(tokens)
         if not text:  # a word mark and nothing after it
             return
-        # A frame hears the 80 ms before it.
-        start = max((tokens[0].frame - 1) * FRAME_S, memo.utterance_end if memo.utterance else 0.0, 0.0)
+        # A frame stands for the 80 ms before it.
+        start = max((tokens[0].frame - 1) * FRAME_S, memo.utterance.end if memo.utterance.text else 0.0, 0.0)
         end = max(tokens[-1].frame * FRAME_S, start)
-        memo.utterance_start = memo.utterance_start if memo.utterance else start
-        memo.utterance_end = end
-        memo.utterance += " " + text
         confidence = sum(token.probability for token in tokens) / len(tokens)
-        events.append(Word(text=" " + text, start=start, end=end, confidence=confidence))
+        word = Word(text=" " + text, start=start, end=end, confidence=confidence)
+        memo.utterance.add(word)
+        events.append(word)
 
     def _show(self, memo: ConformerMemo, open: Sequence[Token], events: list[Event]) -> None:
         """Report the utterance so far if it reads differently now."""
         word, both = self._text(memo.word), self._text([*memo.word, *open])
-        stable = memo.utterance + (" " + word if word else "")
         unstable = both.removeprefix(word) if word else " " + both if both else ""
-        if (stable, unstable) != memo.shown:
-            events.append(Partial(stable=stable, unstable=unstable))
-            memo.shown = (stable, unstable)
+        events += memo.utterance.show(" " + word if word else "", unstable)
 
     def _finalise(self, memo: ConformerMemo, events: list[Event]) -> bool:
         """Close the utterance; whether there was one."""
         if memo.word:
             self._end_word(memo, events)
-        said = bool(memo.utterance.strip())
-        if said:
-            events.append(Final(text=memo.utterance.strip(), start=memo.utterance_start, end=memo.utterance_end))
-        memo.utterance, memo.shown = "", ("", "")
-        return said
+        final = memo.utterance.finish()
+        events += final
+        return bool(final)
 
     def _text(self, tokens: Sequence[Token]) -> str:
         return self.tokenizer.decode(token.id for token in tokens)
@@ -346,17 +331,11 @@ class ConformerStreamingTask:
         known = ", ".join(str((lookahead + 1) * FRAME_MS) for lookahead in sorted(self.lookaheads))
         raise ValueError(f"this model works on chunks of {known} ms, not {chunk_ms!r}")
 
-    def _biasing(self, phrases: Sequence[str], boost: float) -> Biasing | None:
-        if isinstance(phrases, str) or not all(isinstance(phrase, str) for phrase in phrases):
-            raise ValueError(f"phrases must be a list of texts, got {phrases!r}")
-        if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
-            raise ValueError(f"at most {MAX_PHRASES} phrases of {MAX_PHRASE} characters, got {len(phrases)}")
-        if isinstance(boost, bool) or not isinstance(boost, int | float) or not 0 < boost <= MAX_BOOST:
-            raise ValueError(f"phrase_boost must be above 0 and at most {MAX_BOOST} nats, got {boost!r}")
-        tokens = [self._tokens_of(phrase) for phrase in phrases if phrase.strip()]
+    def _biasing(self, options: ConformerStreamOptions) -> Biasing | None:
+        tokens = [self._tokens_of(phrase) for phrase in options.phrases if phrase.strip()]
         if sum(map(len, tokens)) > MAX_PHRASE_TOKENS:
             raise ValueError(f"phrases may have {MAX_PHRASE_TOKENS} tokens in all, got {sum(map(len, tokens))}")
-        return Biasing.of(tokens, boost) if tokens else None
+        return Biasing.of(tokens, options.phrase_boost) if tokens else None
 
     def _tokens_of(self, phrase: str) -> list[int]:
         """Tokens of a phrase, in small letters if the model writes no capitals."""
@@ -398,6 +377,12 @@ def _until(advance: Advance, frame: int, last: bool) -> Advance:
     taken = [token for token in advance.committed if last or token.frame < frame]
     del advance.committed[: len(taken)]
     return Advance(taken, [])
+
+
+def _check_scores(search: SearchMemo, advance: Advance) -> None:
+    probabilities = [token.probability for token in (*advance.committed, *advance.open)]
+    if not all(map(math.isfinite, [*probabilities, *(hypothesis.total for hypothesis in search.hypotheses)])):
+        raise FloatingPointError("the scores of tokens in this stream are not finite numbers")
 
 
 def _fingerprint(model: ConformerModel, tokenizer: SubwordTokenizer, options: ConformerOptions) -> str:

@@ -15,7 +15,7 @@ from loquent.asr.emission.edit_distance import align_sequences
 
 
 @dataclass(frozen=True)
-class TimedWord:
+class WordTime:
     """A word and a moment in seconds of audio: when it ended, or how much audio had come when it was emitted."""
 
     text: str
@@ -51,7 +51,7 @@ class EmissionDelay:
         return f"median {self.median_ms:.0f} ms, 95th percentile {self.p95_ms:.0f} ms over {self.words} words"
 
 
-def word_delays(emitted: Sequence[TimedWord], spoken: Sequence[TimedWord]) -> list[float]:
+def word_delays(emitted: Sequence[WordTime], spoken: Sequence[WordTime]) -> list[float]:
     """Delay in milliseconds of each word that was recognised correctly; wrong words have no time to compare with.
 
     Negative where a word was emitted before its end, as a model may do that recognises it early.

@@ -1,4 +1,4 @@
-"""A recording as log-mel frames, read as far as needed and forgotten behind: constant memory for any length."""
+"""A recording as log-mel frames, read as far as needed and dropped once used: constant memory for any length."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME_RATE = 100  # log-mel frames per second
 BLOCK_S = 10.0
 SHORTEST = 20  # frames of speech that are worth another look
 
-Source: TypeAlias = str | os.PathLike[str] | np.ndarray | Audio
+RecordingSource: TypeAlias = str | os.PathLike[str] | np.ndarray | Audio
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Frames:
         part = slice(start - self.start, end - self.start)
         return Frames(start, self.mel[part], self.places[part], self.speech[part])
 
-    def heard(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """When what lies between two times of these frames was heard, in seconds of the whole recording.
+    def original_times(self, start_s: float, end_s: float) -> tuple[float, float]:
+        """Two times in these frames, counted in seconds of the whole recording.
 
         A segment or word that reaches across a cut by less than a second does so because its times are not exact: it
         belongs to the side of its longer part.
@@ -81,7 +81,7 @@ class Frames:
 NOTHING = Frames(0, torch.zeros(0, 0), torch.zeros(0, dtype=torch.long), torch.zeros(0))
 
 
-class Recording:
+class MelRecording:
     """Normalised log-mel windows of a file, or of mono float32 samples at 16 kHz or of `Audio` at any rate.
 
     Values are floored 8 decades below the loudest so far, the end of the window asked for included. For recordings of
@@ -93,7 +93,7 @@ class Recording:
         frames: log-mel frames of the whole recording, None before its end was reached.
     """
 
-    def __init__(self, source: Source, n_mels: int = 80, vad: SileroVad | None = None) -> None:
+    def __init__(self, source: RecordingSource, n_mels: int = 80, vad: SileroVad | None = None) -> None:
         """Open a recording.
 
         Args:
@@ -172,7 +172,7 @@ class Recording:
             self.duration_s = self._received / SAMPLE_RATE
 
 
-def open_blocks(source: Source) -> tuple[float | None, Generator[Tensor, None, None]]:
+def open_blocks(source: RecordingSource) -> tuple[float | None, Generator[Tensor, None, None]]:
     """The length of a recording in seconds, None if its header does not tell, and blocks (1, N) of it at 16 kHz.
 
     Raises:

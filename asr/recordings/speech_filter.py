@@ -54,11 +54,11 @@ class SpeechFilter:
         keep = torch.zeros(len(places), dtype=torch.bool)
         for start, stop in self._speech:
             keep |= (places >= start) & (places < stop)
-        heard = self._first * HOP // FRAME
-        passed = self._mel[: len(places)][keep], places[keep], self._probabilities[places[keep] * HOP // FRAME - heard]
+        begin = self._first * HOP // FRAME
+        passed = self._mel[: len(places)][keep], places[keep], self._probabilities[places[keep] * HOP // FRAME - begin]
 
         self._mel, self._first = self._mel[len(places) :].clone(), self._first + len(places)
-        self._probabilities = self._probabilities[self._first * HOP // FRAME - heard :].clone()
+        self._probabilities = self._probabilities[self._first * HOP // FRAME - begin :].clone()
         self._speech = [(start, stop) for start, stop in self._speech if stop > self._first]
         return passed
 

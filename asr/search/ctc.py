@@ -47,7 +47,7 @@ class CTCGreedySearch:
         self.head = head
 
     def initial_state(self, slots: int) -> CTCGreedyState:
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         zeros = torch.zeros(slots, dtype=torch.long, device=self.head.out.weight.device)
         return CTCGreedyState(zeros, zeros - 1)
 
@@ -122,7 +122,7 @@ class CTCBeamSearch:
         self.head, self.options, self.fusion = head, options or BeamOptions(), fusion
 
     def initial_state(self, slots: int) -> CTCBeamState:
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         return CTCBeamState(torch.zeros(slots, dtype=torch.long, device=self.head.out.weight.device))
 
     def start(self, phrases: Biasing | None = None) -> SearchMemo:

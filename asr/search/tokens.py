@@ -131,10 +131,10 @@ class TokenSearch(Protocol):
     """
 
     def initial_state(self, slots: int) -> State:
-        """Pool of slots of streams that have heard nothing."""
+        """Pool of slots of streams at their beginning."""
 
     def start(self, phrases: Biasing | None = None) -> SearchMemo:
-        """Memo of a stream that has heard nothing; ``phrases`` are what it is biased towards."""
+        """Memo of a stream at its beginning; ``phrases`` are what it is biased towards."""
 
     def step(self, encoded: Chunk, state: Any, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
         """Take in encoder frames, (B, T, dim); memos and the pool's rows are updated in place.

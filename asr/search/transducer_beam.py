@@ -51,7 +51,7 @@ class TransducerBeamSearch:
         self.transducer, self.options, self.fusion = transducer, options or BeamOptions(), fusion
 
     def initial_state(self, slots: int) -> TransducerState:
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         return TransducerState.new(self.transducer, slots, self.options.beam)
 
     def start(self, phrases: Biasing | None = None) -> SearchMemo:

@@ -28,7 +28,7 @@ class TransducerState(State):
 
     @classmethod
     def new(cls, transducer: Transducer, slots: int, *beam: int) -> TransducerState:
-        """Streams that have heard nothing, with room for ``beam`` hypotheses each."""
+        """Streams at their beginning, with room for ``beam`` hypotheses each."""
         weight = transducer.joiner.pred.weight
         shape = (slots, *beam)
         predictor = transducer.predictor.initial_state(torch.Size(shape).numel())
@@ -58,7 +58,7 @@ class TransducerGreedySearch:
         self.transducer = transducer
 
     def initial_state(self, slots: int) -> TransducerState:
-        """Streams that have heard nothing."""
+        """Streams at their beginning."""
         return TransducerState.new(self.transducer, slots)
 
     def start(self, phrases: Biasing | None = None) -> SearchMemo:

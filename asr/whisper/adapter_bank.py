@@ -157,8 +157,8 @@ class AdapterBank:
         """Number of streams that have this adapter."""
         return sum(user.adapter == name for user in list(self._users.values()))
 
-    def lend(self, user: User) -> None:
-        """Count a stream among the users of its adapter, until it is given back or forgotten.
+    def acquire(self, user: User) -> None:
+        """Count a stream among the users of its adapter, until it is released or no longer exists.
 
         Raises:
             ValueError: there is no such adapter.
@@ -167,7 +167,7 @@ class AdapterBank:
             self[user.adapter]
             self._users[id(user)] = user
 
-    def give_back(self, user: User) -> None:
+    def release(self, user: User) -> None:
         """Count a stream no more."""
         self._users.pop(id(user), None)
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loquent.asr.options import Mode
 from loquent.asr.whisper.model import AudioMemory, Whisper
-from loquent.asr.whisper.tokenizer import Task, WhisperTokenizer
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.kernels.dtw import dtw
 from loquent.speech.nn.streaming import Chunk
 
@@ -48,7 +49,7 @@ def align(
     texts: Sequence[Sequence[int]],
     languages: Sequence[str],
     frames: Sequence[int],
-    task: Task = "transcribe",
+    mode: Mode = "transcribe",
 ) -> list[list[AlignedWord]]:
     """Time the words of windows, all in one batch.
 
@@ -70,7 +71,7 @@ def align(
     asked = [index for index, text in enumerate(texts) if text and frames[index] > 0]
     if not asked:
         return found
-    starts = [tokenizer.sot_sequence(languages[index], task, timestamps=False) for index in asked]
+    starts = [tokenizer.sot_sequence(languages[index], mode, timestamps=False) for index in asked]
     sequences = [[*start, *texts[index], tokenizer.eot] for start, index in zip(starts, asked, strict=True)]
     hidden, weights = _teach(model, sequences, memory, [rows[index] for index in asked], heads, tokenizer.eot)
     for row, (index, start) in enumerate(zip(asked, starts, strict=True)):
@@ -79,7 +80,7 @@ def align(
         probabilities = scores.gather(1, torch.tensor(text, device=scores.device)[:, None])[:, 0].tolist()
         attention = _smooth(weights[row, :, : len(sequences[row]), : frames[index]])
         times = [frame / ENCODER_RATE for frame in dtw(-attention[first:-1].cpu().float()).tolist()]
-        language = "en" if task == "translate" else languages[index]
+        language = "en" if mode == "translate" else languages[index]
         at = 0
         for word, tokens in tokenizer.split_to_word_tokens(text, language):
             end = at + len(tokens)

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.asr.whisper.tokenizer import Task
+from loquent.asr.options import Mode
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
     """How one window is decoded."""
 
-    task: Task = "transcribe"  # or "translate": into English, whatever is spoken
+    mode: Mode = "transcribe"  # or "translate": into English, whatever is spoken
     language: str | None = None  # spoken, as code or English name; None: detect it
     temperature: float = 0.0  # 0: the most probable text; above: sample
     beam_size: int = 5  # hypotheses kept at temperature 0; 1 is greedy

@@ -264,10 +264,12 @@ class AudioEncoder(StreamingModule):
         state.position[rows] += chunk.length
         return features
 
-    def glimpse(
+    def encode_provisional(
         self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None, static: bool | None = None
     ) -> Chunk:
-        """What the frames of each stream's incomplete block look like so far; `step` gives them again, with the rest.
+        """Encode the frames of each stream's incomplete block without what will follow them in it.
+
+        The stream does not advance: `step` encodes them again, once the block is complete.
 
         Args:
             rows: (B,) slots of streams that have not ended.
@@ -349,11 +351,11 @@ class TextDecoder(nn.Module):
             tuple(key_values(batch, self.heads, capacity or self.audio_capacity, like) for _ in self.blocks),
         )
 
-    def listen(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
+    def add_audio(self, features: Chunk, memory: AudioMemory, rows: Tensor, adapters: Adapters | None = None) -> None:
         """Append new encoder features (B, T, C) to the memory slots of their streams."""
         start = memory.frames[rows]
         if features.static:
-            self._listen_statically(features, memory, rows, start, adapters)
+            self._add_audio_statically(features, memory, rows, start, adapters)
             return
         row, step = features.mask.nonzero().unbind(1)
         slot, frame = rows[row], start[row] + step
@@ -365,10 +367,10 @@ class TextDecoder(nn.Module):
             cache.v[slot, :, frame] = attention.split(project(attention.value, new, adapters))
         memory.frames[rows] = start + features.length
 
-    def _listen_statically(
+    def _add_audio_statically(
         self, features: Chunk, memory: AudioMemory, rows: Tensor, start: Tensor, adapters: Adapters | None
     ) -> None:
-        """`listen` in one shape: what lies beyond a row's length overwrites frames with what they were."""
+        """`add_audio` in one shape: what lies beyond a row's length overwrites frames with what they were."""
         features = features.with_data(features.data[:, : memory.capacity])  # no more of them can be valid
         steps = torch.arange(features.data.shape[1], device=rows.device)
         # Around the end and on from the start: so no frame is written twice.
@@ -381,8 +383,8 @@ class TextDecoder(nn.Module):
                 kept[slot, :, frame] = torch.where(valid, new, kept[slot, :, frame])
         memory.frames[rows] = start + features.length
 
-    def remember(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
-        """What `listen` does for the whole window (T, C) of one new stream, without its indexing."""
+    def set_audio(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
+        """What `add_audio` does for the whole window (T, C) of one new stream, without its indexing."""
         frames = features.shape[0]
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
             attention = block.cross_attn

@@ -11,11 +11,10 @@ import torch
 
 from loquent.asr.options import checked_options
 from loquent.asr.recognizer import ComputeType, Recognizer
-from loquent.asr.recordings.recording import Recording, Source
-from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.recordings.recording import MelRecording, RecordingSource
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.checkpoint import load_whisper
-from loquent.asr.whisper.live.options import StreamingOptions
+from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.lora import LoraAdapter, adapter_info, base_digest, load_adapter, merge
 from loquent.asr.whisper.model import Whisper
@@ -25,9 +24,9 @@ from loquent.asr.whisper.offline.transcribe import transcribe
 from loquent.asr.whisper.quantization import quantize_int8
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.errors import AudioError
-from loquent.speech.captions import Segment
 from loquent.speech.hub import SHIPPED_ADAPTERS
 from loquent.speech.text.languages import language_code
+from loquent.speech.transcript import Progress, Segment, Transcript
 
 
 class WhisperRecognizer(Recognizer):
@@ -36,16 +35,17 @@ class WhisperRecognizer(Recognizer):
     Attributes:
         model, tokenizer: what it was built from.
         adapters: that streams may choose from.
-        takes_shipped: whether incremental streams go through the adapter that loquent has for the model, if any.
+        uses_shipped_adapter: whether streams go through the adapter that comes with loquent for the model, if any.
     """
 
-    stream_options = ("language", "task", "prompt", "adapter")
+    Settings = StreamingOptions
+    Options = WhisperStreamOptions
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, *, batch: int = 8) -> None:
         super().__init__(batch)
         self.model, self.tokenizer = model, tokenizer
         self.adapters = AdapterBank(model)
-        self.takes_shipped = True
+        self.uses_shipped_adapter = True
         self._decoder = WindowDecoder(model, tokenizer)
 
     @property
@@ -67,10 +67,10 @@ class WhisperRecognizer(Recognizer):
         return cls(model.to(device), tokenizer)
 
     def segments(
-        self, sources: Iterable[Source], *, progress: Progress | None = None, **options: Any
+        self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         """Transcribe recordings, yielding each segment as it becomes final; options: `TranscribeOptions`."""
-        chosen = checked_options(TranscribeOptions, options, "a Whisper")
+        chosen = checked_options(TranscribeOptions, options)
         return transcribe(self._decoder, sources, chosen, batch=self.batch, progress=progress)
 
     def streaming_task(self, **options: Any) -> WhisperStreamingTask:
@@ -94,12 +94,12 @@ class WhisperRecognizer(Recognizer):
                 options.setdefault("policy", "incremental")
             if options.get("policy") == "incremental":
                 options.setdefault("chunk_ms", min(default.chunk_ms, key=lambda chunk: abs(chunk - 300)))
-        chosen = checked_options(StreamingOptions, options, "a stream of a Whisper")
+        chosen = checked_options(StreamingOptions, options)
         return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 
     def _add_shipped(self, language: str | None) -> None:
         """Make loquent's own adapter for this model (and this language), if there is one, that of streams."""
-        for name in SHIPPED_ADAPTERS if self.takes_shipped else ():
+        for name in SHIPPED_ADAPTERS if self.uses_shipped_adapter else ():
             info = adapter_info(name)
             if info.base_digest == base_digest(self.model) and language in (None, info.language):
                 self.add_adapter(name, name, default=True)
@@ -111,7 +111,7 @@ class WhisperRecognizer(Recognizer):
         other is merged into the weights, which streams under way would notice: there must be none. "none" leaves the
         model as it is, without the adapter that comes with loquent.
         """
-        self.takes_shipped = False
+        self.uses_shipped_adapter = False
         if adapter == NONE:
             return
         name = "default" if isinstance(adapter, LoraAdapter) else Path(adapter).resolve().name
@@ -127,9 +127,9 @@ class WhisperRecognizer(Recognizer):
         if default:
             self.adapters.default = name
 
-    def detect_language(self, source: Source) -> dict[str, float]:
+    def detect_language(self, source: RecordingSource) -> dict[str, float]:
         """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
-        recording = Recording(source, self.model.config.n_mels)
+        recording = MelRecording(source, self.model.config.n_mels)
         mel = recording.window(0, recording.size_until(self._decoder.window)).mel
         recording.close()
         with torch.inference_mode():

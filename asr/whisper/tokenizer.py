@@ -13,14 +13,12 @@ import string
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from loquent.asr.options import Mode
 from loquent.asr.whisper.vocabulary import complete_merges, read_vocabulary
 from loquent.speech.text.languages import LANGUAGES, SPACELESS_LANGUAGES, language_code
-
-Task = Literal["transcribe", "translate"]
 
 TIMESTAMP_STEP_S = 0.02
 N_TIMESTAMPS = 1501  # 0.00 to 30.00 s
@@ -114,28 +112,28 @@ class WhisperTokenizer:
         return self.language_tokens[code]
 
     def sot_sequence(
-        self, language: str = "en", task: Task = "transcribe", *, timestamps: bool = True
+        self, language: str = "en", mode: Mode = "transcribe", *, timestamps: bool = True
     ) -> tuple[int, ...]:
         """The control tokens that open a transcript.
 
         Args:
             language: code or English name of the language spoken.
-            task: write what is said in that language, or in English.
+            mode: write what is said in that language, or in English.
             timestamps: let the model write timestamps between the text.
 
         Returns:
             For multilingual models (sot, language, task), for English-only ones (sot,); then `no_timestamps` if wanted.
 
         Raises:
-            ValueError: the model knows no such language or task.
+            ValueError: the model knows no such language or mode.
         """
-        if task not in ("transcribe", "translate"):
-            raise ValueError(f"task is {task!r}, expected 'transcribe' or 'translate'")
+        if mode not in ("transcribe", "translate"):
+            raise ValueError(f"mode is {mode!r}, expected 'transcribe' or 'translate'")
         sequence = [self.sot]
         if self.is_multilingual:
-            sequence += [self.language_token(language), self.transcribe if task == "transcribe" else self.translate]
-        elif language_code(language) != "en" or task != "transcribe":
-            raise ValueError(f"an English-only model cannot {task} {language!r}; use a multilingual one")
+            sequence += [self.language_token(language), self.transcribe if mode == "transcribe" else self.translate]
+        elif language_code(language) != "en" or mode != "transcribe":
+            raise ValueError(f"an English-only model cannot {mode} {language!r}; use a multilingual one")
         return tuple(sequence if timestamps else [*sequence, self.no_timestamps])
 
     # -------------------------------------------------------------------------------------------------- text and tokens
@@ -187,13 +185,6 @@ class WhisperTokenizer:
     def timestamp_s(self, token: int) -> float:
         """Seconds from the start of the window that a timestamp token stands for."""
         return round((token - self.timestamp_begin) * TIMESTAMP_STEP_S, 2)
-
-    def timestamp_token(self, seconds: float) -> int:
-        """The timestamp token nearest to a time in the window; ValueError outside 0 to 30 s."""
-        step = round(seconds / TIMESTAMP_STEP_S)
-        if not 0 <= step < N_TIMESTAMPS:
-            raise ValueError(f"{seconds} s is outside the window of 0 to 30 s")
-        return self.timestamp_begin + step
 
     # ------------------------------------------------------------------------------------------- what not to be written
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from loquent.asr.conformer.adaptive import AdaptiveConformerEncoder
 from loquent.asr.conformer.model import ConformerModel
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
-from loquent.asr.emission.delay import EmissionDelay, TimedWord, frames_needed, token_ends, word_delays
+from loquent.asr.emission.delay import EmissionDelay, WordTime, frames_needed, token_ends, word_delays
 from loquent.asr.search.ctc import CTCGreedySearch
 from loquent.asr.search.tokens import Token, TokenSearch
 from loquent.asr.search.transducer_greedy import TransducerGreedySearch
@@ -133,7 +133,7 @@ def _searched(search: TokenSearch, encoded: Tensor, length: Tensor) -> list[list
 
 def _spoken(
     reference: ConformerModel, tokenizer: SubwordTokenizer, samples: Tensor, length: Tensor, rows: Sequence[Utterance]
-) -> list[list[TimedWord]]:
+) -> list[list[WordTime]]:
     """When each word of the texts ends."""
     if reference.ctc is None or isinstance(reference.encoder, AdaptiveConformerEncoder):
         raise ValueError("words are timed by a model with a CTC head and fixed look-aheads; choose another reference")
@@ -147,10 +147,10 @@ def _spoken(
     return spoken
 
 
-def _words(tokenizer: SubwordTokenizer, tokens: Iterable[tuple[int, int]]) -> list[TimedWord]:
+def _words(tokenizer: SubwordTokenizer, tokens: Iterable[tuple[int, int]]) -> list[WordTime]:
     """Words of (token, frames that had come), each timed by its last token."""
     words: list[tuple[list[int], int]] = []
     for token, come in tokens:
         begun = words and not tokenizer.is_word_start(token)
         words.append(([*words.pop()[0], token] if begun else [token], come))
-    return [TimedWord(tokenizer.decode(ids), come * FRAME_MS / 1000) for ids, come in words]
+    return [WordTime(tokenizer.decode(ids), come * FRAME_MS / 1000) for ids, come in words]

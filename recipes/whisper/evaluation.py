@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from loquent.asr.emission.delay import EmissionDelay, TimedWord, word_delays
+from loquent.asr.emission.delay import EmissionDelay, WordTime, word_delays
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
@@ -17,7 +17,7 @@ from loquent.recipes.whisper.windows import TimedUtterance
 from loquent.recipes.whisper.word_times import TimedText
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Final, Word
-from loquent.speech.runtime.session import StreamingTask
+from loquent.speech.runtime.task import Task
 
 STREAMS = 8  # at once
 
@@ -63,7 +63,7 @@ def plain_words(text: str) -> str:
     return re.sub(r"[^\w' ]+", " ", text.lower().replace("’", "'"))
 
 
-def streamed(task: StreamingTask, rows: Sequence[Utterance]) -> Iterator[tuple[int, list[Event]]]:
+def streamed(task: Task, rows: Sequence[Utterance]) -> Iterator[tuple[int, list[Event]]]:
     """Every recording's number and events; recordings of similar length share a batch."""
     engine = Engine(task, STREAMS)
     ordered = sorted(range(len(rows)), key=lambda number: (rows[number].duration, rows[number].id))
@@ -89,6 +89,6 @@ def commit_delays(events: Iterable[Event], said: TimedText) -> list[float]:
     return word_delays(_timed(committed), _timed([(word, end) for word, _, end in said.spoken]))
 
 
-def _timed(words: Sequence[tuple[str, float]]) -> list[TimedWord]:
+def _timed(words: Sequence[tuple[str, float]]) -> list[WordTime]:
     plain = ((plain_words(text).strip(), time) for text, time in words)
-    return [TimedWord(text, time) for text, time in plain if text]
+    return [WordTime(text, time) for text, time in plain if text]

@@ -68,7 +68,7 @@ class SpeechEnd:
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class UtteranceEnd:
     """The utterance is over at ``time_s``, by the rule of that name."""
 
     time_s: float
@@ -105,10 +105,10 @@ class Endpointer:
         """Whether announced speech is going on."""
         return self.memory.confirmed
 
-    def feed(self, probability: float) -> list[SpeechStart | SpeechEnd | Endpoint]:
+    def feed(self, probability: float) -> list[SpeechStart | SpeechEnd | UtteranceEnd]:
         """Take the speech probability of the next frame; return what it decides, in order."""
         options, memory = self.options, self.memory
-        events: list[SpeechStart | SpeechEnd | Endpoint] = []
+        events: list[SpeechStart | SpeechEnd | UtteranceEnd] = []
         frame = memory.frames
         memory.frames += 1
 
@@ -134,7 +134,7 @@ class Endpointer:
                     and self._lasted(memory.utterance_start, rule.utterance_s)
                     and (memory.heard or not rule.needs_speech)
                 ):
-                    events.append(Endpoint(self._now, rule.name))
+                    events.append(UtteranceEnd(self._now, rule.name))
                     memory.heard, memory.silent_since, memory.utterance_start = False, memory.frames, memory.frames
                     break
         return events

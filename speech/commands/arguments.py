@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from loquent.speech.runtime.session import StreamingTask
+    from loquent.speech.runtime.task import Task
     from loquent.speech.tasks import RecognizerTask
 
 T = TypeVar("T")
@@ -164,7 +164,7 @@ def streaming_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
-def streaming_task(recognizer: RecognizerTask, arguments: argparse.Namespace) -> StreamingTask:
+def streaming_task(recognizer: RecognizerTask, arguments: argparse.Namespace) -> Task:
     """What an `Engine` runs, as the streaming flags and the language ask."""
     language = {"language": arguments.language} if arguments.language else {}
     return recognizer.streaming_task(**streaming_options(arguments), **language)

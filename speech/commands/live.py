@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from loquent.speech.audio.sources import AudioSource
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.commands.arguments import CommandError
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.events import Event, Failure, Final, Word
+from loquent.speech.runtime.events import Event, Failure
+from loquent.speech.transcript import Segment, SegmentBuilder
 
 Recognise = Callable[[AudioSource], AsyncIterator[Event]]
 
@@ -71,16 +71,12 @@ class Captions:
     """A listener that makes a segment of every utterance, with its words, and hands it on."""
 
     def __init__(self, take: Callable[[Segment], None]) -> None:
-        self._take = take
-        self._words: list[WordTiming] = []
+        self._take, self._segments = take, SegmentBuilder()
 
     def show(self, event: Event) -> None:
         """Take up an event."""
-        if isinstance(event, Word):
-            self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
-        elif isinstance(event, Final):
-            self._take(Segment(event.start, event.end, event.text, tuple(self._words)))
-            self._words = []
+        if segment := self._segments.add(event):
+            self._take(segment)
 
 
 async def _follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callable[[Event], None]]) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loquent.speech.captions import Segment
 from loquent.speech.commands.arguments import CommandError, UsageError
+from loquent.speech.transcript import Segment
 
 AUDIO_ENDINGS = frozenset(
     ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .flac .flv .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 "

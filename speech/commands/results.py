@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from loquent.speech.captions import FORMATS, CaptionOptions, Segment, write
+from loquent.speech.captions import FORMATS, CaptionOptions, write
 from loquent.speech.commands.arguments import CommandError
 from loquent.speech.commands.recordings import Recording
-
-Progress = Callable[[int, float, float | None], None]  # recording of a batch, seconds done, seconds in all
+from loquent.speech.transcript import Progress, Segment
 
 
 class Results:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loquent.speech.captions import FORMATS, CaptionOptions, Segment
+from loquent.speech.captions import FORMATS, CaptionOptions
 from loquent.speech.commands.arguments import (
     UsageError,
     add_language_arguments,
@@ -25,6 +25,7 @@ from loquent.speech.commands.arguments import (
 )
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
+from loquent.speech.transcript import Segment
 
 # Flags of whole recordings; their values are passed on under these names if they are given.
 OFFLINE: dict[str, tuple[Callable[[str], Any], str]] = {

@@ -30,6 +30,7 @@ from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
+from loquent.speech.transcript import Segment
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def _impatient(send: Send, timeout_s: float) -> Send:
 
 
 def _rendered(result: Any, request: _Request, duration_s: float) -> Response:
-    segments: list[captions.Segment] = list(result.segments)
+    segments: list[Segment] = list(result.segments)
     if request.format == "json":
         return JSONResponse({"text": result.text.strip()})
     if request.format == "text":

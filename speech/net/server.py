@@ -60,7 +60,7 @@ def create_app(
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
             with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with
-            ``text``, ``language`` and ``segments`` (`captions.Segment`). Runs in a worker thread, one call at a time,
+            ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a time,
             and calls ``progress=…``, with anything, now and then: that raises once the server goes down.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
         allowed_origins: of pages that may use the server, such as "https://example.org"; "*" for any. The server's own

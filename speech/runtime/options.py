@@ -33,7 +33,8 @@ def parse_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> 
 
     Args:
         kind: the dataclass; its ``__post_init__`` may raise ValueError, whose text is kept.
-        values: by the names of fields; a field without a default has to be among them.
+        values: by the names of fields, or by other names that the class has for them in ``aliases`` (a class attribute,
+            public name to field); a field without a default has to be among them.
         where: name of the group that these options are, put before their names in errors: "data" makes "data.train".
 
     Raises:
@@ -43,6 +44,11 @@ def parse_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> 
     if not isinstance(values, Mapping):
         raise OptionError(f"{where or 'the options'}: expected names with values, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    aliases: Mapping[str, str] = getattr(kind, "aliases", {})
+    renamed = {aliases.get(name, name): value for name, value in values.items()}
+    if len(renamed) < len(values):
+        raise OptionError(f"{where or 'the options'}: one is given twice, among {', '.join(values)}")
+    values = renamed
     for name in values:
         if name not in fields:
             near = difflib.get_close_matches(str(name), fields, 1)

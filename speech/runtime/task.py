@@ -6,7 +6,8 @@ server and command line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -132,3 +133,18 @@ class Task(Protocol):
 
     def end(self, memo: Any) -> None:
         """A stream that began or was restored here takes no further step."""
+
+
+def check_fixed(before: Any, after: Any, changeable: Collection[str] = ()) -> None:
+    """Refuse to change options of a stream that are fixed at its start, for `Task.configure`.
+
+    Args:
+        before, after: all options, of one dataclass.
+        changeable: names of those that are not fixed.
+
+    Raises:
+        ValueError: a fixed one differs.
+    """
+    names = [field.name for field in dataclasses.fields(before) if field.name not in changeable]
+    if changed := [name for name in names if getattr(before, name) != getattr(after, name)]:
+        raise ValueError(f"{', '.join(changed)}: fixed at the start of a stream; open another one to change it")

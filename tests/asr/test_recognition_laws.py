@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.conformer.model import ConformerModel
-from loquent.asr.conformer.task import ConformerOptions, ConformerStreamingTask
+from loquent.asr.conformer.options import ConformerOptions
+from loquent.asr.conformer.task import ConformerStreamingTask
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
@@ -22,7 +24,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
-from loquent.speech.runtime.session import StreamingTask
+from loquent.speech.runtime.task import Task
 
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
 BEAMS = [("beam", "at-once"), ("beam", "hold-last"), ("beam", "agreement")]
@@ -38,7 +40,7 @@ def task(
     tokenizer: WhisperTokenizer,
     toy_conformer: tuple[ConformerModel, SubwordTokenizer],
     toy_adaptive: tuple[ConformerModel, SubwordTokenizer],
-) -> StreamingTask:
+) -> Task:
     if request.param in ADAPTIVE:
         return ConformerStreamingTask(*toy_adaptive, ConformerOptions(head=request.param[1]))
     if request.param in CONFORMERS:
@@ -68,20 +70,20 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
     return [{k: v for k, v in e.to_dict().items() if k not in ("stream", "confidence")} for e in events]
 
 
-def whole(task: StreamingTask, audio: np.ndarray, **options: Any) -> list[Event]:
+def whole(task: Task, audio: np.ndarray, **options: Any) -> list[Event]:
     session = Engine(task).open(**options)
     return session.push(audio) + session.finish()
 
 
-def test_the_material_shows_every_kind_of_event(task: StreamingTask, talk: np.ndarray) -> None:
+def test_the_material_shows_every_kind_of_event(task: Task, talk: np.ndarray) -> None:
     kinds = {event.type for event in whole(task, talk)}
     assert kinds >= {"partial", "word", "final"}
-    assert ("endpoint" in kinds) == getattr(task.options, "vad", True)
+    assert ("endpoint" in kinds) == getattr(task.settings, "vad", True)
 
 
 @few
 @given(seed=st.integers(0, 2**32), largest=st.sampled_from([320, 4800, 50_000]))
-def test_packets_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: int, largest: int) -> None:
+def test_packets_do_not_matter(task: Task, talk: np.ndarray, seed: int, largest: int) -> None:
     session = Engine(task).open()
     events = [event for packet in packets(talk, seed, largest) for event in session.push(packet)] + session.finish()
     assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
@@ -89,7 +91,7 @@ def test_packets_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: int,
 
 @few
 @given(seed=st.integers(0, 2**32))
-def test_batch_mates_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: int) -> None:
+def test_batch_mates_do_not_matter(task: Task, talk: np.ndarray, seed: int) -> None:
     draw = random.Random(seed)
     audios = [talk, talk[draw.randint(0, 60_000) :], talk[: draw.randint(1, len(talk))], talk[::-1].copy()]
     alone = [said(whole(task, audio)) for audio in audios]
@@ -120,7 +122,7 @@ def test_batch_mates_do_not_matter(task: StreamingTask, talk: np.ndarray, seed: 
 
 @few
 @given(cut=st.floats(0.05, 0.95), detour=st.integers(1, 30_000))
-def test_a_stream_is_a_value(task: StreamingTask, talk: np.ndarray, cut: float, detour: int) -> None:
+def test_a_stream_is_a_value(task: Task, talk: np.ndarray, cut: float, detour: int) -> None:
     """It goes on in another engine as in its own, and from a snapshot as if what came after had never been."""
     engine = Engine(task, capacity=2)
     size = engine.nbytes
@@ -138,7 +140,7 @@ def test_a_stream_is_a_value(task: StreamingTask, talk: np.ndarray, cut: float, 
     assert engine.active == 0
 
 
-def test_committed_text_is_never_taken_back(task: StreamingTask, talk: np.ndarray) -> None:
+def test_committed_text_is_never_taken_back(task: Task, talk: np.ndarray) -> None:
     stable, words, finals = "", "", ""
     for event in whole(task, talk):
         if event.type == "partial":
@@ -152,14 +154,65 @@ def test_committed_text_is_never_taken_back(task: StreamingTask, talk: np.ndarra
     assert re.sub(r"\s", "", words) == re.sub(r"\s", "", finals)
 
 
-def test_words_are_in_order(task: StreamingTask, talk: np.ndarray) -> None:
+def test_words_are_in_order(task: Task, talk: np.ndarray) -> None:
     words = [event for event in whole(task, talk) if event.type == "word"]
     assert all(a.end <= b.end and a.start <= b.start for a, b in itertools.pairwise(words))
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
-def test_other_sample_rates_and_channels(task: StreamingTask, rate: int) -> None:
+def test_other_sample_rates_and_channels(task: Task, rate: int) -> None:
     tone = np.sin(np.arange(2 * rate) / rate * 2000).astype(np.float32)
     stereo = np.stack([tone, -0.5 * tone], axis=1)
     reference = said(whole(task, (0.25 * tone), sample_rate=rate))
     assert said(whole(task, stereo, sample_rate=rate, channels=2)) == reference
+
+
+class Broken:
+    """Part of a memo that cannot be used."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("broken memo")
+
+
+@pytest.mark.parametrize("fault", ["memo", "features", "model", "search"])
+def test_a_stream_that_fails_ends_alone(task: Task, talk: np.ndarray, fault: str) -> None:
+    """Its batch mates say what they say alone, and so does who gets its slot."""
+    audios = [talk, talk[3000:], talk[:100_000]]
+    alone = [said(whole(task, audio)) for audio in audios]
+    engine = Engine(task, capacity=3)
+    sessions, found = [engine.open() for _ in audios], [[] for _ in audios]
+    failing, cut = sessions[1], 40_000
+    for session, audio in zip(sessions, audios, strict=True):
+        session.feed(audio[:cut])
+    while engine.step():
+        pass
+    if fault == "memo":
+        failing.memo.utterance = Broken()
+    else:
+        kinds = {"features": "features", "vad": "features", "search": "search"}
+        leaves = [(kinds.get(name.partition(".")[0], "model"), tensor) for name, tensor, _ in engine.state.leaves()]
+        poisoned = [tensor for kind, tensor in leaves if kind == fault and tensor.is_floating_point()]
+        if not poisoned:
+            pytest.skip("keeps no numbers of this kind")
+        for tensor in poisoned:
+            tensor[failing.slot] = torch.nan
+    for session, audio in zip(sessions, audios, strict=True):
+        session.feed(audio[cut:])
+        session.end()
+    while engine.step():
+        pass
+    for session, events in zip(sessions, found, strict=True):
+        events += session.drain()
+    failed = found.pop(1)
+    assert failed[-1].type == "failure"
+    assert {"memo": "broken memo"}.get(fault, "finite") in failed[-1].message
+    assert said(failed[:-1]) == alone.pop(1)[: len(failed) - 1]
+    assert [said(events) for events in found] == alone
+    assert engine.active == 0
+    following = [engine.open() for _ in range(3)]
+    for session in following:
+        session.feed(talk)
+        session.end()
+    while engine.step():
+        pass
+    assert [said(session.drain()) for session in following] == [said(whole(task, talk))] * 3

@@ -2,8 +2,11 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,13 +64,38 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_conformer, sample) -> None:
     whisper, conformer = WhisperRecognizer(tiny_en, tokenizer), ConformerRecognizer(*toy_conformer)
-    with pytest.raises(ValueError, match="a Whisper has no option chunk_ms, head; expected some of task, language"):
+    with pytest.raises(ValueError, match="head: unknown; expected one of mode, language"):
         whisper.transcribe(sample, head="ctc", chunk_ms=160)
-    with pytest.raises(ValueError, match="a Whisper has no option head; expected some of language, policy, chunk_ms"):
+    with pytest.raises(ValueError, match="head: unknown; expected one of language, policy, chunk_ms"):
         whisper.streaming_task(head="ctc")
-    with pytest.raises(ValueError, match="no option phrases"):
+    with pytest.raises(ValueError, match="phrases: unknown"):
         whisper.session(phrases=["x"])
-    with pytest.raises(ValueError, match="a Conformer has no option initial_prompt; expected some of language"):
+    with pytest.raises(ValueError, match="initial_prompt: unknown; expected one of language"):
         conformer.transcribe(sample, initial_prompt="x")
-    with pytest.raises(ValueError, match="no option policy"):
+    with pytest.raises(ValueError, match="policy: unknown"):
         conformer.session(policy="alignatt")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "loquent.asr",
+        "loquent.asr.whisper.live.options",
+        "loquent.asr.whisper.offline.options",
+        "loquent.asr.conformer.options",
+    ],
+)
+def test_options_are_read_without_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_public_name_of_the_mode_is_task() -> None:
+    recognizer = Recognizer.from_pretrained(HYBRID)
+    for options in ({"task": "translate"}, {"mode": "translate"}):
+        with pytest.raises(ValueError, match="only 'transcribe'"):
+            recognizer.session(**options)
+        with pytest.raises(ValueError, match="only 'transcribe'"):
+            recognizer.transcribe(np.zeros(1600, np.float32), **options)
+    with pytest.raises(ValueError, match="twice"):
+        recognizer.transcribe(np.zeros(1600, np.float32), task="transcribe", mode="transcribe")

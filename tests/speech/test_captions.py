@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.speech.captions import FORMATS, CaptionOptions, Segment, WordTiming, write
+from loquent.speech.captions import FORMATS, CaptionOptions, write
+from loquent.speech.transcript import Segment, WordTiming
 
 HELLO = Segment(
     0.5,

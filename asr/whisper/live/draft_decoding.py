@@ -45,10 +45,11 @@ class Draft:
 
 
 @dataclass
-class Hypothesis:
+class StreamingHypothesis:
     """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,).
 
     complete: whether the model had no more to say, rather than being cut by a limit.
+    finite:   whether all scores were numbers; if not, the tokens mean nothing.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Hypothesis:
     probabilities: list[float] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
     complete: bool = False
+    finite: bool = True
 
     def add(self, token: int, score: float, log_sum: float, attention: Tensor) -> None:
         """Append a token with its raw score, the log-sum-exp of all scores, and its attention."""
@@ -124,7 +126,7 @@ class DraftDecoder:
         memory: AudioMemory,
         memory_rows: Tensor,
         adapters: Adapters | None = None,
-    ) -> list[Hypothesis]:
+    ) -> list[StreamingHypothesis]:
         """Decode; the state holds what precedes the prefixes, and afterwards they and all but the last new token.
 
         Args:
@@ -144,7 +146,7 @@ class DraftDecoder:
         """Feed prefixes and drafts, and keep of these what still holds.
 
         Returns:
-            Scores (B, V) of what may follow what was kept, and the attention (B, frames) behind them.
+            Scores (B, V) of what may follow the kept tokens, and the attention (B, frames) that goes with them.
         """
         drafts, state, rows = writing.drafts, writing.state, writing.rows
         start = state.position[rows]
@@ -161,8 +163,9 @@ class DraftDecoder:
 
         kept, at = [], 0
         for index, (draft, hypothesis) in enumerate(zip(drafts, writing.hypotheses, strict=True)):
+            hypothesis.finite = all(map(math.isfinite, log_sums[at : at + len(draft.tokens) + 1]))
             weights = attention[index, first[index] :]
-            for i, token in enumerate(draft.tokens[: draft.limit]):
+            for i, token in enumerate(draft.tokens[: draft.limit] if hypothesis.finite else []):
                 risen = self.lenient and old_scores[at + i] > draft.scores[i]
                 if ranks[at + i] >= self.beam_size and not risen:
                     break
@@ -173,17 +176,20 @@ class DraftDecoder:
             [one + 1 + len(hypothesis.tokens) for one, hypothesis in zip(first, writing.hypotheses, strict=True)],
             device=rows.device,
         )
-        behind = torch.tensor(kept, device=rows.device)
-        return scores[behind], attention[row[behind], step[behind]]
+        following = torch.tensor(kept, device=rows.device)
+        return scores[following], attention[row[following], step[following]]
 
     def _write_on(self, writing: _Writing, scores: Tensor, attention: Tensor) -> None:
         """Go on greedily, all streams token by token, until each would wait. A token that would go on with a loop is
-        passed over for the next best one: what is said next is still to be heard."""
+        passed over for the next best one: the audio of what is said next is still to come."""
         while True:
             log_sums = scores.logsumexp(-1).tolist()
             best_scores, best = (x.tolist() for x in scores.max(-1))
             going = []
             for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
+                hypothesis.finite = hypothesis.finite and math.isfinite(log_sums[index])
+                if not hypothesis.finite:
+                    continue
                 full = len(hypothesis.tokens) >= draft.limit
                 while not full and best[index] != self.eot and _loops(draft, hypothesis, best[index], attention[index]):
                     scores[index, best[index]] = -torch.inf
@@ -205,7 +211,10 @@ class DraftDecoder:
         They are ranked by their whole probability, "wait" included, not per token: a moment's text is as long as what
         was said in it.
         """
-        room = [draft.limit - len(one.tokens) for draft, one in zip(writing.drafts, writing.hypotheses, strict=True)]
+        room = [
+            draft.limit - len(one.tokens) if one.finite else 0
+            for draft, one in zip(writing.drafts, writing.hypotheses, strict=True)
+        ]
         options = DecodingOptions(beam_size=self.beam_size, length_penalty=0.0)
         searches = [BeamSearch([], options, index) for index in range(len(room))]
         active = [index for index, count in enumerate(room) if count > 0]
@@ -256,9 +265,10 @@ class DraftDecoder:
             attention = torch.cat([attention, weights], 1)
         log_sums = scores.logsumexp(-1).tolist()
         for n, index in enumerate(going):
-            for i, token in enumerate(found[index]):
-                score = float(scores[n, i, token])
-                writing.hypotheses[index].add(token, score, log_sums[n][i], attention[n, i])
+            hypothesis = writing.hypotheses[index]
+            hypothesis.finite = all(map(math.isfinite, log_sums[n][: len(found[index])]))
+            for i, token in enumerate(found[index] if hypothesis.finite else []):
+                hypothesis.add(token, float(scores[n, i, token]), log_sums[n][i], attention[n, i])
 
     def _feed(self, writing: _Writing, tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, T, C) and watched attention (B, T, frames) of tokens that are appended."""
@@ -278,7 +288,7 @@ class DraftDecoder:
         return self.decoder.logits(hidden).float() + self.bias
 
 
-def _loops(draft: Draft, hypothesis: Hypothesis, token: int, attention: Tensor) -> bool:
+def _loops(draft: Draft, hypothesis: StreamingHypothesis, token: int, attention: Tensor) -> bool:
     """Whether the next token, which attends to the audio so, would be that of a loop."""
 
     def frames() -> list[int]:
@@ -297,10 +307,10 @@ class _Writing:
     memory: AudioMemory
     memory_rows: Tensor
     adapters: Adapters | None
-    hypotheses: list[Hypothesis] = field(default_factory=list)
+    hypotheses: list[StreamingHypothesis] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.hypotheses = self.hypotheses or [Hypothesis() for _ in self.drafts]
+        self.hypotheses = self.hypotheses or [StreamingHypothesis() for _ in self.drafts]
 
     def select(self, index: list[int], state: DecoderState | None = None, rows: Tensor | None = None) -> _Writing:
         """Some of the streams, perhaps several times, with their hypotheses in the slots ``rows`` of ``state``."""

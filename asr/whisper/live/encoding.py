@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.asr.whisper.live.memo import Segment
+from loquent.asr.whisper.live.memo import AudioWindow
 from loquent.asr.whisper.model import AudioMemory, DecoderState, EncoderState, Whisper
 from loquent.speech.audio.features import RunningMaxNormalize, RunningMaxState, normalize_window
 from loquent.speech.nn.low_rank import Adapters
@@ -18,10 +18,10 @@ from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk
 
 SILENCE = -10.0  # log10 of the smallest mel energy: what Whisper's front end makes of zeros
-TAIL = 50  # mel frames of silence after an utterance: a word is certain once it is heard to have ended
+TAIL = 50  # mel frames of silence after an utterance: a word is certain once silence follows it
 
 
-class Heard(NamedTuple):
+class EncodedAudio(NamedTuple):
     """Where the decoder finds its own past and the audio of each stream of a batch."""
 
     decoder: DecoderState
@@ -30,8 +30,14 @@ class Heard(NamedTuple):
     memory_rows: Tensor  # (B,) slots of ``memory``
     adapters: Adapters | None  # of the B streams
 
+    def select(self, index: Sequence[int]) -> EncodedAudio:
+        """Some of the streams."""
+        chosen = torch.tensor(index, device=self.rows.device)
+        adapters = None if self.adapters is None else self.adapters.select(chosen)
+        return self._replace(rows=self.rows[chosen], memory_rows=self.memory_rows[chosen], adapters=adapters)
 
-class Hearing(Protocol):
+
+class AudioEncoding(Protocol):
     """Turns mel frames into what the decoder attends to.
 
     keeps_tokens: whether the decoder's keys and values stay valid from one step to the next.
@@ -40,38 +46,38 @@ class Hearing(Protocol):
     keeps_tokens: bool
 
     def initial_state(self, slots: int) -> State:
-        """What it keeps of each stream."""
+        """Pool of what is kept of each stream."""
 
-    def hear(
+    def encode(
         self,
         mel: Tensor,
         state: Any,
         rows: Tensor,
-        segments: Sequence[Segment],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,
-    ) -> Heard:
-        """Take in the frames of each segment that have come since the last call.
+    ) -> EncodedAudio:
+        """Encode the frames of each window that have come since the last call.
 
         Args:
             mel: (S, 3000, F) rings of log-mel frames; frame t of a stream is in entry t mod 3000.
             state: what `initial_state` returned.
             rows: (B,) slots of the streams.
-            segments: their windows; ``heard`` is moved on.
+            windows: of the streams; ``encoded`` is moved on.
             frames: mel frames that each stream has brought in all.
-            last: whether each segment ends here.
+            last: whether each window ends here.
             adapters: of the streams.
         """
 
 
 @dataclass
 class NoState(State):
-    """A hearing that remembers nothing."""
+    """State of an encoding that keeps nothing."""
 
 
 class Reencoding:
-    """Encode the whole window again at every step, padded to 30 s, as stock Whisper was trained to hear it.
+    """Encode the whole window again at every step, padded to 30 s, as stock Whisper was trained.
 
     The keys and values of decoder and audio live in scratch slots for the length of a step.
     """
@@ -86,31 +92,30 @@ class Reencoding:
         """Nothing is kept."""
         return NoState()
 
-    def hear(
+    def encode(
         self,
         mel: Tensor,
         state: NoState,
         rows: Tensor,
-        segments: Sequence[Segment],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,
-    ) -> Heard:
-        """Encode every window whole (see `Hearing.hear`)."""
-        batch, ring = len(segments), mel.shape[1]
-        windows = mel.new_full((batch, ring, mel.shape[2]), SILENCE)
-        for window, row, segment, total in zip(windows, rows.tolist(), segments, frames, strict=True):
-            count = total - segment.start
-            window[:count] = mel[row, torch.arange(segment.start, total, device=mel.device) % ring]
-            segment.heard = total
-        features = self.model.encoder(normalize_window(windows), adapters)
+    ) -> EncodedAudio:
+        """Encode every window whole (see `AudioEncoding.encode`)."""
+        batch, ring = len(windows), mel.shape[1]
+        padded = mel.new_full((batch, ring, mel.shape[2]), SILENCE)
+        for out, row, window, total in zip(padded, rows.tolist(), windows, frames, strict=True):
+            out[: total - window.start] = mel[row, torch.arange(window.start, total, device=mel.device) % ring]
+            window.encoded = total
+        features = self.model.encoder(normalize_window(padded), adapters)
         if self.scratch is None or self.scratch[0].slots < batch:
             self.scratch = self.model.decoder.initial_state(batch), self.model.decoder.initial_memory(batch)
         decoder, memory = self.scratch
         slots = torch.arange(batch, device=mel.device)
         memory.frames.zero_()
-        self.model.decoder.listen(Chunk.of(features), memory, slots, adapters)
-        return Heard(decoder, slots, memory, slots, adapters)
+        self.model.decoder.add_audio(Chunk.of(features), memory, slots, adapters)
+        return EncodedAudio(decoder, slots, memory, slots, adapters)
 
 
 @dataclass
@@ -123,12 +128,11 @@ class IncrementalState(State):
     decoder: DecoderState
 
 
-class IncrementalHearing:
+class IncrementalEncoding:
     """Encode under a block-causal mask of ``block`` encoder frames (20 ms).
 
-    Frames of a complete block are encoded once. Those of a block that is not complete yet are encoded with what has
-    come of it, to be heard at once, and again with the next chunk: a frame hears more of what follows it that way, and
-    words need not wait for it.
+    Frames of a complete block are encoded once. Those of an incomplete block are encoded provisionally, so that words
+    need not wait, and again with every chunk until the block is complete: a frame then attends to more of what follows.
     """
 
     keeps_tokens = True
@@ -147,59 +151,59 @@ class IncrementalHearing:
             self.decoder.initial_state(slots),
         )
 
-    def hear(
+    def encode(
         self,
         mel: Tensor,
         state: IncrementalState,
         rows: Tensor,
-        segments: Sequence[Segment],
+        windows: Sequence[AudioWindow],
         frames: Sequence[int],
         last: Sequence[bool],
         adapters: Adapters | None = None,
-    ) -> Heard:
-        """Encode the new frames (see `Hearing.hear`); streams with equally many share a batch.
+    ) -> EncodedAudio:
+        """Encode the new frames (see `AudioEncoding.encode`); streams with equally many share a batch.
 
-        A segment that ends is heard to end, see `with_tail`.
+        Silence follows a window that ends, see `with_tail`.
         """
-        fresh = [row for row, segment in zip(rows.tolist(), segments, strict=True) if segment.heard == segment.start]
+        fresh = [row for row, window in zip(rows.tolist(), windows, strict=True) if window.encoded == window.start]
         if fresh:
             state.normalize.reset(fresh)
             state.encoder.restart(fresh)
             state.memory.frames[fresh] = 0
             state.decoder.position[fresh] = 0
-        state.memory.frames[rows] = state.encoder.position[rows]  # what lies beyond was a glimpse
+        state.memory.frames[rows] = state.encoder.position[rows]  # drops the provisional frames
         groups: dict[int, list[int]] = {}
-        for i, (segment, total) in enumerate(zip(segments, frames, strict=True)):
-            groups.setdefault(total - segment.heard, []).append(i)
+        for i, (window, total) in enumerate(zip(windows, frames, strict=True)):
+            groups.setdefault(total - window.encoded, []).append(i)
         for count, members in groups.items():
             slots = rows[members]
-            first = torch.tensor([segments[i].heard for i in members], device=mel.device)
+            first = torch.tensor([windows[i].encoded for i in members], device=mel.device)
             entry = (first[:, None] + torch.arange(count, device=mel.device)) % mel.shape[1]
             ends = torch.tensor([last[i] for i in members], device=mel.device)
             chunk = Chunk(mel[slots[:, None], entry], torch.full_like(slots, count), ends)
             if any(last[i] for i in members):
-                heard = torch.tensor([frames[i] - segments[i].start for i in members], device=mel.device)
-                chunk = with_tail(chunk, mel.shape[1] - heard)
+                used = torch.tensor([frames[i] - windows[i].start for i in members], device=mel.device)
+                chunk = with_tail(chunk, mel.shape[1] - used)
             chosen = None if adapters is None else adapters.select(torch.tensor(members))
             mel_chunk = self.normalize.step(chunk, state.normalize, slots)
             features = self.encoder.step(mel_chunk, state.encoder, slots, adapters=chosen)
-            self.decoder.listen(features, state.memory, slots, chosen)
+            self.decoder.add_audio(features, state.memory, slots, chosen)
             for i in members:
-                segments[i].heard = frames[i]
+                windows[i].encoded = frames[i]
         going = [i for i, ends in enumerate(last) if not ends]
         if going:
             chosen = None if adapters is None else adapters.select(torch.tensor(going))
-            glimpse = self.encoder.glimpse(state.encoder, rows[going], chosen)
-            if glimpse.data.shape[1]:
-                self.decoder.listen(glimpse, state.memory, rows[going], chosen)
-        return Heard(state.decoder, rows, state.memory, rows, adapters)
+            provisional = self.encoder.encode_provisional(state.encoder, rows[going], chosen)
+            if provisional.data.shape[1]:
+                self.decoder.add_audio(provisional, state.memory, rows[going], chosen)
+        return EncodedAudio(state.decoder, rows, state.memory, rows, adapters)
 
 
 def with_tail(mel: Chunk, room: Tensor) -> Chunk:
     """Log-mel frames (B, T, F) and, in rows that end, silence: `TAIL` frames, or ``room`` (B,) if that is less.
 
-    Who waits to see how a word ends would otherwise never write the last one. A window that is encoded afresh has this
-    silence anyway, for it is padded to 30 s.
+    A model that waits for the end of a word would otherwise never write the last one. A window that is encoded afresh
+    has this silence anyway, because it is padded to 30 s.
     """
     tail = torch.where(mel.last, room.clamp(0, TAIL), 0)
     data = F.pad(mel.data.masked_fill(~mel.mask[..., None], SILENCE), (0, 0, 0, int(tail.max())), value=SILENCE)

@@ -6,13 +6,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from loquent.asr.whisper.tokenizer import Task
+from loquent.asr.options import checked_options
+from loquent.asr.utterance import Utterance
+from loquent.asr.whisper.live.options import WhisperStreamOptions
 from loquent.speech.audio.endpoint import EndpointMemory
 
 
 @dataclass
-class TimedWord:
-    """A committed word of the current segment; times in seconds from the start of the stream."""
+class CommittedWord:
+    """A committed word of the current window; times in seconds from the start of the stream."""
 
     start: float
     end: float
@@ -20,12 +22,12 @@ class TimedWord:
 
 
 @dataclass
-class Segment:
-    """A stretch of audio that the model looks at as one window of at most 30 s.
+class AudioWindow:
+    """A stretch of audio of at most 30 s that the model sees as one.
 
     start:     first mel frame (10 ms), counted from the start of the stream.
     opened:    mel frame at which speech was noticed.
-    heard:     mel frames that the encoder has been given, counted likewise.
+    encoded:   mel frames that the encoder has been given, counted likewise.
     control:   tokens that precede the text: the prompt and the start-of-transcript sequence.
     committed: text tokens that will not change any more.
     open:      text tokens after them that may still change, and their scores.
@@ -35,44 +37,42 @@ class Segment:
 
     start: int
     opened: int
-    heard: int
+    encoded: int
     control: list[int]
     committed: list[int] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
     open_scores: list[float] = field(default_factory=list)
-    words: list[TimedWord] = field(default_factory=list)
+    words: list[CommittedWord] = field(default_factory=list)
     primed: bool = False
 
 
 @dataclass
-class StreamMemo:
+class WhisperMemo:
     """Host-side state of one stream.
 
+    options:   that it began with.
+    language:  code; None until it is detected.
+    prompt:    tokens of the prompt.
     adapter:   name of the stream's adapter, and what the weights of that name were when it began.
     frames:    mel frames received.
     steps:     chunks received.
     barrier:   mel frame before which everything has been finalised.
-    segment:   None while nobody speaks.
-    utterance: committed text since the last `Final`, and when it began and ended in seconds.
-    shown:     the last `Partial`, not to be repeated.
+    window:    None while nobody speaks.
     held:      an endpoint, (time, rule), that waits for a sound to turn out to be no speech.
-    context:   committed text tokens of earlier segments, newest last, bounded.
+    context:   committed text tokens of earlier windows, newest last, bounded.
     """
 
+    options: WhisperStreamOptions
     language: str | None
-    task: Task
     prompt: list[int]
-    endpoint: EndpointMemory
     adapter: str | None = None
     adapter_digest: str = ""
+    endpoint: EndpointMemory = field(default_factory=EndpointMemory)
+    utterance: Utterance = field(default_factory=Utterance)
     frames: int = 0
     steps: int = 0
     barrier: int = 0
-    segment: Segment | None = None
-    utterance: str = ""
-    utterance_start: float = 0.0
-    utterance_end: float = 0.0
-    shown: tuple[str, str] = ("", "")
+    window: AudioWindow | None = None
     held: tuple[float, str] | None = None
     context: list[int] = field(default_factory=list)
 
@@ -81,21 +81,22 @@ class StreamMemo:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> StreamMemo:
+    def from_dict(cls, values: dict[str, Any]) -> WhisperMemo:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError: the values are not those of a recogniser's stream.
+            ValueError: the values are not those of a stream of Whisper.
         """
         try:
             values = dict(values)
+            values["options"] = checked_options(WhisperStreamOptions, values["options"])
             values["endpoint"] = EndpointMemory(**values["endpoint"])
-            values["shown"] = tuple(values["shown"])
+            values["utterance"] = Utterance.from_dict(values["utterance"])
             values["held"] = values["held"] and tuple(values["held"])
-            if values["segment"] is not None:
-                segment = dict(values["segment"])
-                segment["words"] = [TimedWord(**word) for word in segment["words"]]
-                values["segment"] = Segment(**segment)
+            if values["window"] is not None:
+                window = dict(values["window"])
+                window["words"] = [CommittedWord(**word) for word in window["words"]]
+                values["window"] = AudioWindow(**window)
             return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the memo of a recogniser's stream: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not the memo of a stream of Whisper: {error}") from error

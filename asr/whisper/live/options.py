@@ -1,10 +1,12 @@
-"""The options of streaming recognition with Whisper."""
+"""The options of streaming recognition with Whisper: of a task, and of one of its streams."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from loquent.asr.options import Mode
 from loquent.asr.whisper.live.policies import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
 
@@ -16,6 +18,24 @@ COMMIT_RULES: dict[str, CommitRule] = {
     "hold-last": HoldLast(),
     "at-once": HoldLast(0),
 }
+
+
+@dataclass(frozen=True)
+class WhisperStreamOptions:
+    """What one stream may choose; all of it is fixed at the stream's start.
+
+    language: code or English name; by default that of the task or of the adapter, else detected from the first speech.
+    mode:     "transcribe", or "translate" into English; its public name is ``task``.
+    prompt:   text that precedes the speech: names and spellings to expect.
+    adapter:  name of one that the recogniser has, by default the one for the language; "none" is the model as it is.
+    """
+
+    language: str | None = None
+    mode: Mode = "transcribe"
+    prompt: str = ""
+    adapter: str | None = None
+
+    aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +56,8 @@ class StreamingOptions:
     speech:       when somebody speaks.
     rules:        when an utterance ends.
     preroll_ms:   audio before the detected start of speech that belongs to it.
-    overlap_s:    audio that the next window hears again when one is full: after 30 s of speech without a pause, with
-                  "incremental" after 25.
+    overlap_s:    audio at the end of a full window with which the next one begins; one is full after 30 s of speech
+                  without a pause, with "incremental" after 25.
     tokens_per_second: most text that somebody may say; a model that has lost its way writes no more than that either,
                   and so cannot hold up the streams it shares a batch with. By default 8 for English and 25 for other
                   languages, some of which take several tokens a letter.

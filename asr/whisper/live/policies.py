@@ -6,16 +6,31 @@ commit. What is committed is never taken back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from loquent.asr.whisper.live.draft_decoding import Hypothesis
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ScoredHypothesis(Protocol):
+    """What the rules look at, of each token: its probability, and its attention to the audio (frames,)."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def probabilities(self) -> Sequence[float]: ...
+
+    @property
+    def attention(self) -> Sequence[Tensor]: ...
 
 
 class CommitRule(Protocol):
     """A streaming policy."""
 
-    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+    def __call__(self, previous: list[int], hypothesis: ScoredHypothesis, frames: int) -> int:
         """Number of leading tokens of the hypothesis to commit.
 
         Args:
@@ -32,7 +47,7 @@ class LocalAgreement:
     Source: LocalAgreement-2, Liu et al. 2020 (arXiv 2005.11185); for Whisper, Macháček et al. 2023 (arXiv 2307.14743).
     """
 
-    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+    def __call__(self, previous: list[int], hypothesis: ScoredHypothesis, frames: int) -> int:
         """Length of the common prefix."""
         agreed = 0
         for old, new in zip(previous, hypothesis.tokens, strict=False):
@@ -53,7 +68,7 @@ class AlignAtt:
 
     margin: int = 25
 
-    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+    def __call__(self, previous: list[int], hypothesis: ScoredHypothesis, frames: int) -> int:
         """Number of tokens before the first one that attends to the last ``margin`` frames or beyond."""
         for index, weights in enumerate(hypothesis.attention):
             if int(weights.argmax()) >= frames - self.margin:
@@ -70,7 +85,7 @@ class HoldLast:
 
     count: int = 2
 
-    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+    def __call__(self, previous: list[int], hypothesis: ScoredHypothesis, frames: int) -> int:
         """Number of tokens before the last ``count``."""
         return max(len(hypothesis.tokens) - self.count, 0)
 
@@ -84,7 +99,7 @@ class Confident:
 
     probability: float = 0.9
 
-    def __call__(self, previous: list[int], hypothesis: Hypothesis, frames: int) -> int:
+    def __call__(self, previous: list[int], hypothesis: ScoredHypothesis, frames: int) -> int:
         """Number of tokens before the first that is neither agreed on nor probable enough."""
         count = LocalAgreement()(previous, hypothesis, frames)
         while count < len(hypothesis.tokens) and hypothesis.probabilities[count] >= self.probability:

@@ -52,7 +52,7 @@ class WindowDecoder:
         capacity = max(-(-len(mel) // 2) for mel in windows)
         memory = decoder.initial_memory(len(windows), capacity)
         for slot, mel in enumerate(windows):
-            decoder.remember(self.model.encoder(mel[None].to(memory.frames.device))[0], memory, slot)
+            decoder.set_audio(self.model.encoder(mel[None].to(memory.frames.device))[0], memory, slot)
         return memory
 
     def detect_language(self, memory: AudioMemory, rows: Sequence[int]) -> list[dict[str, float]]:
@@ -79,7 +79,7 @@ class WindowDecoder:
             memory: as `encode` returned it.
             rows: the windows' slots in ``memory``.
             options: of each window. What concerns the search (beam, temperature, suppression, timestamps) must be the
-                same for all; language, task, prompt, prefix and seed are each window's own.
+                same for all; language, mode, prompt, prefix and seed are each window's own.
 
         Raises:
             ValueError: a language is unknown, or options that must agree differ.
@@ -87,7 +87,7 @@ class WindowDecoder:
         options = self._with_languages(memory, rows, options)
         shared = {_shared(one) for one in options}
         if len(shared) > 1:
-            raise ValueError("windows decoded together differ in more than language, task, prompt, prefix and seed")
+            raise ValueError("windows decoded together differ in more than language, mode, prompt, prefix and seed")
         searches = [BeamSearch(self._prompt(one), one, index) for index, one in enumerate(options)]
         no_speech = self._run(searches, memory, rows, options[0]) if searches else []
         return [
@@ -110,7 +110,7 @@ class WindowDecoder:
         tokenizer, half = self.tokenizer, self.model.config.n_text_ctx // 2
         tokens = [tokenizer.sot_prev, *options.prompt[-(half - 1) :]] if options.prompt else []
         tokens += tokenizer.sot_sequence(
-            options.language or "en", options.task, timestamps=not options.without_timestamps
+            options.language or "en", options.mode, timestamps=not options.without_timestamps
         )
         if options.prefix:
             if not options.without_timestamps:
@@ -274,7 +274,7 @@ def _filters(
 
 
 def _shared(options: DecodingOptions) -> DecodingOptions:
-    return replace(options, language="en", task="transcribe", prompt=(), prefix=(), seed=0)
+    return replace(options, language="en", mode="transcribe", prompt=(), prefix=(), seed=0)
 
 
 def _index(values: Sequence[int], state: object) -> Tensor:

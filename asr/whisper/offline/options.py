@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.tokenizer import Task
+from loquent.asr.options import Mode
+
+if TYPE_CHECKING:
+    from loquent.asr.whisper.beam_search import DecodingOptions
 
 
 @dataclass(frozen=True)
 class TranscribeOptions:
     """How recordings are transcribed. Times are in seconds."""
 
-    task: Task = "transcribe"  # or "translate": into English, whatever is spoken
+    mode: Mode = "transcribe"  # or "translate": into English, whatever is spoken; its public name is ``task``
     language: str | None = None  # spoken, as code or English name; None: detect it in the first window
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn while the result looks wrong
     beam_size: int = 5  # at temperature 0; 1 is greedy
@@ -40,6 +44,8 @@ class TranscribeOptions:
     vad_filter: bool = False  # leave out pauses of 2 s and more; unprompted windows of one recording then share a batch
     seed: int = 0  # of sampling
 
+    aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
+
     def __post_init__(self) -> None:
         if not self.temperatures:
             raise ValueError("temperatures is empty; expected at least one, such as (0.0,)")
@@ -52,8 +58,10 @@ class TranscribeOptions:
 
     def decoding(self, temperature: float) -> DecodingOptions:
         """The options of a window at one temperature, before what is particular to that window."""
+        from loquent.asr.whisper.beam_search import DecodingOptions  # needs torch, which options do not
+
         return DecodingOptions(
-            task=self.task,
+            mode=self.mode,
             temperature=temperature,
             beam_size=self.beam_size,
             patience=self.patience,

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.asr.recordings.recording import FRAME_RATE, NOTHING, Frames, Recording, Source
-from loquent.asr.transcript import Transcript
+from loquent.asr.recordings.recording import FRAME_RATE, NOTHING, Frames, MelRecording, RecordingSource
 from loquent.asr.whisper.alignment import AlignedWord, words_of_segments
 from loquent.asr.whisper.beam_search import DecodingOptions
 from loquent.asr.whisper.offline.decoding import DecodingResult, WindowDecoder
@@ -18,13 +17,13 @@ from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.tokenizer import TIMESTAMP_STEP_S
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.text.languages import language_code
+from loquent.speech.transcript import Segment, Transcript, WordTiming
 
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_STEP_S * FRAME_RATE)
 
 
-class Transcription:
+class OpenRecording:
     """One recording, cut into passages where its windows need not know of each other.
 
     Attributes:
@@ -32,7 +31,7 @@ class Transcription:
         language: code; None until it is detected.
         done_s: how far into the recording any of its windows has come.
         error: why it could not be read to its end.
-        over: whether there will be no more news.
+        over: whether there will be no more results.
     """
 
     def __init__(self, number: int, decoder: WindowDecoder, options: TranscribeOptions) -> None:
@@ -44,16 +43,16 @@ class Transcription:
         self.done_s = 0.0
         self.error: AudioError | None = None
         self.over = False
-        self._recording: Recording | None = None
+        self._recording: MelRecording | None = None
         self._passages: deque[Passage] = deque()  # in order, those that have segments to give
         self._segments: list[Segment] = []
         self._cut = False  # whether there will be no further passages
 
-    def passages(self, source: Source, vad: SileroVad | None) -> Iterator[Passage]:
-        """Read the recording and cut it as there is room; `news` tells if it cannot be read."""
+    def passages(self, source: RecordingSource, vad: SileroVad | None) -> Iterator[Passage]:
+        """Read the recording and cut it as there is room; `results` tells if it cannot be read."""
         independent = vad is not None and not self.options.condition_on_previous_text
         try:
-            self._recording = Recording(source, self.decoder.model.config.n_mels, vad)
+            self._recording = MelRecording(source, self.decoder.model.config.n_mels, vad)
             for frames in self._recording.passages(self.decoder.window) if independent else [self._recording]:
                 self._passages.append(Passage(self, frames))
                 yield self._passages[-1]
@@ -61,7 +60,7 @@ class Transcription:
             self.error = error
         self._cut = True
 
-    def news(self) -> Iterator[Segment | Transcript | AudioError]:
+    def results(self) -> Iterator[Segment | Transcript | AudioError]:
         """Segments that have become final, and at last the whole or the error that ended it."""
         while self._passages:
             new = self._passages[0].take()
@@ -101,10 +100,10 @@ class Passage:
 
     window: Frames = NOTHING
 
-    def __init__(self, whole: Transcription, frames: Recording | Frames) -> None:
+    def __init__(self, whole: OpenRecording, frames: MelRecording | Frames) -> None:
         self.whole, self.options, self.tokenizer = whole, whole.options, whole.decoder.tokenizer
         self.longest = whole.decoder.window
-        self.frames: Recording | Frames = frames
+        self.frames: MelRecording | Frames = frames
         first = frames.start if isinstance(frames, Frames) else 0
         ends = [round(second * FRAME_RATE) for second in self.options.clip_timestamps] or [first]
         self.clips = list(zip(ends[::2], [*ends[1::2], None], strict=False))
@@ -267,8 +266,8 @@ class Passage:
                 continue
             self.context += piece.tokens
             # A timestamp may lie in the padding after the recording's end.
-            start, end = self.window.heard(min(piece.start, limit), min(piece.end, limit))
-            words = tuple(self._heard(word) for word in piece.words)
+            start, end = self.window.original_times(min(piece.start, limit), min(piece.end, limit))
+            words = tuple(self._in_recording(word) for word in piece.words)
             if words:
                 start, end = words[0].start, words[-1].end
             self._new.append(Segment(start, end, text, words))
@@ -278,11 +277,11 @@ class Passage:
             self.context = []
         # No progress would mean the same window for ever.
         self.seek = max(self.seek, self.start + 1)
-        _, done_s = self.window.heard(self.start / FRAME_RATE, self.seek / FRAME_RATE)
+        _, done_s = self.window.original_times(self.start / FRAME_RATE, self.seek / FRAME_RATE)
         self.whole.done_s = max(self.whole.done_s, done_s)
 
-    def _heard(self, word: WordTiming) -> WordTiming:
-        start, end = self.window.heard(word.start, word.end)
+    def _in_recording(self, word: WordTiming) -> WordTiming:
+        start, end = self.window.original_times(word.start, word.end)
         return replace(word, start=start, end=end)
 
     def take(self) -> list[Segment]:

@@ -2,7 +2,7 @@
 
 Many recordings go through the model in one batch, a window each, and every recording gives what it gives alone. A
 single long one fills the batch too if its windows are not to know of each other: it is then cut at pauses. The rules
-that keep Whisper from looping and from hearing words in silence are those of openai/whisper `transcribe.py` and of
+that keep Whisper from looping and from writing words in silence are those of openai/whisper `transcribe.py` and of
 faster-whisper.
 """
 
@@ -13,21 +13,20 @@ from dataclasses import replace
 
 import torch
 
-from loquent.asr.recordings.recording import Source
-from loquent.asr.transcript import Progress, Transcript
+from loquent.asr.recordings.recording import RecordingSource
 from loquent.asr.whisper.alignment import align
 from loquent.asr.whisper.model import AudioMemory
 from loquent.asr.whisper.offline.decoding import DecodingResult, WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
-from loquent.asr.whisper.offline.passage import Passage, Transcription
+from loquent.asr.whisper.offline.passage import OpenRecording, Passage
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
-from loquent.speech.captions import Segment
+from loquent.speech.transcript import Progress, Segment, Transcript
 
 
 def transcribe(
     decoder: WindowDecoder,
-    sources: Iterable[Source],
+    sources: Iterable[RecordingSource],
     options: TranscribeOptions | None = None,
     *,
     batch: int = 8,
@@ -50,16 +49,16 @@ def transcribe(
     """
     options = options or TranscribeOptions()
     vad = SileroVad.from_pretrained() if options.vad_filter else None
-    begun: list[Transcription] = []  # and not over
+    begun: list[OpenRecording] = []  # and not over
 
     def passages() -> Iterator[Passage]:
         for number, source in enumerate(sources):
-            begun.append(Transcription(number, decoder, options))
+            begun.append(OpenRecording(number, decoder, options))
             yield from begun[-1].passages(source, vad)
 
-    def news() -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
+    def results() -> Iterator[tuple[int, Segment | Transcript | AudioError]]:
         for whole in begun:
-            yield from ((whole.number, item) for item in whole.news())
+            yield from ((whole.number, item) for item in whole.results())
         begun[:] = [whole for whole in begun if not whole.over]
 
     waiting = passages()
@@ -69,9 +68,9 @@ def transcribe(
         while len(ready) < batch and (one := next(waiting, None)) is not None:
             if one.advance():
                 ready.append(one)
-            else:  # nothing to hear
-                yield from news()
-        yield from news()
+            else:  # no speech in it
+                yield from results()
+        yield from results()
         if not ready:
             return
         with torch.inference_mode():
@@ -97,7 +96,7 @@ def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], option
         tokens = [[token for piece in ready[row].pieces for token in piece.tokens] for row in rows]
         languages = [ready[row].whole.language or "en" for row in rows]
         frames = [ready[row].size // 2 for row in rows]
-        found = align(decoder.model, decoder.tokenizer, memory, rows, tokens, languages, frames, options.task)
+        found = align(decoder.model, decoder.tokenizer, memory, rows, tokens, languages, frames, options.mode)
         for row, words in zip(rows, found, strict=True):
             ready[row].place_words(words)
     for one in ready:

@@ -10,17 +10,18 @@ import pytest
 import torch
 
 from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
+from loquent.asr.conformer.options import ConformerOptions
 from loquent.asr.conformer.recognizer import ConformerRecognizer
-from loquent.asr.conformer.task import ConformerOptions, ConformerStreamingTask
+from loquent.asr.conformer.task import ConformerStreamingTask
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.recognizer import Recognizer
 from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.tokens import Advance, Token
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import write_audio
-from loquent.speech.captions import Segment
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Final
+from loquent.speech.transcript import Segment
 
 RATE = 16_000
 CHUNKS = (320, 80, 160)  # of the toy, in ms
@@ -155,15 +156,15 @@ def test_weights_have_to_fit(toy_conformer):
     ("options", "message"),
     [
         ({"chunk_ms": 100}, "chunks of 80, 160, 320 ms, not 100"),
-        ({"policy": "alignatt"}, "no option policy"),
+        ({"policy": "alignatt"}, "policy: unknown"),
         ({"language": "de"}, "'en' only"),
         ({"task": "translate"}, "only 'transcribe'"),
-        ({"head": "attention"}, "unknown head"),
+        ({"head": "attention"}, "head: expected one of ctc, transducer"),
         ({"beam_size": 0}, "from 1 to 64"),
-        ({"phrases": "one two"}, "list of texts"),
+        ({"phrases": "one two"}, "phrases: expected a list"),
         ({"phrases": ["x"] * 1001}, "at most 1000"),
         ({"phrases": ["x y"], "phrase_boost": 1e39}, "at most 100"),
-        ({"phrases": ["x y"], "phrase_boost": True}, "at most 100"),
+        ({"phrases": ["x y"], "phrase_boost": True}, "phrase_boost: expected a number"),
         ({"phrases": ["lazy dog " * 20] * 500}, "10000 tokens in all"),
         ({"phrases": ["naïve"]}, "cannot write"),
     ],
@@ -178,7 +179,7 @@ def test_late_tokens_come_before_what_an_endpoint_makes_final(recognizer):
     task = recognizer.streaming_task(beam_size=3)
     start = [id_ for id_ in range(task.tokenizer.vocab_size) if task.tokenizer.is_word_start(id_)]
     late, open_ = Token(start[1], 8, 1.0), Token(start[2], 12, 1.0)
-    memo, events, pool = task.start(), [], SimpleNamespace(search=None)
+    memo, events, pool = task.start(task.Options()), [], SimpleNamespace(search=None)
     task.search = SimpleNamespace(flush=lambda *_: [Advance([open_], [])])
     task._follow(memo, Advance([], [late, open_]), 14, False, pool, None, events)
     task._follow(memo, Advance([late], [open_]), 28, False, pool, None, events)
@@ -189,7 +190,7 @@ def test_late_tokens_come_before_what_an_endpoint_makes_final(recognizer):
 
 def test_memos_out_of_range_are_refused(recognizer):
     task = recognizer.streaming_task()
-    sound = json.loads(json.dumps(task.start(phrases=["fox"]).to_dict()))
+    sound = json.loads(json.dumps(task.start(task.Options(phrases=("fox",))).to_dict()))
     assert json.loads(json.dumps(task.restore(sound).to_dict())) == sound
     wrong = [{"lookahead": 5}, {"lookahead": "x"}, {"frames": -1}, {"samples": "a"}, {"utterance": 5}]
     for values in (*wrong, {"word": [[999, 1, 0.5]]}, {"search": {}}, {"more": 1}):

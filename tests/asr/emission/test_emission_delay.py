@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from loquent.asr.emission.delay import EmissionDelay, TimedWord, frames_needed, token_ends, word_delays
+from loquent.asr.emission.delay import EmissionDelay, WordTime, frames_needed, token_ends, word_delays
 from loquent.asr.emission.edit_distance import align_sequences
 
 
@@ -19,8 +19,8 @@ def test_pairs_of_words() -> None:
 
 
 def test_only_right_words_have_a_delay() -> None:
-    spoken = [TimedWord("turn", 0.5), TimedWord("the", 0.7), TimedWord("lights", 1.2), TimedWord("off", 1.6)]
-    emitted = [TimedWord("turn", 0.9), TimedWord("a", 1.0), TimedWord("lights", 1.1), TimedWord("off", 1.9)]
+    spoken = [WordTime("turn", 0.5), WordTime("the", 0.7), WordTime("lights", 1.2), WordTime("off", 1.6)]
+    emitted = [WordTime("turn", 0.9), WordTime("a", 1.0), WordTime("lights", 1.1), WordTime("off", 1.9)]
     assert word_delays(emitted, spoken) == pytest.approx([400, -100, 300])
 
 

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loquent.asr.recordings.recording import Frames, Recording
+from loquent.asr.recordings.recording import Frames, MelRecording
 from loquent.asr.recordings.speech_filter import OPTIONS, SpeechFilter
-from loquent.asr.transcript import Transcript
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
@@ -23,7 +22,7 @@ from loquent.speech.audio.endpoint import speech_segments
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.vad import SileroVad
-from loquent.speech.captions import Segment
+from loquent.speech.transcript import Segment, Transcript
 
 PAUSES = ((0.0, 10.0), (4.6, 20.0), (8.8, 40.0), (15.0, 15.0))  # inserted at a second of the sample, so many seconds
 QUICK = {"beam_size": 1, "temperatures": (0.0,)}
@@ -163,7 +162,7 @@ def test_what_is_kept_does_not_depend_on_the_blocks(vad: SileroVad, interrupted:
 
 def test_memory_is_bounded(vad: SileroVad, sample: np.ndarray) -> None:
     """Six minutes, half of them silent, hold no more than a passage and the block that is being read."""
-    recording = Recording(np.tile(np.concatenate([sample, hush(15)]), 12), vad=vad)
+    recording = MelRecording(np.tile(np.concatenate([sample, hush(15)]), 12), vad=vad)
     ends = []
     for passage in recording.passages(3000):
         assert passage.start == (ends[-1] if ends else 0)
@@ -181,13 +180,13 @@ def test_times_at_a_cut_belong_to_the_nearer_speech() -> None:
     """Frames 0 … 199 and 1000 … 1199, of which 160 … 199 and 1000 … 1039 are padding."""
     places = torch.cat([torch.arange(200), torch.arange(1000, 1200)])
     frames = Frames(50, torch.zeros(400, 80), places, torch.ones(400))
-    assert frames.heard(0.5, 1.5) == (0.0, 1.0)
-    assert frames.heard(3.0, 4.0) == (10.5, 11.5)
-    assert frames.heard(2.2, 4.0) == (10.3, 11.5)  # began in the padding before the cut
-    assert frames.heard(1.0, 2.7) == (0.5, 1.7)  # ended in the padding after it
-    assert frames.heard(2.1, 2.8) == (1.6, 2.0)  # the longer part of what is short on both sides
-    assert frames.heard(0.5, 4.5) == (0.0, 12.0)  # a pause within a segment
-    assert frames.heard(4.5, 4.5) == (12.0, 12.0)
+    assert frames.original_times(0.5, 1.5) == (0.0, 1.0)
+    assert frames.original_times(3.0, 4.0) == (10.5, 11.5)
+    assert frames.original_times(2.2, 4.0) == (10.3, 11.5)  # began in the padding before the cut
+    assert frames.original_times(1.0, 2.7) == (0.5, 1.7)  # ended in the padding after it
+    assert frames.original_times(2.1, 2.8) == (1.6, 2.0)  # the longer part of what is short on both sides
+    assert frames.original_times(0.5, 4.5) == (0.0, 12.0)  # a pause within a segment
+    assert frames.original_times(4.5, 4.5) == (12.0, 12.0)
 
 
 def test_two_filters_at_once_are_refused() -> None:

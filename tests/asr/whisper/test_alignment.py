@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from loquent.asr.transcript import Transcript
 from loquent.asr.whisper.alignment import AlignedWord, merge_punctuation, words_of_segments
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.speech.transcript import Transcript
 
 BEFORE, AFTER = TranscribeOptions().prepend_punctuations, TranscribeOptions().append_punctuations
 

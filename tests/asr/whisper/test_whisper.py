@@ -56,7 +56,7 @@ def test_real_encoder_step_equals_forward(tiny_en: Whisper, sample: np.ndarray, 
 
 
 @torch.inference_mode()
-def test_a_glimpse_is_what_the_frames_so_far_look_like_and_leaves_no_trace(
+def test_frames_of_an_incomplete_block_are_encoded_without_a_trace(
     toy_whisper: Whisper, refuse_waiting: Callable[[], Any]
 ) -> None:
     """Of a block's frames, those that have come see the past and each other; the whole block is then encoded anew."""
@@ -65,29 +65,29 @@ def test_a_glimpse_is_what_the_frames_so_far_look_like_and_leaves_no_trace(
     state, rows = encoder.initial_state(4), torch.tensor([2, 0, 3])
     undisturbed, ends = state.clone(), (0, 17, 33, 34, 51, 80, 105, 120)
     for begin, end in itertools.pairwise(ends):
-        # Each stream has heard a few frames less than the one before.
+        # Each stream is given a few frames less than the one before.
         length = torch.tensor([end - begin, max(min(end - 3, 120) - begin, 0), max(min(end - 9, 120) - begin, 0)])
         chunk = Chunk(mel[:, begin:end], length, torch.zeros(3, dtype=torch.bool))
         expected, features = encoder.step(chunk, undisturbed, rows), encoder.step(chunk, state, rows)
         for row in range(3):
             count = int(features.length[row])
             torch.testing.assert_close(features.data[row, :count], expected.data[row, :count])
-        glimpse, positions = encoder.glimpse(state, rows), state.position[rows].tolist()
+        provisional, positions = encoder.encode_provisional(state, rows), state.position[rows].tolist()
         with refuse_waiting():
-            again = encoder.glimpse(state, rows, static=True)
+            again = encoder.encode_provisional(state, rows, static=True)
         assert again.data.shape[1] == 7, "of a block of 8, whatever has come"
-        for row, own in enumerate(glimpse.rows()):
+        for row, own in enumerate(provisional.rows()):
             torch.testing.assert_close(again.data[row, : len(own)], own, rtol=1e-4, atol=1e-5)
         assert state.position[rows].tolist() == positions
         if begin == 0:  # no frame has been left out yet: compare with the layers themselves
             for row in range(3):
-                count = positions[row] + int(glimpse.length[row])
+                count = positions[row] + int(provisional.length[row])
                 x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[row : row + 1, :end]))))[:, :count]
                 x = x + encoder.positional_embedding[:count]
                 steps = torch.arange(count)
                 for block in encoder.blocks:
                     x = block(x, attention_mask(steps, steps, 8, None, 0))
-                own = glimpse.data[row, : glimpse.length[row]]
+                own = provisional.data[row, : provisional.length[row]]
                 torch.testing.assert_close(own, encoder.ln_post(x)[0, positions[row] :], rtol=1e-3, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_decoder_step_equals_forward_for_any_cut(
     for width in (1, 2, 3, text.shape[1]):
         state, memory = decoder.initial_state(4, capacity=16), decoder.initial_memory(3, capacity=120)
         rows, memory_rows = torch.tensor([3, 1]), torch.tensor([0, 2])
-        decoder.listen(Chunk.of(features), memory, memory_rows)
+        decoder.add_audio(Chunk.of(features), memory, memory_rows)
         with refuse_waiting():
             got = [
                 decoder.logits(decoder.step(Chunk.of(part), state, rows, memory, memory_rows)[0])
@@ -128,9 +128,9 @@ def test_static_listening_is_listening(toy_whisper: Whisper, refuse_waiting: Cal
         data = torch.randn(3, 7, width, generator=draw)
         data[torch.arange(7) >= length[:, None]] = torch.nan
         chunk = Chunk(data, length, torch.zeros(3, dtype=torch.bool))
-        decoder.listen(chunk, memory, rows)
+        decoder.add_audio(chunk, memory, rows)
         with refuse_waiting():
-            decoder.listen(replace(chunk, static=True), static, rows)
+            decoder.add_audio(replace(chunk, static=True), static, rows)
         for (name, expected, _), (_, got, _) in zip(memory.leaves(), static.leaves(), strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -139,10 +139,10 @@ def test_static_listening_is_listening(toy_whisper: Whisper, refuse_waiting: Cal
 def test_remember_is_listen_for_a_whole_window(tiny_en: Whisper, features: Tensor) -> None:
     decoder = tiny_en.decoder
     one, other = decoder.initial_memory(2, capacity=110), decoder.initial_memory(2, capacity=110)
-    decoder.listen(Chunk.of(features[:, :40]), one, torch.tensor([0, 1]))
-    decoder.listen(Chunk.of(features[:, 40:]), one, torch.tensor([0, 1]))
+    decoder.add_audio(Chunk.of(features[:, :40]), one, torch.tensor([0, 1]))
+    decoder.add_audio(Chunk.of(features[:, 40:]), one, torch.tensor([0, 1]))
     for slot, window in enumerate(features):
-        decoder.remember(window, other, slot)
+        decoder.set_audio(window, other, slot)
     for (name, a, _), (_, b, _) in zip(one.leaves(), other.leaves(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=name)
 
@@ -151,7 +151,7 @@ def test_remember_is_listen_for_a_whole_window(tiny_en: Whisper, features: Tenso
 def test_taking_tokens_back_leaves_no_trace(tiny_en: Whisper, features: Tensor, text: Tensor) -> None:
     decoder, rows = tiny_en.decoder, torch.tensor([0])
     memory = decoder.initial_memory(1, capacity=100)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     state = decoder.initial_state(1, capacity=16)
     decoder.step(Chunk.of(text[:1, :4]), state, rows, memory, rows)
     expected, _ = decoder.step(Chunk.of(text[:1, 4:6]), state.clone(), rows, memory, rows)
@@ -165,7 +165,7 @@ def test_taking_tokens_back_leaves_no_trace(tiny_en: Whisper, features: Tensor, 
 def test_copied_and_resized_hypotheses_continue_alike(tiny_en: Whisper, features: Tensor, text: Tensor) -> None:
     decoder = tiny_en.decoder
     memory = decoder.initial_memory(1, capacity=100)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     state = decoder.initial_state(3, capacity=4)
     decoder.step(Chunk.of(text[:1, :4]), state, torch.tensor([1]), memory, torch.tensor([0]))
     state.copy([(1, 0), (1, 2)], 4)
@@ -184,7 +184,7 @@ def test_watched_attention_is_a_distribution_over_the_frames_heard(
 ) -> None:
     decoder, rows = tiny_en.decoder, torch.tensor([0])
     memory = decoder.initial_memory(1)
-    decoder.remember(features[0], memory, 0)
+    decoder.set_audio(features[0], memory, 0)
     heads = tiny_en.config.alignment_heads
     _, each = decoder.attend(Chunk.of(text[:1]), decoder.initial_state(1), rows, memory, rows, heads)
     _, mean = decoder.step(Chunk.of(text[:1]), decoder.initial_state(1), rows, memory, rows, heads)

@@ -152,7 +152,7 @@ def test_sequence_that_opens_a_transcript() -> None:
         TOY.sot_sequence("yue")
     with pytest.raises(ValueError, match="'Klingon' is not a language Whisper knows"):
         TOY.sot_sequence("Klingon")
-    with pytest.raises(ValueError, match="task is 'sing', expected 'transcribe' or 'translate'"):
+    with pytest.raises(ValueError, match="mode is 'sing', expected 'transcribe' or 'translate'"):
         TOY.sot_sequence("en", "sing")  # type: ignore[arg-type]
 
 
@@ -172,13 +172,10 @@ def test_languages_are_found_by_any_name() -> None:
 
 
 def test_timestamps() -> None:
-    tokens = [TOY.sot, TOY.timestamp_begin, *TOY.encode(" the"), TOY.timestamp_token(1.08), TOY.eot]
+    tokens = [TOY.sot, TOY.timestamp_begin, *TOY.encode(" the"), TOY.timestamp_begin + 54, TOY.eot]
     assert TOY.decode_with_timestamps(tokens) == "<|startoftranscript|><|0.00|> the<|1.08|><|endoftext|>"
     assert TOY.decode(tokens) == " the"
-    assert TOY.timestamp_token(30) == TOY.n_vocab - 1
-    assert all(TOY.timestamp_token(TOY.timestamp_s(t)) == t for t in range(TOY.timestamp_begin, TOY.n_vocab))
-    with pytest.raises(ValueError, match=r"30\.02 s is outside the window"):
-        TOY.timestamp_token(30.02)
+    assert [TOY.timestamp_s(token) for token in (TOY.timestamp_begin, TOY.n_vocab - 1)] == [0.0, 30.0]
     with pytest.raises(ValueError, match=f"token {TOY.n_vocab} is not a control token"):
         TOY.special_name(TOY.n_vocab)
 

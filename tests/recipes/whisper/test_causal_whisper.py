@@ -20,8 +20,8 @@ from peft import LoraConfig
 from loquent.asr.whisper.checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper.config import WhisperConfig
 from loquent.asr.whisper.conversion import weight_shapes
-from loquent.asr.whisper.live.encoding import IncrementalHearing, with_tail
-from loquent.asr.whisper.live.memo import Segment
+from loquent.asr.whisper.live.encoding import IncrementalEncoding, with_tail
+from loquent.asr.whisper.live.memo import AudioWindow
 from loquent.asr.whisper.lora import load_adapter, merge
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -129,7 +129,7 @@ def configuration(model_folder: Path, data: Path, word_times: Path, **more: Any)
 def test_what_is_trained_is_what_streaming_runs(
     toy: Whisper, sample: np.ndarray, lengths: list[int], block: int, seed: int
 ) -> None:
-    """The decoder's view of the audio in training, for windows side by side, is that of `IncrementalHearing`."""
+    """The decoder's view of the audio in training, for windows side by side, is that of `IncrementalEncoding`."""
     starts = np.random.default_rng(seed).integers(0, len(sample) - 6 * SAMPLE_RATE, len(lengths))
     rows = [
         torch.from_numpy(sample[start : start + length].copy()) for start, length in zip(starts, lengths, strict=True)
@@ -145,17 +145,17 @@ def test_what_is_trained_is_what_streaming_runs(
         encoded, frames = encode_windows(toy.encoder, mel, block)
 
         for row, samples in enumerate(rows):
-            hearing = IncrementalHearing(toy, block)
-            state = hearing.initial_state(1)
+            encoding = IncrementalEncoding(toy, block)
+            state = encoding.initial_state(1)
             ring = torch.zeros(1, 2 * toy.config.n_audio_ctx, 80)
             whole = features(samples[None])[0]
             ring[0, : len(whole)] = whole
-            segment = Segment(0, 0, 0, [])
+            window = AudioWindow(0, 0, 0, [])
             slot = torch.zeros(1, dtype=torch.long)
             for end in range(2 * block + 1, len(whole), 2 * block):
-                hearing.hear(ring, state, slot, [segment], [end], [False])
+                encoding.encode(ring, state, slot, [window], [end], [False])
                 assert int(state.memory.frames) == end // 2  # what `Moment.heard` counts: whole chunks
-            hearing.hear(ring, state, slot, [segment], [len(whole)], [True])
+            encoding.encode(ring, state, slot, [window], [len(whole)], [True])
             count = int(frames[row])
             assert int(state.memory.frames) == count
             for layer, memory in zip(toy.decoder.blocks, state.memory.layers, strict=True):
@@ -185,7 +185,7 @@ def test_a_pass_over_packed_moments_is_streaming(toy: Whisper, tokenizer: Whispe
             state, memory = decoder.initial_state(1), decoder.initial_memory(1)
             at = heard = 0
             for number, moment in enumerate(of_row):
-                decoder.listen(Chunk.of(encoded[row : row + 1, heard : moment.heard]), memory, slot)
+                decoder.add_audio(Chunk.of(encoded[row : row + 1, heard : moment.heard]), memory, slot)
                 heard = moment.heard
                 begin = control - 1 + moment.kept if number else 0
                 state.position[slot] = begin

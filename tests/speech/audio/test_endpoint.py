@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from loquent.speech.audio.endpoint import (
     DEFAULT_RULES,
-    Endpoint,
     Endpointer,
     EndpointMemory,
     EndpointRule,
     SpeechEnd,
     SpeechOptions,
     SpeechStart,
+    UtteranceEnd,
     speech_segments,
 )
 
@@ -60,33 +60,33 @@ def test_speech_cut_by_the_end_of_the_stream_is_not_lost():
 
 def test_rule_for_silence_alone_fires_again_and_again():
     events = run([0] * 25, [EndpointRule("silence", 1.0, needs_speech=False)])
-    assert events == [Endpoint(about(1.0), "silence"), Endpoint(about(2.0), "silence")]
+    assert events == [UtteranceEnd(about(1.0), "silence"), UtteranceEnd(about(2.0), "silence")]
 
 
 def test_rule_for_a_pause_after_speech():
     events = run([0] * 20 + [0.9] * 5 + [0] * 30, [EndpointRule("pause", 0.8)])
-    assert [type(event) for event in events] == [SpeechStart, SpeechEnd, Endpoint]
-    assert events[-1] == Endpoint(about(3.3), "pause")  # 0.8 s after the last speech at 2.5 s
+    assert [type(event) for event in events] == [SpeechStart, SpeechEnd, UtteranceEnd]
+    assert events[-1] == UtteranceEnd(about(3.3), "pause")  # 0.8 s after the last speech at 2.5 s
 
 
 def test_rule_for_long_utterances_takes_the_next_short_pause():
     sentence = [0.9] * 6 + [0] * 4
     rules = [EndpointRule("pause", 1.0), EndpointRule("long", 0.4, utterance_s=2.5)]
-    ends = [event for event in run(sentence * 6, rules) if isinstance(event, Endpoint)]
-    assert ends == [Endpoint(about(3.0), "long"), Endpoint(about(6.0), "long")]
+    ends = [event for event in run(sentence * 6, rules) if isinstance(event, UtteranceEnd)]
+    assert ends == [UtteranceEnd(about(3.0), "long"), UtteranceEnd(about(6.0), "long")]
 
 
 def test_the_first_matching_rule_is_named():
     rules = [EndpointRule("a", 9), EndpointRule("b", 0.5), EndpointRule("c", 0.5)]
-    assert run([0.9] * 5 + [0] * 9, rules)[-1] == Endpoint(about(1.0), "b")
+    assert run([0.9] * 5 + [0] * 9, rules)[-1] == UtteranceEnd(about(1.0), "b")
 
 
 def test_no_endpoint_in_the_middle_of_a_sound():
     rule = EndpointRule("silence", 1.0, needs_speech=False)
     events = run([0] * 9 + [0.9] * 5 + [0] * 20, [rule])
-    assert [type(event) for event in events][:3] == [SpeechStart, SpeechEnd, Endpoint]
+    assert [type(event) for event in events][:3] == [SpeechStart, SpeechEnd, UtteranceEnd]
     # A sound too short to be speech only puts the endpoint off.
-    assert run([0] * 9 + [0.9] + [0] * 5, [rule]) == [Endpoint(about(1.3), "silence")]
+    assert run([0] * 9 + [0.9] + [0] * 5, [rule]) == [UtteranceEnd(about(1.3), "silence")]
 
 
 probabilities = st.lists(st.sampled_from([0.0, 0.2, 0.34, 0.35, 0.4, 0.49, 0.5, 0.8, 1.0]), max_size=120)
@@ -118,11 +118,11 @@ def test_a_snapshot_continues_alike(values, cut):
 @settings(max_examples=100, deadline=None, database=None)
 def test_events_alternate_and_decisions_come_in_order(values):
     events = run(values, DEFAULT_RULES)
-    speech = [event for event in events if not isinstance(event, Endpoint)]
+    speech = [event for event in events if not isinstance(event, UtteranceEnd)]
     assert all(isinstance(event, SpeechStart) for event in speech[::2])
     assert all(isinstance(event, SpeechEnd) for event in speech[1::2])
     assert len(speech) % 2 == 0
-    decided = [event.time_s if isinstance(event, Endpoint) else event.decided_s for event in events]
+    decided = [event.time_s if isinstance(event, UtteranceEnd) else event.decided_s for event in events]
     assert decided == sorted(decided)
     assert all(event.time_s <= event.decided_s + 1e-9 for event in speech)
 

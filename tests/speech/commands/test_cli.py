@@ -126,11 +126,11 @@ class TestUsage:
                 ["transcribe", str(SAMPLE), "--stream", "--policy=alignatt", "--commit", "at-once"],
                 "is for the policy 'incremental'",
             ),
-            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "no option chunk_ms"),
-            (["transcribe", str(SAMPLE), "--head", "ctc"], "no option head"),
+            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "chunk_ms: unknown"),
+            (["transcribe", str(SAMPLE), "--head", "ctc"], "head: unknown"),
             (["train", "nothing", "--output", "run", "seed=1"], "no configuration named 'nothing'"),
-            (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "no option head"),
-            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "no option phrases"),
+            (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "head: unknown"),
+            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "phrases: unknown"),
             (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"], "initial_prompt"),
             (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--chunk-ms", "7"], "chunks of"),
             (["listen", "--file", "nowhere.wav"], "nowhere.wav"),
@@ -158,7 +158,7 @@ class TestUsage:
         monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
         flags = ["--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--language"]
         assert main(["serve", *flags, "English"]) == 0
-        assert served["loquent/commands"].task.options.language == "English"
+        assert served["loquent/commands"].task.settings.language == "English"
         assert main(["serve", *flags, "de"]) == 1
         assert "recognises 'en' only" in capsys.readouterr().err
 

@@ -15,13 +15,13 @@ import pytest
 import soundfile
 
 from loquent.speech.audio.files import write_audio
-from loquent.speech.captions import Segment, WordTiming
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import models_of
 from loquent.speech.net.openai import Transcriptions
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
 from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.transcript import Segment, WordTiming
 
 
 def noise(samples, seed=0):

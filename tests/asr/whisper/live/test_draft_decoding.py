@@ -26,7 +26,7 @@ def memory(tiny_en: Whisper, sample: np.ndarray) -> AudioMemory:
         window = torch.full((1, 3000, 80), SILENCE)
         window[:, : mel.shape[1]] = mel
         memory = tiny_en.decoder.initial_memory(1)
-        tiny_en.decoder.listen(Chunk.of(tiny_en.encoder(normalize_window(window))), memory, torch.tensor([0]))
+        tiny_en.decoder.add_audio(Chunk.of(tiny_en.encoder(normalize_window(window))), memory, torch.tensor([0]))
     return memory
 
 

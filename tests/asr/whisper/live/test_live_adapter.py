@@ -36,9 +36,9 @@ def task(recognizer: WhisperRecognizer) -> WhisperStreamingTask:
 
 
 def test_incremental_streams_go_through_it(recognizer: WhisperRecognizer, task: WhisperStreamingTask) -> None:
-    assert task.options.chunk_ms == 300
+    assert task.settings.chunk_ms == 300
     assert recognizer.live_adapter == LIVE
-    assert task.start().adapter == LIVE
+    assert task.start(task.Options()).adapter == LIVE
     assert adapter_info(LIVE).base_digest == base_digest(recognizer.model)
     for name in SHIPPED_ADAPTERS:
         assert (resolve_adapter(name) / "README.md").is_file()  # the model card
@@ -55,19 +55,19 @@ def base() -> WhisperRecognizer:
 
 
 def test_a_model_of_many_languages_streams_in_that_of_its_adapter(base: WhisperRecognizer, sample: np.ndarray) -> None:
-    assert base.streaming_task().options.policy == "local-agreement"
-    assert base.streaming_task(language="German").options.policy == "local-agreement"
+    assert base.streaming_task().settings.policy == "local-agreement"
+    assert base.streaming_task(language="German").settings.policy == "local-agreement"
     assert not len(base.adapters)
     task = base.streaming_task(language="English")
-    assert (task.options.policy, task.options.chunk_ms, task.start().adapter) == (
+    assert (task.settings.policy, task.settings.chunk_ms, task.start(task.Options()).adapter) == (
         "incremental",
         300,
         "loquent/live-base",
     )
-    assert task.start().language == "en"
+    assert task.start(task.Options()).language == "en"
     with pytest.raises(ValueError, match="no adapter for live audio in 'de'"):
-        task.start(language="de")
-    assert base.streaming_task().options.policy == "local-agreement"  # although the adapter is loaded by now
+        task.start(task.Options(language="de"))
+    assert base.streaming_task().settings.policy == "local-agreement"  # although the adapter is loaded by now
     session = base.session(language="en", sample_rate=16_000)
     heard = final_text(session.push(sample) + session.finish())
     assert error_rate([(plain_words(TEXT), plain_words(heard))]) < 15
@@ -75,25 +75,27 @@ def test_a_model_of_many_languages_streams_in_that_of_its_adapter(base: WhisperR
 
 def test_a_language_that_the_model_lacks_is_named(task: WhisperStreamingTask) -> None:
     with pytest.raises(ValueError, match="English-only"):
-        task.start(language="fr")
+        task.start(task.Options(language="fr"))
 
 
 def test_other_policies_hear_with_the_stock_model(recognizer: WhisperRecognizer) -> None:
-    assert recognizer.streaming_task(policy="local-agreement").start().adapter is None
+    task = recognizer.streaming_task(policy="local-agreement")
+    assert task.start(task.Options()).adapter is None
 
 
 def test_it_can_be_declined() -> None:
     stock = Recognizer.from_pretrained("tiny.en", adapter=NONE)
     assert isinstance(stock, WhisperRecognizer)
-    assert stock.streaming_task(policy="incremental").start().adapter is None
+    task = stock.streaming_task(policy="incremental")
+    assert task.start(task.Options()).adapter is None
     assert len(stock.adapters) == 0
 
 
 def test_it_is_the_default_of_streams(recognizer: WhisperRecognizer) -> None:
-    options = Recognizer.from_pretrained("tiny.en").streaming_task().options  # type: ignore[attr-defined]
-    assert (options.policy, options.chunk_ms, options.block) == ("incremental", 300, 50)
+    settings = Recognizer.from_pretrained("tiny.en").streaming_task().settings  # type: ignore[attr-defined]
+    assert (settings.policy, settings.chunk_ms, settings.block) == ("incremental", 300, 50)
     declined = Recognizer.from_pretrained("tiny.en", adapter=NONE).streaming_task()
-    assert declined.options.policy == "local-agreement"  # type: ignore[attr-defined]
+    assert declined.settings.policy == "local-agreement"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("chunk_ms", [100, 300, 1000])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from loquent.asr.whisper.live.draft_decoding import Hypothesis
+from loquent.asr.whisper.live.draft_decoding import StreamingHypothesis
 from loquent.asr.whisper.live.policies import AlignAtt, Confident, HoldLast, LocalAgreement
 
-HYPOTHESIS = Hypothesis(
+HYPOTHESIS = StreamingHypothesis(
     tokens=[5, 6, 7, 8],
     scores=[0.0] * 4,
     probabilities=[0.5, 0.95, 0.9, 0.4],

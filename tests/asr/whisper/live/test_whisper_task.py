@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from loquent.asr.whisper.checkpoint import load_whisper
-from loquent.asr.whisper.live.memo import TimedWord
+from loquent.asr.whisper.live.memo import CommittedWord
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
@@ -77,15 +77,15 @@ def test_a_full_window_is_handed_over_without_losing_or_repeating_words(
 def test_a_window_begins_with_the_last_word_although_it_is_long_ago(
     toy_whisper: Whisper, tokenizer: WhisperTokenizer
 ) -> None:
-    """The next window hears no end of a word that its decoder has not been given."""
+    """The next window contains no end of a word that its decoder has not been given."""
     task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=200, overlap_s=1.0))
-    memo = task.start()
+    memo = task.start(task.Options())
     memo.frames = 390
-    segment = task._segment(memo, 0, tokenizer.encode(" nine ten"))
-    segment.words = [TimedWord(0.5, 0.9, 1), TimedWord(1.45, 2.0, 1)]
-    following = task._hand_over(memo, segment)
+    window = task._new_window(memo, 0, tokenizer.encode(" nine ten"))
+    window.words = [CommittedWord(0.5, 0.9, 1), CommittedWord(1.45, 2.0, 1)]
+    following = task._hand_over(memo, window)
     assert (following.start, following.committed) == (140, tokenizer.encode(" ten"))
-    assert following.words == segment.words[1:]
+    assert following.words == window.words[1:]
     assert memo.context == tokenizer.encode(" nine")
 
 
@@ -127,7 +127,7 @@ def test_snapshots_of_other_models_are_refused(task: WhisperStreamingTask, talk:
     session.close()
     with pytest.raises(ValueError, match="snapshot"):
         engine.restore(snapshot[:-10])
-    other = WhisperStreamingTask(task.model, task.tokenizer, replace(task.options, chunk_ms=520))
+    other = WhisperStreamingTask(task.model, task.tokenizer, replace(task.settings, chunk_ms=520))
     with pytest.raises(ValueError, match="other options"):
         Engine(other).restore(snapshot)
     assert engine.active == 0
@@ -160,14 +160,34 @@ def test_wrong_stream_options_take_no_slot(task: WhisperStreamingTask) -> None:
     assert engine.open().marker("now") != []
 
 
-@pytest.mark.parametrize("wrong", [{"language": 5}, {"prompt": None}, {"task": []}, {"language": "Klingon"}])
-def test_stream_options_of_the_wrong_kind_are_named(task: WhisperStreamingTask, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        task.start(**wrong)
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"language": 5}, "language"),
+        ({"prompt": None}, "prompt"),
+        ({"adapter": 3}, "adapter"),
+        ({"task": []}, "mode"),
+        ({"language": "Klingon"}, "Klingon"),
+        ({"phrases": ["fox"]}, "phrases"),
+    ],
+)
+def test_stream_options_of_the_wrong_kind_are_named(
+    task: WhisperStreamingTask, wrong: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ValueError, match=name):
+        Engine(task).open(**wrong)
+
+
+def test_options_of_a_stream_are_fixed(task: WhisperStreamingTask) -> None:
+    memo = task.start(task.Options(prompt="Ada"))
+    task.configure(memo, task.Options(prompt="Ada"))
+    with pytest.raises(ValueError, match="prompt, adapter: fixed at the start"):
+        task.configure(memo, task.Options(adapter="none"))
 
 
 def test_languages_are_known_by_name_and_code(task: WhisperStreamingTask) -> None:
-    assert task.start(language="English").language == task.start(language="").language == "en"
+    languages = [task.start(task.Options(language=name)).language for name in ("English", "", None)]
+    assert languages == ["en"] * 3
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -196,7 +216,7 @@ def test_an_incremental_window_ends_before_the_model_does(
 
 def test_a_click_only_delays_an_endpoint(toy_whisper: Whisper, tokenizer: WhisperTokenizer) -> None:
     task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=1000, overlap_s=1.0))
-    memo = task.start()
+    memo = task.start(task.Options())
     assert task._endpointing(memo, [0.9] * 20, False) == (True, None)
     assert task._endpointing(memo, [0.0] * 30 + [0.9], False) == (True, None)  # silent for 0.96 s, then a click
     _, ended = task._endpointing(memo, [0.0] * 5, False)

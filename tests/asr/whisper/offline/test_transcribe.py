@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from loquent.asr.recordings.recording import Recording
-from loquent.asr.transcript import Transcript
+from loquent.asr.recordings.recording import MelRecording
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
@@ -20,7 +19,7 @@ from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.audio.files import Audio, write_audio
-from loquent.speech.captions import Segment
+from loquent.speech.transcript import Segment, Transcript
 
 
 @pytest.fixture(scope="module")
@@ -135,17 +134,17 @@ def test_progress_ends_at_the_end(toy: WindowDecoder, noises: list[np.ndarray]) 
 
 
 def test_a_recording_is_whispers_features_whatever_its_length_and_rate(sample: np.ndarray) -> None:
-    recording = Recording(sample)
+    recording = MelRecording(sample)
     size = recording.size_until(3000)
     expected = normalize_window(WhisperLogMel()(torch.from_numpy(sample)[None]))[0]
     assert size == len(expected) == recording.frames
     torch.testing.assert_close(recording.window(0, size).mel, expected)
-    doubled = Recording(Audio(np.repeat(sample, 2), 32_000))
+    doubled = MelRecording(Audio(np.repeat(sample, 2), 32_000))
     assert abs(doubled.size_until(3000) - size) <= 1
 
 
 def test_a_long_recording_is_forgotten_behind() -> None:
-    recording = Recording(np.zeros(16_000 * 200, np.float32))
+    recording = MelRecording(np.zeros(16_000 * 200, np.float32))
     for start in range(0, 17_000, 2500):
         assert recording.window(start, recording.size_until(start + 3000)).mel.shape == (3000, 80)
         assert len(recording._held.mel) <= 4001

@@ -1,0 +1,72 @@
+"""What was said in a recording or a stream, and when: words, segments, transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loquent.speech.runtime.events import Event
+
+Progress = Callable[[int, float, float | None], None]  # recording, seconds done, seconds in all if known
+
+
+@dataclass(frozen=True)
+class WordTiming:
+    """A word and when it was said, in seconds, with or without the space before it; `confidence` in [0, 1] or None."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_times("word", self.text, self.start, self.end)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[WordTiming, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_times("segment", self.text, self.start, self.end)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str  # code
+    language_probability: float  # 1.0 if it was given
+    duration_s: float
+
+
+class SegmentBuilder:
+    """Makes a segment of every utterance of a stream, with its words."""
+
+    def __init__(self) -> None:
+        self._words: list[WordTiming] = []
+
+    def add(self, event: Event) -> Segment | None:
+        """Take the stream's next event; returns the segment that it completes."""
+        from loquent.speech.runtime.events import Final, Word  # need numpy, which the command line's help does not
+
+        if isinstance(event, Word):
+            self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
+        if not isinstance(event, Final):
+            return None
+        words, self._words = tuple(self._words), []
+        return Segment(event.start, event.end, event.text, words)
+
+
+def _check_times(what: str, text: str, start: float, end: float) -> None:
+    if not 0 <= start <= end < float("inf"):
+        raise ValueError(f"expected 0 <= start <= end in seconds, got {start} and {end} for the {what} {text!r}")
