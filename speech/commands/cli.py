@@ -1,7 +1,7 @@
 """The command ``loquent``.
 
-Each subcommand is a module with ``add_parser`` and ``run(arguments) -> exit status``, found by name as tasks are: a task
-brings commands of its own. Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+Each subcommand is a module with ``add_parser`` and ``run(arguments) -> exit status``, found by name as tasks are: a
+task brings commands of its own. Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def _stream(
     arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
 ) -> None:
     """One recording after the other, through a session as live audio would go."""
-    from loquent.speech.audio.files import AudioError
+    from loquent.speech.audio.errors import AudioError
     from loquent.speech.audio.sources import file_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import Captions, follow, locally

@@ -232,11 +232,11 @@ class Connection:
             return self._refuse(code, str(error))
         self._arrivals.append((stream.inbox.received, now))
         self.scheduler.wake()
-        audio = isinstance(stream.inbox, SampleInbox)
-        if limits.max_duration_s is not None and audio and stream.inbox.seconds > limits.max_duration_s:
+        seconds = stream.inbox.seconds if isinstance(stream.inbox, SampleInbox) else None
+        if limits.max_duration_s is not None and seconds is not None and seconds > limits.max_duration_s:
             longest = f"a stream may have {limits.max_duration_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
-        most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
+        most, unit = (limits.buffer_s, "s of audio") if seconds is not None else (limits.buffer_words, "words")
         while stream.inbox.pending > most and not stream.done:
             self._progress.clear()
             try:

@@ -52,8 +52,8 @@ class Event:
         if kind is None:
             raise ValueError(f"unknown event type {values.get('type')!r}; expected one of {', '.join(sorted(kinds))}")
         names = {field.name for field in dataclasses.fields(kind)}
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return kind(**{name: value for name, value in given.items() if name in names})
+        given: dict[str, Any] = {name: values[name] for name in names & values.keys()}
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

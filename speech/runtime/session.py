@@ -31,6 +31,9 @@ class Host(Protocol):
     def touch(self, session: Session) -> None:
         """Something has changed that may make a session ready, or not ready any more."""
 
+    def step(self) -> int:
+        """Step every session that is ready once."""
+
     def run(self, session: Session) -> None:
         """Step until the session is not ready."""
 
