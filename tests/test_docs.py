@@ -231,8 +231,8 @@ def test_methods_of_streams_and_clients() -> None:
         assert not {name for name in public - internal if not re.search(rf"\b{name}\b", text)}, kind.__name__
 
 
-def test_the_picture_of_the_rooms_has_every_package() -> None:
-    picture = between("architecture.md", "## The rooms", "```\n\n")
+def test_the_picture_of_the_folders_has_every_package() -> None:
+    picture = between("architecture.md", "## Folders and imports", "```\n\n")
     packages = {
         path.parent for layer in ("kernels", "speech", "asr", "recipes") for path in (ROOT / layer).rglob("*.py")
     }
