@@ -52,8 +52,10 @@ class Event:
         if kind is None:
             raise ValueError(f"unknown event type {values.get('type')!r}; expected one of {', '.join(sorted(kinds))}")
         names = {field.name for field in dataclasses.fields(kind)}
-        given: dict[str, Any] = {name: values[name] for name in names & values.keys()}
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        given: dict[str, Any] = {}
+        for name in names & values.keys():
+            given[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+        return kind(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
