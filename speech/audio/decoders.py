@@ -71,7 +71,8 @@ class SndFile:
         self.slack_s = 0.0
 
     def pieces(self, frames: int) -> Iterator[Piece]:
-        """Yield pieces of ``frames`` samples; the last may be shorter. Raises `Damaged` where it cannot go on."""
+        """Yield pieces of ``frames`` samples, or fewer. Raises `Damaged` where it cannot go on."""
+        frames = max(1, min(frames, MOST_VALUES // self.channels))
         try:
             while len(block := self._file.read(frames, dtype="float32", always_2d=True)):
                 yield Piece(block, self.sample_rate)
@@ -82,6 +83,7 @@ class SndFile:
         self._file.close()
 
 
+MOST_VALUES = 1 << 23  # in a piece; a header may claim any rate
 UNKNOWN_FRAMES = (1 << 36) - 1  # what FLAC's 36 bits hold when nobody knows the length, and more than anything real
 MOST_SAMPLES_PER_BYTE = 8192  # digital silence as FLAC has about 6000
 
@@ -96,7 +98,8 @@ class FFmpeg:
         """Open a part of a file. Raises `Damaged` if FFmpeg finds no sound in it."""
         import av
 
-        self._errors = (av.FFmpegError, ValueError, OSError)
+        # LookupError: PyAV stumbles over a stream that appears on the way.
+        self._errors = (av.FFmpegError, ValueError, OSError, LookupError)
         states = mp3_states_its_length(source)
         source.seek(0)
         try:
@@ -188,13 +191,13 @@ class FFmpeg:
     def _frames(self) -> Iterator[Piece]:
         for packet in self._packets():
             try:
-                frames = packet.decode()
+                frames = [(frame, _as_float(frame)) for frame in packet.decode()]
             except self._errors as error:
                 if not bytes(packet)[:8].startswith(TAGS):
                     self._fault(error)
                 continue
-            for frame in frames:
-                yield from self._placed(frame)
+            for frame, samples in frames:
+                yield from self._placed(frame, samples)
 
     def _packets(self) -> Iterator[Packet[AudioStream]]:
         """Every packet that can be had; the reader of a damaged container may find its way again."""
@@ -213,9 +216,8 @@ class FFmpeg:
     def _fault(self, error: Exception) -> None:
         self.faults.append(Fault(self._given_s, _text(error)))
 
-    def _placed(self, frame: AudioFrame) -> Iterator[Piece]:
-        """A frame, after the silence that its time stamp asks for."""
-        samples = _as_float(frame)
+    def _placed(self, frame: AudioFrame, samples: np.ndarray) -> Iterator[Piece]:
+        """The samples of a frame, after the silence that its time stamp asks for."""
         if self._timed and frame.pts is not None and frame.time_base is not None:
             late_s = float(frame.pts * frame.time_base) - self._origin_s - self._given_s
             if late_s < -1.0:
@@ -251,6 +253,10 @@ MOST_SILENCE_S = 2 * 3600.0  # in a file; a forged time stamp may ask for years
 
 def _as_float(frame: AudioFrame) -> np.ndarray:
     """A frame as float32 (samples, channels), full scale at 1."""
+    if frame.layout.nb_channels >= 8 or frame.format.name not in SAMPLE_FORMATS:
+        from av import AudioResampler
+
+        frame = AudioResampler(format="flt").resample(frame)[0]
     data: np.ndarray = frame.to_ndarray()
     data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
     if data.dtype == np.uint8:
@@ -258,6 +264,10 @@ def _as_float(frame: AudioFrame) -> np.ndarray:
     if data.dtype.kind == "i":
         return data.astype(np.float32) / np.float32(-float(np.iinfo(data.dtype).min))
     return data.astype(np.float32)
+
+
+# What PyAV turns into arrays. Beyond these it crashes: of eight planes, it looks for the ninth.
+SAMPLE_FORMATS = {"u8", "u8p", "s16", "s16p", "s32", "s32p", "flt", "fltp", "dbl", "dblp"}
 
 
 def _text(error: Exception) -> str:

@@ -215,6 +215,9 @@ class AudioReader:
         self._owned = self._file is not source
         try:
             self._parts = find_parts(self._file)
+            ending = os.path.splitext(self._path or b"")[1].decode("ascii", "ignore")
+            for part in self._parts:
+                part.name += ending
             self._decoder = self._open(0)
         except BaseException:
             self._close_file()
@@ -242,7 +245,15 @@ class AudioReader:
         frames = round(seconds * self.sample_rate)
         if frames < 1:
             raise AudioError(f"expected blocks of at least one sample, got {seconds} s at {self.sample_rate} Hz")
-        return _framed(self._uniform(frames), frames)
+        return self._some(_framed(self._uniform(frames), frames))
+
+    def _some(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        first = next(blocks, None)
+        if first is None:
+            reasons = "; ".join(self.warnings) or "it contains no samples"
+            raise AudioError(f"{self.name} cannot be read as audio: {reasons}")
+        yield first
+        yield from blocks
 
     def _uniform(self, frames: int) -> Iterator[np.ndarray]:
         """Samples of all parts as (samples, channels) at one rate."""
@@ -278,9 +289,6 @@ class AudioReader:
                 yield piece
             self._warn(part, before_s, part_s)
             before_s += part_s
-        if not before_s:
-            reasons = "; ".join(self.warnings) or "it contains no samples"
-            raise AudioError(f"{self.name} cannot be read as audio: {reasons}")
 
     def _warn(self, part: Section, before_s: float, read_s: float) -> None:
         """Say what is wrong with a part of which `read_s` seconds were read, after `before_s` of others."""

@@ -28,6 +28,9 @@ class Section(io.RawIOBase):
 
     Several sections of one file can be read in turn: each keeps its own position.
 
+    Attributes:
+        name: FFmpeg tells formats without a signature, such as G.722, by the ending.
+
     Args:
         head: takes the place of as many bytes at the start.
         damaged: bytes in the middle are missing or wrong.
@@ -38,6 +41,7 @@ class Section(io.RawIOBase):
         self, file: BinaryIO, start: int, end: int, head: bytes = b"", damaged: bool = False, cut: bool = False
     ) -> None:
         super().__init__()
+        self.name = "audio"
         self.damaged, self.cut = damaged, cut
         self.size = end - start
         self.is_whole = start == 0 and not head  # given that it is the only one

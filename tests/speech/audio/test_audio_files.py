@@ -127,6 +127,11 @@ def test_content_counts_not_the_name(tmp_path):
     assert read_audio(tmp_path / "b.wav").sample_rate == 44100
 
 
+def test_a_format_without_a_signature_is_told_by_its_ending(tmp_path):
+    encode(tmp_path / "a.g722", tone(0.5, 16000), 16000, "g722")
+    assert read_audio(tmp_path / "a.g722").duration_s == pytest.approx(0.5, abs=0.01)
+
+
 def test_file_objects_and_pipes(tmp_path):
     for name, codec in (("a.flac", None), ("a.m4a", "aac"), ("a.webm", "libopus")):
         path = tmp_path / name

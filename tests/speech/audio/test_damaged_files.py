@@ -162,3 +162,11 @@ def test_headers_alone_are_no_recording(files):
     for name, size in (("wav", 44), ("flac", 60), ("ogg", 300), ("mp3", 60), ("aiff", 54)):
         with pytest.raises(AudioError, match="cannot be read as audio"):
             read_audio(io.BytesIO(files[name][:size]))
+
+
+def test_a_rate_that_no_memory_can_hold_a_second_of(files):
+    """A block of a second is asked for; the header claims two thousand million samples for it."""
+    data = bytearray(files["wav"])
+    data[24:28] = (2_000_000_000).to_bytes(4, "little")
+    with AudioReader(io.BytesIO(bytes(data))) as reader:
+        assert [len(block) for block in reader.blocks(1.0)] == [160_000]

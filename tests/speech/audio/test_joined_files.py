@@ -212,6 +212,22 @@ def test_blocks_have_one_length_across_parts():
     np.testing.assert_array_equal(np.concatenate(blocks)[:, 0], whole)
 
 
+@pytest.mark.parametrize(("codec", "container"), [("aac", "adts"), ("flac", "matroska")])
+def test_eight_channels(codec, container):
+    samples, file = tones(1, 48000, *range(300, 1100, 100)), io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=48000, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(to_pcm16(samples).reshape(1, -1), format="s16", layout="7.1")
+        frame.sample_rate, frame.time_base, frame.pts = 48000, Fraction(1, 48000), 0
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    with AudioReader(io.BytesIO(file.getvalue())) as reader:
+        assert reader.channels == 8
+        got = np.concatenate(list(reader.blocks(1)))
+    pitches = sorted(round(pitch(got[:, channel], 48000), -1) for channel in range(8))
+    assert len(set(pitches)) >= 7  # the codec may leave the lowest tone out of the channel for the deepest
+
+
 def test_samples_of_every_width(tmp_path):
     samples = tones(0.5, 96000, 300, 400, 500, 600, 700, 800)
     for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"):
