@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -52,12 +51,10 @@ def test_we_read_it(toy_whisper: Whisper, written: Path) -> None:
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in toy_whisper.state_dict().items())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ctranslate2") is None, reason="no CTranslate2")
 def test_the_converter_of_ctranslate2_reads_it(toy_whisper: Whisper, written: Path, tmp_path: Path) -> None:
-    from ctranslate2.converters import TransformersConverter
-
+    converters = pytest.importorskip("ctranslate2.converters")
     copied = ["tokenizer.json", "preprocessor_config.json"]
-    TransformersConverter(str(written), copy_files=copied).convert(str(tmp_path / "converted"))
+    converters.TransformersConverter(str(written), copy_files=copied).convert(str(tmp_path / "converted"))
     loaded = load_whisper(tmp_path / "converted")
     assert (loaded.source_format, loaded.config) == ("ctranslate2", toy_whisper.config)
     for name, weight in toy_whisper.state_dict().items():
