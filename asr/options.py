@@ -6,10 +6,23 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from loquent.speech.runtime.options import parse_options
+from loquent.speech.text.languages import language_code
 
 T = TypeVar("T")
 
 Mode = Literal["transcribe", "translate"]  # text in the language that is spoken, or in English
+
+
+def check_language(language: str) -> None:
+    """Refuse what is no language.
+
+    Raises:
+        ValueError: the text is neither the code nor the English name of a language that any model knows.
+    """
+    try:
+        language_code(language)
+    except ValueError as error:
+        raise ValueError(f"language: {error}") from error
 
 
 def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

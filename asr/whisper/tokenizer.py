@@ -206,11 +206,15 @@ class WhisperTokenizer:
                     found.add(tokens[0])
         return tuple(sorted(found))
 
+    @property
+    def control_tokens(self) -> tuple[int, ...]:
+        """The control tokens that a transcript cannot contain."""
+        return (self.sot, self.translate, self.transcribe, self.sot_lm, self.sot_prev, self.no_speech)
+
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """`non_speech_tokens`, and the control tokens that a transcript cannot contain."""
-        control = (self.sot, self.translate, self.transcribe, self.sot_lm, self.sot_prev, self.no_speech)
-        return tuple(sorted({*self.non_speech_tokens, *control}))
+        """`non_speech_tokens` and `control_tokens`."""
+        return tuple(sorted({*self.non_speech_tokens, *self.control_tokens}))
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:

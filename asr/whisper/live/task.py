@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -148,8 +149,9 @@ class WhisperStreamingTask:
             language = language or "en"
         elif chosen is not None:
             language = language or chosen.info.language
-        prompt = options.prompt.strip()
-        context = self.tokenizer.encode(" " + prompt)[-self._context :] if prompt else []
+        context = (
+            self.tokenizer.encode(" " + closed(options.prompt))[-self._context :] if options.prompt.strip() else []
+        )
         memo = WhisperMemo(options, language, context, adapter, chosen.digest if chosen else "")
         self.adapters.acquire(memo)
         return memo
@@ -462,6 +464,12 @@ class WhisperStreamingTask:
             window.primed = False  # what the decoder knows was written under another language
             if memo.frames - window.opened >= LANGUAGE_FRAMES:
                 memo.language = codes[best]
+
+
+def closed(prompt: str) -> str:
+    """A prompt as a sentence of its own: without timestamps, the speech would go on with one that is left open."""
+    prompt = prompt.strip()
+    return prompt if unicodedata.category(prompt[-1]).startswith("P") else prompt + "."
 
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
