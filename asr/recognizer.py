@@ -57,7 +57,8 @@ class Recognizer(ABC):
 
         Raises:
             CheckpointError: there is no such model or adapter.
-            ValueError: the checkpoint is damaged or cannot be streamed, the device is not there, or an argument is wrong.
+            ValueError: the checkpoint is damaged or cannot be streamed, the device is not there, or an argument is
+                wrong.
         """
         if compute_type not in get_args(ComputeType):
             raise ValueError(f"compute_type: expected one of {', '.join(get_args(ComputeType))}, got {compute_type!r}")

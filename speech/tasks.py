@@ -52,6 +52,7 @@ class TaskEntry:
 
 TASKS: dict[str, TaskEntry] = {
     "recognizer": TaskEntry("loquent.asr:Recognizer"),
+    "recognition options": TaskEntry("loquent.asr.options:check_options"),
     "training": TaskEntry("loquent.recipes.train:train", extra="train"),
 }
 
@@ -69,7 +70,8 @@ def load_task(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        wanted = f"loquent[{entry.extra}]" if entry.extra else "loquent"
+        wanted = f".[{entry.extra}]" if entry.extra else "."
         raise TaskError(
-            f'the task {name!r} needs the package {error.name!r}, which is not installed: pip install "{wanted}"'
+            f"{name} needs the package {error.name!r}, which is not installed; "
+            f'in a checkout of loquent: pip install "{wanted}"'
         ) from error

