@@ -268,10 +268,8 @@ def _fitted(pieces: list[str], options: CaptionOptions) -> Iterator[int]:
     if options.max_line_width is not None:
         yield len(pieces)
     elif options.max_words_per_line is not None:
-        yield from (
-            len(pieces[at : at + options.max_words_per_line])
-            for at in range(0, len(pieces), options.max_words_per_line)
-        )
+        most = options.max_words_per_line
+        yield from (len(pieces[at : at + most]) for at in range(0, len(pieces), most))
     else:
         while pieces:
             first = len(_lines(pieces, LONGEST)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -44,16 +45,21 @@ class RecognizerTask(Protocol):
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself."""
+    """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself.
+
+    needs: packages of the extra that are imported when the task is at work, which is late to hear that they are missing.
+    """
 
     location: str
     extra: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 TASKS: dict[str, TaskEntry] = {
     "recognizer": TaskEntry("loquent.asr:Recognizer"),
     "recognition options": TaskEntry("loquent.asr.options:check_options"),
-    "training": TaskEntry("loquent.recipes.train:train", extra="train"),
+    "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
+    "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }
 
 
@@ -68,6 +74,9 @@ def load_task(name: str) -> Any:
     entry = TASKS[name]
     module, _, attribute = entry.location.partition(":")
     try:
+        for package in entry.needs:
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"no package {package!r}", name=package)
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         wanted = f".[{entry.extra}]" if entry.extra else "."

@@ -70,6 +70,11 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     if overrides is not None and not any(word.startswith("-") for word in rest):
         overrides += rest  # argparse stops taking them at the first flag
     elif rest:
+        from loquent.speech.commands.decoding import REFUSED
+
+        flag = rest[0].partition("=")[0]
+        if flag in REFUSED:
+            parser.error(f"there is no {flag}: {REFUSED[flag]}")
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
 

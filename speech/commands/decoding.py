@@ -67,6 +67,15 @@ FILTER: dict[str, tuple[str, float, str]] = {
 }
 
 
+_DETECTION = "the first window decides, or with --multilingual each one"
+REFUSED = {  # flags of Whisper's and options of faster-whisper's that there are not, and why
+    "--chunk-length": "windows have the 30 s that Whisper was trained with",
+    "--language-detection-threshold": _DETECTION,
+    "--language-detection-segments": _DETECTION,
+    "--vad-max-speech-duration-s": "windows are cut at pauses anyway",
+}
+
+
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags; those that are not given are not among the arguments."""
     group = parser.add_argument_group("decoding of whole recordings")

@@ -121,6 +121,7 @@ class Passage:
             elif first == 0:
                 self.context = prompt
         self.prefix: list[int] = []  # text that the current window begins with
+        self.prefix_end_s: float | None = None  # of the window, when it was said; known where nothing else was written
         if first == 0 and self.options.prefix is not None:
             self.prefix = self._encode(self.options.prefix)
         self.over = False
@@ -197,9 +198,14 @@ class Passage:
         stamped = [token >= begin for token in tokens]
         cuts = [at for at in range(1, len(tokens)) if stamped[at - 1] and stamped[at]]
         closed = stamped[-2:] == [False, True]
-        if closed and self.prefix and self.wrote_nothing(self.result):  # what is said after it comes in the next window
-            cuts.append(len(tokens))
-            closed = False
+        if self.prefix and self.wrote_nothing(self.result):  # what is said after it comes in the next window
+            if self.prefix_end_s is not None:
+                spoken = self.start + max(round(self.prefix_end_s * FRAME_RATE), 1)
+                seek = spoken if end - spoken >= FRAME_RATE else end  # in less there is no more than its last sound
+                return [_Piece(offset, min(spoken, end) / FRAME_RATE, tokens)], seek, seek == end
+            if closed:
+                cuts.append(len(tokens))
+                closed = False
         if not cuts:
             stamps = [token for token in tokens if token > begin]
             last = self.tokenizer.timestamp_s(stamps[-1]) if stamps and stamped.count(True) else self.size / FRAME_RATE
@@ -281,7 +287,7 @@ class Passage:
     def emit(self) -> None:
         """Make the window's segments final and decide what prompts the next window."""
         limit = (self.start + self.size) / FRAME_RATE
-        self.prefix = []
+        self.prefix, self.prefix_end_s = [], None
         for piece in self.pieces:
             text = self.tokenizer.decode(piece.tokens)
             if piece.start == piece.end or not text.strip():

@@ -95,7 +95,9 @@ def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], option
                 whole.language, whole.language_probability = ready[row].language, probability
             if not options.multilingual:
                 ready[row].language = whole.language
-    for one, result in zip(ready, _decode_with_fallback(decoder, memory, ready, options), strict=True):
+    results = _decode_with_fallback(decoder, memory, ready, options)
+    _time_prefixes(decoder, memory, ready, results, options)
+    for one, result in zip(ready, results, strict=True):
         one.settle(result)
     if options.word_timestamps:
         rows = [row for row, one in enumerate(ready) if one.pieces]
@@ -107,6 +109,24 @@ def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], option
             ready[row].place_words(words)
     for one in ready:
         one.emit()
+
+
+def _time_prefixes(
+    decoder: WindowDecoder,
+    memory: AudioMemory,
+    ready: Sequence[Passage],
+    results: Sequence[DecodingResult],
+    options: TranscribeOptions,
+) -> None:
+    """Find when the prefix ends in windows in which the model wrote nothing behind it: they end there."""
+    rows = [row for row, one in enumerate(ready) if one.prefix and one.wrote_nothing(results[row])]
+    if not rows or not decoder.model.config.alignment_heads:
+        return
+    texts, frames = [ready[row].prefix for row in rows], [ready[row].size // 2 for row in rows]
+    languages = [ready[row].language or ready[row].whole.language or "en" for row in rows]
+    found = align(decoder.model, decoder.tokenizer, memory, rows, texts, languages, frames, options.mode)
+    for row, words in zip(rows, found, strict=True):
+        ready[row].prefix_end_s = words[-1].end if words else None
 
 
 def _decode_with_fallback(
@@ -139,14 +159,15 @@ def _without_what_ended_it(
     """How to decode a window again whose text ended at once because of text that the caller gave; None if none did.
 
     A prompt that reads like the text itself makes the model write nothing: it is left out then. A prefix that ends the
-    text is decoded with timestamps, which say where the next window begins.
+    text is decoded with timestamps where these have to say when it ends.
     """
     silence = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
     if silence or not window.wrote_nothing(result):
         return None
     asked = window.decoding(options.temperatures[0])
     if window.prefix:
-        return replace(asked, without_timestamps=False) if options.without_timestamps else None
+        timed = bool(window.whole.decoder.model.config.alignment_heads) or not options.without_timestamps
+        return None if timed else replace(asked, without_timestamps=False)
     given = options.hotwords is not None or options.initial_prompt is not None
     return replace(asked, prompt=()) if given and asked.prompt else None
 
