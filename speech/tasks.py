@@ -47,7 +47,7 @@ class RecognizerTask(Protocol):
 class TaskEntry:
     """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself.
 
-    needs: packages of the extra that are imported when the task is at work, which is late to hear that they are missing.
+    needs: packages of the extra that are imported when the task is at work, too late to hear that they are missing.
     """
 
     location: str

@@ -63,7 +63,7 @@ class ConformerStreamOptions:
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
     def __post_init__(self) -> None:
-        if self.language is not None:
+        if self.language:
             check_language(self.language)
         _check_phrases(self.phrases, self.phrase_boost)
 
@@ -96,7 +96,7 @@ class ConformerTranscribeOptions:
 
 
 def _check_search(language: str | None, head: str | None, beam_size: int) -> None:
-    if language is not None:
+    if language:
         check_language(language)
     if head not in (None, *get_args(Head)):
         raise ValueError(f"head: expected one of {', '.join(get_args(Head))}, got {head!r}")

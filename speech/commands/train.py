@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "train",
         help="train a model by a recipe",
         description="Train a model, or go on with a run that was stopped. It evaluates every "
-        "training.evaluate_every steps, for the log, and at the end, when the figures are written as JSON. It needs more "
-        'packages: in a checkout of loquent, pip install ".[train]".',
+        "training.evaluate_every steps, for the log, and at the end, when the figures are written as JSON. It needs "
+        'more packages: in a checkout of loquent, pip install ".[train]".',
         epilog="`loquent train --list` tells the recipes that come with loquent.",
         allow_abbrev=False,
     )

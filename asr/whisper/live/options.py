@@ -38,7 +38,7 @@ class WhisperStreamOptions:
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
     def __post_init__(self) -> None:
-        if self.language is not None:
+        if self.language:
             check_language(self.language)
 
 
@@ -83,7 +83,7 @@ class StreamingOptions:
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
-        if self.language is not None:
+        if self.language:
             check_language(self.language)
         if self.step_ms % 20 or not 20 <= self.step_ms <= 5000:
             raise ValueError(f"chunk_ms: expected a multiple of 20 from 20 to 5000, got {self.chunk_ms}")

@@ -70,7 +70,7 @@ class TranscribeOptions:
                 raise ValueError(f"{name}: expected 0 or more, got {min(values)}")
         if (least := min(self.suppress_tokens or (0,))) < -1:
             raise ValueError(f"suppress_tokens: expected numbers of tokens, or -1, got {least}")
-        if self.language is not None:
+        if self.language:
             check_language(self.language)
             if self.multilingual:
                 raise ValueError(f"multilingual: the language is detected, so leave out language={self.language!r}")
