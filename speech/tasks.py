@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -44,15 +45,21 @@ class RecognizerTask(Protocol):
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself."""
+    """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself.
+
+    needs: packages of the extra that are imported when the task is at work, too late to hear that they are missing.
+    """
 
     location: str
     extra: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 TASKS: dict[str, TaskEntry] = {
     "recognizer": TaskEntry("loquent.asr:Recognizer"),
-    "training": TaskEntry("loquent.recipes.train:train", extra="train"),
+    "recognition options": TaskEntry("loquent.asr.options:check_options"),
+    "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
+    "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }
 
 
@@ -67,9 +74,13 @@ def load_task(name: str) -> Any:
     entry = TASKS[name]
     module, _, attribute = entry.location.partition(":")
     try:
+        for package in entry.needs:
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"no package {package!r}", name=package)
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        wanted = f"loquent[{entry.extra}]" if entry.extra else "loquent"
+        wanted = f".[{entry.extra}]" if entry.extra else "."
         raise TaskError(
-            f'the task {name!r} needs the package {error.name!r}, which is not installed: pip install "{wanted}"'
+            f"{name} needs the package {error.name!r}, which is not installed; "
+            f'in a checkout of loquent: pip install "{wanted}"'
         ) from error

@@ -47,6 +47,7 @@ class Transcript:
     language: str  # code
     language_probability: float  # 1.0 if it was given
     duration_s: float
+    warnings: tuple[str, ...] = ()  # what is damaged in the recording, or missing of it, a sentence each
 
 
 class SegmentBuilder:

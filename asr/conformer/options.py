@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from loquent.asr.options import Mode
+from loquent.asr.options import Mode, check_language
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule
 
 MAX_PHRASES, MAX_PHRASE = 1000, 200  # of one stream; characters of each
@@ -40,10 +40,7 @@ class ConformerOptions:
     rules: tuple[EndpointRule, ...] = CONFORMER_RULES
 
     def __post_init__(self) -> None:
-        if self.head not in (None, "ctc", "transducer"):
-            raise ValueError(f"unknown head {self.head!r}; expected 'ctc' or 'transducer'")
-        if not 1 <= self.beam_size <= 64:
-            raise ValueError(f"beam_size must be from 1 to 64, got {self.beam_size}")
+        _check_search(self.language, self.head, self.beam_size)
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,9 @@ class ConformerStreamOptions:
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
     def __post_init__(self) -> None:
-        if len(self.phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in self.phrases):
-            raise ValueError(f"at most {MAX_PHRASES} phrases of {MAX_PHRASE} characters, got {len(self.phrases)}")
-        if not 0 < self.phrase_boost <= MAX_BOOST:
-            raise ValueError(f"phrase_boost must be above 0 and at most {MAX_BOOST} nats, got {self.phrase_boost!r}")
+        if self.language:
+            check_language(self.language)
+        _check_phrases(self.phrases, self.phrase_boost)
 
 
 @dataclass(frozen=True)
@@ -93,3 +89,23 @@ class ConformerTranscribeOptions:
     word_timestamps: bool = False
 
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
+
+    def __post_init__(self) -> None:
+        _check_search(self.language, self.head, self.beam_size)
+        _check_phrases(self.phrases, self.phrase_boost)
+
+
+def _check_search(language: str | None, head: str | None, beam_size: int) -> None:
+    if language:
+        check_language(language)
+    if head not in (None, *get_args(Head)):
+        raise ValueError(f"head: expected one of {', '.join(get_args(Head))}, got {head!r}")
+    if not 1 <= beam_size <= 64:
+        raise ValueError(f"beam_size: expected 1 to 64, got {beam_size}")
+
+
+def _check_phrases(phrases: tuple[str, ...], boost: float) -> None:
+    if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
+        raise ValueError(f"phrases: expected at most {MAX_PHRASES} of {MAX_PHRASE} characters, got {len(phrases)}")
+    if not 0 < boost <= MAX_BOOST:
+        raise ValueError(f"phrase_boost: expected a number above 0, and at most {MAX_BOOST} nats, got {boost!r}")

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.asr.recordings.speech_filter import PADDING, SPOKEN, SpeechFilter
+from loquent.asr.recordings.speech_filter import SpeechFilter
+from loquent.speech.audio.endpoint import FILTERED_SPEECH, SpeechOptions
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.files import Audio, AudioReader, to_mono_float32
 from loquent.speech.audio.resample import resample_blocks
@@ -34,12 +35,14 @@ class Frames:
         mel: normalised log-mel, (T, F).
         places: number of each, counting all, (T,).
         speech: probability of speech in each, (T,); 1 where it is not known.
+        kept: what was taken for speech when frames were left out.
     """
 
     start: int
     mel: Tensor
     places: Tensor
     speech: Tensor
+    kept: SpeechOptions = FILTERED_SPEECH
 
     @property
     def frames(self) -> int:
@@ -49,7 +52,7 @@ class Frames:
     @property
     def spoken(self) -> bool:
         """Whether there may be a word in them."""
-        return int((self.speech >= SPOKEN).sum()) >= min(SHORTEST, len(self.speech))
+        return int((self.speech >= self.kept.start_threshold).sum()) >= min(SHORTEST, len(self.speech))
 
     def size_until(self, frame: int) -> int:
         """The lesser of ``frame`` and the number after the last one's."""
@@ -58,7 +61,7 @@ class Frames:
     def window(self, start: int, end: int) -> Frames:
         """Frames start … end - 1."""
         part = slice(start - self.start, end - self.start)
-        return Frames(start, self.mel[part], self.places[part], self.speech[part])
+        return Frames(start, self.mel[part], self.places[part], self.speech[part], self.kept)
 
     def original_times(self, start_s: float, end_s: float) -> tuple[float, float]:
         """Two times in these frames, counted in seconds of the whole recording.
@@ -66,10 +69,11 @@ class Frames:
         A segment or word that reaches across a cut by less than a second does so because its times are not exact: it
         belongs to the side of its longer part.
         """
+        margin = round(self.kept.padding_s * FRAME_RATE) * 3 // 4
         first, after = (min(max(round(t * FRAME_RATE) - self.start, 0), len(self.mel)) for t in (start_s, end_s))
         for cut in (torch.nonzero(self.places.diff() > 1)[:, 0] + 1).tolist():
-            begin = max(first, cut + PADDING * 3 // 4) if first > cut - FRAME_RATE else first
-            end = min(after, cut - PADDING * 3 // 4) if after < cut + FRAME_RATE else after
+            begin = max(first, cut + margin) if first > cut - FRAME_RATE else first
+            end = min(after, cut - margin) if after < cut + FRAME_RATE else after
             if begin <= end:
                 first, after = begin, end
             elif first < cut < after:
@@ -93,20 +97,28 @@ class MelRecording:
         frames: log-mel frames of the whole recording, None before its end was reached.
     """
 
-    def __init__(self, source: RecordingSource, n_mels: int = 80, vad: SileroVad | None = None) -> None:
+    def __init__(
+        self,
+        source: RecordingSource,
+        n_mels: int = 80,
+        vad: SileroVad | None = None,
+        speech: SpeechOptions = FILTERED_SPEECH,
+    ) -> None:
         """Open a recording.
 
         Args:
             vad: leaves out frames without speech; all others are then counted as if those had never been.
+            speech: what it takes for speech.
 
         Raises:
             AudioError: it cannot be read.
         """
         self._extract = WhisperLogMel(n_mels)
         self._state = self._extract.initial_state(1)
-        self._filter = None if vad is None else SpeechFilter(vad)
+        self._filter = None if vad is None else SpeechFilter(vad, speech)
         self.duration_s, self._blocks = open_blocks(source)
-        self._held = Frames(0, torch.zeros(0, n_mels), torch.zeros(0, dtype=torch.long), torch.zeros(0))  # as extracted
+        # As extracted, before normalisation.
+        self._held = Frames(0, torch.zeros(0, n_mels), torch.zeros(0, dtype=torch.long), torch.zeros(0), speech)
         self._peak = -10.0
         self._received = 0
         self.frames: int | None = None
@@ -123,12 +135,12 @@ class MelRecording:
             raise ValueError(f"frames {start} … {end} are gone or do not exist: the recording has {self.frames}")
         held = self._held
         left = held.window(start, held.frames)
-        self._held = Frames(start, left.mel.clone(), left.places.clone(), left.speech.clone())
+        self._held = Frames(start, left.mel.clone(), left.places.clone(), left.speech.clone(), held.kept)
         window = self._held.window(start, end)
         if end > start:
             self._peak = max(self._peak, float(window.mel.max()))
         mel = (window.mel.clamp_min(self._peak - 8) + 4) / 4
-        return Frames(start, mel, window.places, window.speech)
+        return Frames(start, mel, window.places, window.speech, held.kept)
 
     def passages(self, longest: int) -> Iterator[Frames]:
         """Cut the recording into stretches of up to ``longest`` frames, where speech is least likely."""
@@ -165,6 +177,7 @@ class MelRecording:
             torch.cat([held.mel, mel]),
             torch.cat([held.places, places]),
             torch.cat([held.speech, speech]),
+            held.kept,
         )
         self._received += samples.shape[1]
         if last:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loquent.speech.audio.endpoint import Endpointer, SpeechEnd, SpeechOptions, SpeechStart
+from loquent.speech.audio.endpoint import FILTERED_SPEECH, Endpointer, SpeechEnd, SpeechOptions, SpeechStart
 from loquent.speech.audio.vad import FRAME, SileroVad
 
 HOP = 160  # samples per log-mel frame
-# As in faster-whisper: a pause shorter than two seconds belongs to the speech, and no sound is too short to be a word.
-OPTIONS = SpeechOptions(min_speech_s=0.0, min_silence_s=2.0, padding_s=0.4)
-PADDING = round(OPTIONS.padding_s * 16_000) // HOP  # frames kept on both sides of speech
-SPOKEN = OPTIONS.start_threshold  # a frame is speech from this probability on
 
 
 class SpeechFilter:
@@ -20,11 +16,17 @@ class SpeechFilter:
 
     Args:
         vad: read only, so that many recordings can share it.
+        options: what is speech.
+
+    Attributes:
+        padding: frames kept on both sides of speech.
+        threshold: a frame is speech from this probability on.
     """
 
-    def __init__(self, vad: SileroVad) -> None:
+    def __init__(self, vad: SileroVad, options: SpeechOptions = FILTERED_SPEECH) -> None:
         self._vad, self._state = vad, vad.initial_state(1)
-        self._endpointer = Endpointer(OPTIONS, rules=())
+        self._endpointer, self._frame_s = Endpointer(options, rules=()), options.frame_s
+        self.padding, self.threshold = round(options.padding_s * 16_000) // HOP, options.start_threshold
         self._probabilities = torch.zeros(0)  # from `_first` · HOP // FRAME on
         self._mel: Tensor | None = None  # frames not decided yet, from `_first` on
         self._first = 0
@@ -75,8 +77,8 @@ class SpeechFilter:
         if last:
             return memory.frames * FRAME // HOP + 1
         if self._start is None:
-            return max(0, memory.frames * FRAME // HOP - PADDING - 1)  # speech may begin now, and reaches back
-        sure = (memory.frames if memory.release is None else memory.release) * OPTIONS.frame_s
+            return max(0, memory.frames * FRAME // HOP - self.padding - 1)  # speech may begin now, and reaches back
+        sure = (memory.frames if memory.release is None else memory.release) * self._frame_s
         self._start = self._add(max(self._start, sure))
         return _frame(self._start)
 

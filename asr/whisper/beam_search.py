@@ -22,7 +22,9 @@ class DecodingOptions:
     patience: float = 1.0  # a beam ends once beam_size · patience hypotheses have (arXiv 2204.05424)
     length_penalty: float = 1.0  # hypotheses are ranked by log-probability / length ** length_penalty
     best_of: int = 5  # samples drawn at a temperature above 0
-    suppress_tokens: tuple[int, ...] | None = None  # never written; None: what is written but not said
+    repetition_penalty: float = 1.0  # above 1, tokens that were written become less probable
+    no_repeat_ngram_size: int = 0  # no sequence of so many tokens is written twice; 0: any may be
+    suppress_tokens: tuple[int, ...] | None = None  # never written; -1 and None: what is written but not said
     suppress_blank: bool = True  # do not begin with a space or the end
     without_timestamps: bool = False  # text only
     max_initial_timestamp: float | None = 1.0  # latest first timestamp, in seconds
@@ -59,6 +61,7 @@ class BeamSearch:
     prompt: list[int]
     options: DecodingOptions
     index: int  # of the window in its batch: its slots are index · hypotheses …
+    prefix: list[int] = field(default_factory=list)  # the end of the prompt that belongs to the window's text
     hypotheses: list[Branch] = field(init=False)
     finished: list[tuple[list[int], float]] = field(default_factory=list)
 

@@ -81,6 +81,7 @@ class WhisperRecognizer(Recognizer):
         loquent for this very model is the default, if that policy is asked for or the streams are in its language: one
         that ``language`` names, or the only one that the model knows.
         """
+        checked_options(StreamingOptions, {name: options[name] for name in ("language",) if name in options})
         language = options.get("language") or (None if self.tokenizer.is_multilingual else "en")
         language = language_code(language) if language else None
         policy = options.get("policy")

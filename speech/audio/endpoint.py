@@ -31,6 +31,11 @@ class SpeechOptions:
             raise ValueError(f"padding_s {self.padding_s} exceeds min_silence_s {self.min_silence_s}; lower it")
 
 
+# What is kept of a recording whose pauses are left out, as in faster-whisper: a pause shorter than two seconds belongs
+# to the speech, and no sound is too short to be a word.
+FILTERED_SPEECH = SpeechOptions(min_speech_s=0.0, min_silence_s=2.0, padding_s=0.4)
+
+
 @dataclass(frozen=True)
 class EndpointRule:
     """Conditions that together end an utterance (after Kaldi's `online-endpoint.h`); times in seconds.

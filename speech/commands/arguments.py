@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from loquent.speech.runtime.options import OptionError
     from loquent.speech.runtime.task import Task
     from loquent.speech.tasks import RecognizerTask
 
 T = TypeVar("T")
 
+# What the options of models allow; a test compares these with them. Importing a model's options for `--help` would make
+# the command line depend on the models that there are.
 POLICIES = ("local-agreement", "alignatt", "incremental")
 COMMIT_RULES = ("confident", "agreement", "hold-last", "at-once")
+TASKS = ("transcribe", "translate")
+HEADS = ("ctc", "transducer")
+COMPUTE_TYPES = ("auto", "float32", "int8")
+FLAGS = {"prompt": "initial_prompt", "phrases": "phrase", "temperatures": "temperature", "sample_len": "max_new_tokens"}
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 SWITCHES = (
-    *("--word-timestamps", "--highlight-words", "--condition-on-previous-text"),
-    *("--verbose", "--vad-filter"),
+    *("--word-timestamps", "--highlight-words", "--condition-on-previous-text", "--carry-initial-prompt"),
+    *("--verbose", "--vad-filter", "--multilingual", "--suppress-blank", "--without-timestamps", "--fp16"),
 )
 
 
@@ -46,6 +54,8 @@ def normalised(argv: Sequence[str]) -> list[str]:
             word = flag.replace("_", "-") + equals + value
             if word in SWITCHES:
                 word += "=" + (words.pop(0) if words and words[0].lower() in BOOLEANS else "True")
+            elif not equals and words and re.fullmatch(r"-\d[\d.,-]*", words[0]):
+                word += "=" + words.pop(0)  # numbers, of which argparse takes one that is negative, but no list
         tokens.append(word)
     return tokens
 
@@ -67,6 +77,26 @@ def optional(kind: Callable[[str], T]) -> Callable[[str], T | None]:
     return parse
 
 
+def whole_number(least: int) -> Callable[[str], int]:
+    """A whole number from ``least`` on."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected {least} or more, got {number}")
+        return number
+
+    parse.__name__ = "int"
+    return parse
+
+
+def device(text: str) -> str:
+    """The name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that choose the model and where it runs."""
     group = parser.add_argument_group("model")
@@ -75,14 +105,20 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name, folder or hub id; see `loquent models` (default: the installed one, tiny.en if there)",
     )
-    group.add_argument("--device", default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)")
     group.add_argument(
-        "--compute-type", default="auto", metavar="TYPE", help="auto, float32 or int8 (default: auto, int8 on x86)"
+        "--device", type=device, default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)"
     )
     group.add_argument(
-        "--head", choices=("ctc", "transducer"), help="of a Conformer that has both (default: transducer)"
+        "--compute-type",
+        choices=COMPUTE_TYPES,
+        default="auto",
+        metavar="TYPE",
+        help="auto, float32 or int8 (default: auto, int8 on x86)",
     )
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument("--head", choices=HEADS, help="of a Conformer that has both (default: transducer)")
+    group.add_argument(
+        "--threads", type=whole_number(0), metavar="N", help="CPU threads (default: 0, which is all cores)"
+    )
     group.add_argument(
         "--adapter",
         action="append",
@@ -98,9 +134,7 @@ def add_language_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that say what is spoken and what to write."""
     group = parser.add_argument_group("language")
     group.add_argument("--language", type=optional(str), help="spoken language, as code or name (default: detect it)")
-    group.add_argument(
-        "--task", choices=("transcribe", "translate"), default="transcribe", help="translate writes English"
-    )
+    group.add_argument("--task", choices=TASKS, default="transcribe", help="translate writes English")
     group.add_argument("--initial-prompt", metavar="TEXT", help="text that might precede: names, spellings, style")
     group.add_argument(
         "--phrase",
@@ -141,7 +175,7 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
     )
     group.add_argument(
         "--beam-size",
-        type=int,
+        type=whole_number(1),
         metavar="INT",
         help="hypotheses followed; 1 is greedy (default: 1 live; with recordings 5, at temperature 0)",
     )
@@ -176,6 +210,40 @@ def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.task != "transcribe":
         options["task"] = arguments.task
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_options(
+    arguments: argparse.Namespace, recordings: dict[str, Any] | None = None, stream: dict[str, Any] | None = None
+) -> None:
+    """Refuse options before the model is loaded, which takes seconds: of recordings, or of live audio and a stream.
+
+    Raises:
+        OptionError: one is wrong; see `explained`.
+    """
+    from loquent.speech.tasks import load_task
+
+    task = None
+    if recordings is None:
+        task = streaming_options(arguments)
+        if "policy" not in task and ("commit" in task or "block_ms" in task):
+            task["policy"] = "incremental"  # which the model may choose
+        if arguments.language:
+            task["language"] = arguments.language
+    load_task("recognition options")(model_name(arguments), recordings=recordings, task=task, stream=stream)
+
+
+def explained(error: OptionError, arguments: argparse.Namespace) -> str:
+    """What is wrong with an option, as somebody who gave flags knows it."""
+    from loquent.speech.runtime.options import UnknownOption
+
+    def flag(name: str) -> str:
+        name = FLAGS.get(name, name)
+        return "--" + name.replace("_", "-") if hasattr(arguments, name) else name
+
+    if isinstance(error, UnknownOption):
+        return f"{flag(error.name)} is not for the model {model_name(arguments)!r}, which has no such option"
+    name, colon, rest = str(error).partition(":")
+    return flag(name) + colon + re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda found: flag(found[0]), rest)
 
 
 def load_recognizer(arguments: argparse.Namespace, several: bool = False) -> RecognizerTask:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from loquent.speech.commands.arguments import CommandError, UsageError, normalised
+from loquent.speech.commands.arguments import CommandError, UsageError, explained, normalised
+from loquent.speech.runtime.options import OptionError
 
 COMMANDS: dict[str, str] = {  # in the order of the help
     "transcribe": "loquent.speech.commands.transcribe",
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is loaded. OpenMP's threads wait in a busy loop for milliseconds by default: as soon as another
     # process wants a core they wait for each other, and everything takes ten times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to lose the rest
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -41,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     arguments = _parsed(argv)
+    if folder := getattr(arguments, "model_dir", None):
+        os.environ["HF_HUB_CACHE"] = folder  # read when the hub's package is loaded
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
@@ -51,8 +58,9 @@ def _run(argv: Sequence[str]) -> int:
     except Exception as error:
         if arguments.debug or os.environ.get("LOQUENT_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"loquent: {_explained(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        text = explained(error, arguments) if isinstance(error, OptionError) else _explained(error)
+        print(f"loquent: {text}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError | OptionError) else 1
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -62,6 +70,11 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     if overrides is not None and not any(word.startswith("-") for word in rest):
         overrides += rest  # argparse stops taking them at the first flag
     elif rest:
+        from loquent.speech.commands.decoding import REFUSED
+
+        flag = rest[0].partition("=")[0]
+        if flag in REFUSED:
+            parser.error(f"there is no {flag}: {REFUSED[flag]}")
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
 

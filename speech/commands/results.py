@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from loquent.speech.captions import FORMATS, CaptionOptions, write
+from loquent.speech.captions import write
 from loquent.speech.commands.arguments import CommandError
+from loquent.speech.commands.output import Output, make_folder
 from loquent.speech.commands.recordings import Recording
 from loquent.speech.transcript import Progress, Segment
 
@@ -23,8 +23,7 @@ class Results:
     Args:
         recordings: in the order of the output.
         failures: reasons by name of what could not be found, to be told at the end with those to come.
-        format: one of `captions.FORMATS`, or "all".
-        folder: for one file a recording and format; None is standard output.
+        output: the files, or the format on standard output.
         streamed: the text is displayed by others while it comes.
         verbose: show every segment on standard error.
     """
@@ -33,26 +32,23 @@ class Results:
         self,
         recordings: Sequence[Recording],
         failures: dict[str, str],
-        format: str,
-        folder: Path | None,
-        layout: CaptionOptions,
+        output: Output,
         streamed: bool,
         verbose: bool | None,
     ) -> None:
-        self.formats = tuple(FORMATS) if format == "all" else (format,)
-        self.folder, self.layout, self.verbose = folder, layout, verbose
+        self.output, self.verbose = output, verbose
         self.failures = dict(failures)
         self._total = len(recordings) + len(failures)
-        prints_text = folder is None and format == "txt"
-        self.displayed = streamed and (prints_text or (folder is not None and sys.stdout.isatty()))
+        prints_text = output.folder is None and output.format == "txt"
+        self.displayed = streamed and (prints_text or (output.folder is not None and sys.stdout.isatty()))
         self._prints_text = prints_text and not streamed
         self._several = len(recordings) > 1
         self._unprinted = list(recordings)  # in order; the first may be printed in part
         self._printed_segments = 0
         self._headed = 0
         self._open = list(recordings)
-        if folder is not None:
-            _make(folder)
+        if output.folder is not None:
+            make_folder(output.folder)
 
     def add(self, recording: Recording, segment: Segment) -> None:
         """Take a segment of a recording."""
@@ -60,14 +56,16 @@ class Results:
         if self.verbose and not self.displayed:
             name = f"{recording.name} " if self._several else ""
             times = f"[{_clock(segment.start)} --> {_clock(segment.end)}]"
-            with _beside_progress():
-                print(f"{name}{times} {segment.text.strip()}", file=sys.stderr)
+            self._tell(f"{name}{times} {segment.text.strip()}")
         self._print_in_order()
 
-    def finished(self, recording: Recording, language: str | None) -> None:
-        """Write a recording that is complete."""
+    def finished(self, recording: Recording, language: str | None, warnings: Sequence[str] = ()) -> None:
+        """Write a recording that is complete; ``warnings`` say what is damaged in it."""
         recording.language = language
         self._open.remove(recording)
+        for warning in warnings:
+            named = warning.replace(repr(os.fspath(recording.path)), f"'{recording.name}'")
+            self._tell(f"loquent: {named if recording.name in named else f'{recording.name}: {named}'}")
         self._write(recording)
         self._print_in_order()
 
@@ -76,7 +74,7 @@ class Results:
         self.failures[recording.name] = str(error).replace(repr(os.fspath(recording.path)), f"'{recording.name}'")
         self._open.remove(recording)
         if recording.segments:
-            self._write(recording)
+            self._write(recording, incomplete=True)
         self._print_in_order()
 
     def head(self, recording: Recording) -> None:
@@ -91,29 +89,28 @@ class Results:
     def __exit__(self, *exc_info: object) -> None:
         begun = [recording for recording in self._open if recording.segments]
         for recording in begun:
-            self._write(recording)
-            until = _clock(recording.segments[-1].end)
-            print(f"loquent: {recording.name} was transcribed only up to {until}", file=sys.stderr)
+            self._write(recording, incomplete=True)
+            self._tell(f"loquent: {recording.name} was transcribed only up to {_clock(recording.segments[-1].end)}")
         self._open = []
         self._print_in_order()
         if self.failures:
-            print(f"loquent: {len(self.failures)} of {self._total} could not be transcribed:", file=sys.stderr)
-            print(*(f"  {name}: {reason}" for name, reason in self.failures.items()), sep="\n", file=sys.stderr)
+            told = [f"  {name}: {reason}" for name, reason in self.failures.items()]
+            self._tell(f"loquent: {len(self.failures)} of {self._total} could not be transcribed:", *told)
 
-    def _write(self, recording: Recording) -> None:
-        if self.folder is None:
-            if not (self._prints_text or self.displayed):
-                self._write_to(sys.stdout, self.formats[0], recording)
-            return
-        for format in self.formats:
-            path = self.folder / recording.stem.parent / f"{recording.stem.name}.{format}"
-            _make(path.parent)
-            with open(path, "w", encoding="utf-8", newline="\n") as file:
-                self._write_to(file, format, recording)
-
-    def _write_to(self, file: Any, format: str, recording: Recording) -> None:
+    def _tell(self, *lines: str) -> None:
         with _beside_progress():
-            write(format, recording.segments, file, self.layout, recording.language)
+            print(*lines, sep="\n", file=sys.stderr)
+
+    def _write(self, recording: Recording, incomplete: bool = False) -> None:
+        if self.output.folder is not None:
+            try:
+                self.output.save(recording, incomplete)
+            except CommandError as error:  # the others may fit on the disk, or have a folder that can be written
+                before = self.failures.get(recording.name)
+                self.failures[recording.name] = f"{before}; {error}" if before else str(error)
+        elif not (self._prints_text or self.displayed):
+            with _beside_progress():
+                self.output.write(sys.stdout, self.output.format, recording)
 
     def _print_in_order(self) -> None:
         """Print the text of the first recording as it comes, and of the others once those before them are complete."""
@@ -174,7 +171,7 @@ def _length(path: Path) -> float:
     try:
         with AudioReader(path) as reader:
             return reader.duration_s or 0.0
-    except AudioError:
+    except (AudioError, OSError):
         return 0.0  # told when its turn comes
 
 
@@ -188,13 +185,6 @@ def _beside_progress() -> Iterator[None]:
 
     with tqdm.external_write_mode(file=sys.stdout):
         yield
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"cannot write to {os.fspath(folder)!r}: {error.strerror}") from error
 
 
 def _clock(seconds: float) -> str:

@@ -6,42 +6,29 @@ import argparse
 import functools
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from loquent.speech.captions import FORMATS, CaptionOptions
 from loquent.speech.commands.arguments import (
+    CommandError,
     UsageError,
     add_language_arguments,
     add_model_arguments,
     add_streaming_arguments,
     boolean,
+    check_options,
     load_recognizer,
-    optional,
     stream_start_options,
     streaming_options,
     streaming_task,
+    whole_number,
 )
+from loquent.speech.commands.decoding import add_decoding_arguments, decoding_options, given
+from loquent.speech.commands.output import Output
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
 from loquent.speech.transcript import Segment
-
-# Flags of whole recordings; their values are passed on under these names if they are given.
-OFFLINE: dict[str, tuple[Callable[[str], Any], str]] = {
-    "best_of": (int, "samples drawn at higher temperatures (default: 5)"),
-    "patience": (float, "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)"),
-    "length_penalty": (float, "log-probabilities are divided by length to this power (default: 1)"),
-    "temperature": (float, "of the first attempt at a window (default: 0)"),
-    "temperature_increment_on_fallback": (optional(float), "added after a failed attempt, or None (default: 0.2)"),
-    "compression_ratio_threshold": (optional(float), "text that compresses better fails: it repeats (default: 2.4)"),
-    "logprob_threshold": (optional(float), "text with a lower average log-probability fails (default: -1)"),
-    "no_speech_threshold": (optional(float), "likelier silence is skipped if the text failed too (default: 0.6)"),
-    "condition_on_previous_text": (boolean, "prompt each window with the text before it (default: True)"),
-    "suppress_tokens": (str, "tokens never written, separated by commas; -1: what is not speech (default: -1)"),
-    "vad_filter": (boolean, "leave out pauses of two seconds and more (default: False)"),
-    "batch_size": (int, "windows in the model at once, of files or of one file filtered and unprompted (default: 8)"),
-}
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -59,8 +46,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     output.add_argument("--output-format", "-f", choices=(*FORMATS, "all"), help="format of the result (default: txt)")
     output.add_argument("--output-dir", "-o", type=Path, metavar="FOLDER", help="write files here, not standard output")
     output.add_argument("--word-timestamps", type=boolean, default=False, metavar="BOOL", help="time every word (json)")
-    output.add_argument("--max-line-width", type=int, metavar="N", help="characters in a line of captions")
-    output.add_argument("--max-line-count", type=int, metavar="N", help="lines in a caption")
+    output.add_argument(
+        "--skip-existing", action="store_true", help="pass over recordings whose files are in --output-dir already"
+    )
+    output.add_argument("--max-line-width", type=whole_number(1), metavar="N", help="characters in a line of captions")
+    output.add_argument("--max-line-count", type=whole_number(1), metavar="N", help="lines in a caption")
+    output.add_argument("--max-words-per-line", type=whole_number(1), metavar="N", help="words in a caption")
     output.add_argument(
         "--highlight-words", type=boolean, default=False, metavar="BOOL", help="underline each word while it is said"
     )
@@ -69,12 +60,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add_language_arguments(parser)
     add_model_arguments(parser)
-    decoding = parser.add_argument_group("decoding of whole recordings")
-    for name, (kind, text) in OFFLINE.items():
-        metavar = getattr(kind, "__name__", "value").replace("boolean", "bool").upper()
-        decoding.add_argument(
-            "--" + name.replace("_", "-"), type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text
-        )
+    whisper = parser.add_argument_group("Whisper's")
+    whisper.add_argument("--model-dir", metavar="FOLDER", help="where models are fetched to (default: $HF_HUB_CACHE)")
+    whisper.add_argument(
+        "--fp16", type=boolean, metavar="BOOL", help="False is --compute-type float32; True is refused"
+    )
+    add_decoding_arguments(parser)
     streaming = add_streaming_arguments(parser)
     streaming.add_argument("--stream", action="store_true", help="recognise as if live, and show the text as it comes")
     streaming.add_argument("--realtime", action="store_true", help="play the recording at its own speed")
@@ -82,17 +73,23 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Transcribe every recording there is; 1 if one could not be read."""
+    """Transcribe every recording there is; 1 if one could not be read or written."""
     options = _options(arguments)
-    layout = CaptionOptions(arguments.max_line_width, arguments.max_line_count, arguments.highlight_words)
+    format = arguments.output_format or "txt"
+    layout = CaptionOptions(
+        arguments.max_line_width, arguments.max_line_count, arguments.highlight_words, arguments.max_words_per_line
+    )
+    if arguments.skip_existing and arguments.output_dir is None:
+        raise UsageError("--skip-existing needs --output-dir, where the files would be")
     with tempfile.TemporaryDirectory(prefix="loquent-") as scratch:
         recordings, failures = find_recordings(arguments.files, Path(scratch))
-        format = arguments.output_format or "txt"
         if arguments.output_dir is None and format != "txt" and (format == "all" or len(recordings) > 1):
             raise UsageError(f"{format} of {len(recordings)} recordings does not fit one stream; pass --output-dir .")
-        results = Results(
-            recordings, failures, format, arguments.output_dir, layout, arguments.stream, arguments.verbose
-        )
+        output = Output(format, arguments.output_dir, layout)
+        if arguments.skip_existing and (done := [one for one in recordings if output.exists(one)]):
+            recordings = [one for one in recordings if one not in done]
+            print(f"loquent: {len(done)} of {len(done) + len(recordings)} have their files already", file=sys.stderr)
+        results = Results(recordings, failures, output, arguments.stream, arguments.verbose)
         with results:
             if recordings:
                 (_stream if arguments.stream else _transcribe)(arguments, recordings, options, results)
@@ -100,49 +97,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored."""
-    offline = {name: getattr(arguments, name) for name in OFFLINE if hasattr(arguments, name)}
-    streaming = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
+    """Options of the recogniser, or of its stream; flags of the other one are refused rather than ignored.
+
+    Raises:
+        UsageError: flags make no sense together.
+        OptionError: a value is wrong, as far as can be told without the model.
+    """
+    if arguments.fp16:
+        raise UsageError("--fp16 True: models compute in float32 or int8 here; leave it out, or pass --compute-type")
+    if arguments.fp16 is False and arguments.compute_type == "auto":
+        arguments.compute_type = "float32"
+    live = streaming_options(arguments) | ({"realtime": True} if arguments.realtime else {})
     # What recordings have as well: a Conformer one of its heads and latencies (a Whisper will say that it has none).
-    shared = {name: streaming.pop(name) for name in ("head", "chunk_ms", "beam_size") if name in streaming}
-    wrong, why = (offline, "has no effect with --stream") if arguments.stream else (streaming, "needs --stream")
-    if wrong:
-        raise UsageError(f"--{next(iter(wrong)).replace('_', '-')} {why}")
+    shared = {name: live.pop(name) for name in ("head", "chunk_ms", "beam_size") if name in live}
+    if wrong := given(arguments) if arguments.stream else list(live):
+        why = "has no effect with --stream" if arguments.stream else "needs --stream"
+        raise UsageError(f"--{wrong[0].replace('_', '-')} {why}")
     if arguments.stream:
-        return stream_start_options(arguments)
-    options: dict[str, Any] = {"language": arguments.language, "task": arguments.task} | offline | shared
+        options = stream_start_options(arguments)
+        check_options(arguments, stream=options)
+        return options
+    options = {"language": arguments.language, "task": arguments.task} | decoding_options(arguments) | shared
     if arguments.initial_prompt is not None:
         options["initial_prompt"] = arguments.initial_prompt
     if arguments.phrases is not None:
         options["phrases"] = tuple(arguments.phrases)
+    timed = (arguments.max_line_count, arguments.max_words_per_line, options.get("hallucination_silence_threshold"))
     options["word_timestamps"] = (
-        arguments.word_timestamps or arguments.highlight_words or arguments.max_line_count is not None
+        arguments.word_timestamps or arguments.highlight_words or any(one is not None for one in timed)
     )
-    if "temperature" in options or "temperature_increment_on_fallback" in options:
-        first = options.pop("temperature", 0.0)
-        step = options.pop("temperature_increment_on_fallback", 0.2)
-        options["temperatures"] = _temperatures(first, step)
-    if "suppress_tokens" in options:
-        options["suppress_tokens"] = _tokens(options["suppress_tokens"])
+    check_options(arguments, recordings=options)
     return options
-
-
-def _temperatures(first: float, step: float | None) -> tuple[float, ...]:
-    """``first`` and what follows in steps, up to 1."""
-    if not step:
-        return (first,)
-    if step < 0:
-        raise UsageError(f"--temperature-increment-on-fallback is positive or None, got {step}")
-    return (first, *(round(first + step * i, 6) for i in range(1, int((1.0 - first) / step + 1e-6) + 1)))
-
-
-def _tokens(text: str) -> tuple[int, ...] | None:
-    if text.strip() == "-1":
-        return None
-    try:
-        return tuple(int(token) for token in text.split(",") if token.strip())
-    except ValueError as error:
-        raise UsageError(f"--suppress-tokens is -1 or numbers separated by commas, got {text!r}") from error
 
 
 def _transcribe(
@@ -155,7 +140,7 @@ def _transcribe(
         recognizer = load_recognizer(arguments)
         if arguments.adapters and recognizer.live_adapter:
             raise UsageError(f"--adapter {arguments.adapters[0]} was trained for live audio; it needs --stream")
-        recognizer.batch = options.pop("batch_size", recognizer.batch)
+        recognizer.batch = getattr(arguments, "batch_size", recognizer.batch)
         sources = [one.path for one in recordings]
         for number, item in recognizer.segments(sources, progress=progress(recordings), **options):
             if isinstance(item, AudioError):
@@ -163,7 +148,7 @@ def _transcribe(
             elif isinstance(item, Segment):
                 results.add(recordings[number], item)
             else:
-                results.finished(recordings[number], item.language)
+                results.finished(recordings[number], item.language, item.warnings)
 
 
 def _stream(
@@ -173,10 +158,10 @@ def _stream(
     from loquent.speech.audio.errors import AudioError
     from loquent.speech.audio.sources import file_source
     from loquent.speech.commands.display import live_display
-    from loquent.speech.commands.live import Captions, follow, locally
+    from loquent.speech.commands.live import Captions, LocalRecognition, follow
     from loquent.speech.runtime.engine import Engine
 
-    recognise = locally(Engine(streaming_task(load_recognizer(arguments), arguments)), **options)
+    recognition = LocalRecognition(Engine(streaming_task(load_recognizer(arguments), arguments)), **options)
     for recording in recordings:
         display = live_display(sys.stdout)
         listeners = [Captions(functools.partial(results.add, recording)).show]
@@ -185,12 +170,12 @@ def _stream(
             if results.displayed:
                 results.head(recording)
                 listeners.append(display.show)
-            interrupted = follow(source, recognise, listeners)
-        except AudioError as error:
+            interrupted = follow(source, recognition, listeners)
+        except (AudioError, CommandError) as error:
             results.failed(recording, error)
         else:
             if interrupted:
                 raise KeyboardInterrupt
-            results.finished(recording, arguments.language)
+            results.finished(recording, recognition.language, tuple(getattr(source, "warnings", ())))
         finally:
             display.close()

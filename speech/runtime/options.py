@@ -17,6 +17,18 @@ class OptionError(ValueError):
     """An unknown or missing option, or a value that it does not take. The message begins with the option's name."""
 
 
+class UnknownOption(OptionError):
+    """There is no option of that name.
+
+    Attributes:
+        name: as it was given.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 def parse_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Make a dataclass out of values by name. Its fields and their annotations are the only description of the options.
 
@@ -38,7 +50,8 @@ def parse_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> 
         where: name of the group that these options are, put before their names in errors: "data" makes "data.train".
 
     Raises:
-        OptionError: an unknown or missing name, a value of another type, or one that the dataclass refuses.
+        OptionError: an unknown (`UnknownOption`) or missing name, a value of another type, or one that the dataclass
+            refuses. It has the public name, where there is one.
         TypeError: a field of the dataclass has an annotation that is not in the table.
     """
     if not isinstance(values, Mapping):
@@ -49,17 +62,23 @@ def parse_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> 
     if len(renamed) < len(values):
         raise OptionError(f"{where or 'the options'}: one is given twice, among {', '.join(values)}")
     values = renamed
+    public = {field: name for name, field in aliases.items()}
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, 1)
+            known = [public.get(field, field) for field in fields]
+            near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise OptionError(f"{_inside(where, name)}: unknown; {hint}expected one of {', '.join(fields)}")
+            message = f"{_inside(where, name)}: unknown; {hint}expected one of {', '.join(known)}"
+            raise UnknownOption(_inside(where, name), message)
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise OptionError(f"{_inside(where, name)}: missing")
+            raise OptionError(f"{_inside(where, public.get(name, name))}: missing")
     annotations = typing.get_type_hints(kind)
-    parsed = {name: _parsed(annotations[name], value, _inside(where, name)) for name, value in values.items()}
+    parsed = {
+        name: _parsed(annotations[name], value, _inside(where, public.get(name, name)))
+        for name, value in values.items()
+    }
     try:
         return kind(**parsed)
     except ValueError as error:

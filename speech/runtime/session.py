@@ -146,7 +146,9 @@ class Session(Stream):
     def configure(self, **options: Any) -> None:
         """See `Stream.configure`."""
         self._check_open()
-        changed = parse_options(type(self.options), {**_shallow(self.options), **options})
+        aliases: dict[str, str] = getattr(self.options, "aliases", {})
+        chosen = {aliases.get(name, name): value for name, value in options.items()}
+        changed = parse_options(type(self.options), {**_shallow(self.options), **chosen})
         self.engine.task.configure(self.memo, changed)
         self.options = changed
 

@@ -146,5 +146,6 @@ def check_fixed(before: Any, after: Any, changeable: Collection[str] = ()) -> No
         ValueError: a fixed one differs.
     """
     names = [field.name for field in dataclasses.fields(before) if field.name not in changeable]
-    if changed := [name for name in names if getattr(before, name) != getattr(after, name)]:
+    public = {field: name for name, field in getattr(before, "aliases", {}).items()}
+    if changed := [public.get(name, name) for name in names if getattr(before, name) != getattr(after, name)]:
         raise ValueError(f"{', '.join(changed)}: fixed at the start of a stream; open another one to change it")

@@ -15,6 +15,7 @@ from loquent.asr.conformer.recognizer import ConformerRecognizer
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.recognizer import Recognizer
 from loquent.asr.whisper.recognizer import WhisperRecognizer
+from loquent.speech.runtime.options import OptionError
 
 HYBRID, CTC = (Path(__file__).parent / "conformer" / "data" / f"nemo_{name}.nemo" for name in ("hybrid", "ctc"))
 
@@ -64,7 +65,7 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_conformer, sample) -> None:
     whisper, conformer = WhisperRecognizer(tiny_en, tokenizer), ConformerRecognizer(*toy_conformer)
-    with pytest.raises(ValueError, match="head: unknown; expected one of mode, language"):
+    with pytest.raises(ValueError, match="head: unknown; expected one of task, language"):
         whisper.transcribe(sample, head="ctc", chunk_ms=160)
     with pytest.raises(ValueError, match="head: unknown; expected one of language, policy, chunk_ms"):
         whisper.streaming_task(head="ctc")
@@ -74,6 +75,41 @@ def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_co
         conformer.transcribe(sample, initial_prompt="x")
     with pytest.raises(ValueError, match="policy: unknown"):
         conformer.session(policy="alignatt")
+
+
+def test_wrong_values_are_refused_by_name_everywhere(tiny_en, tokenizer, toy_conformer, sample) -> None:
+    whisper, conformer = WhisperRecognizer(tiny_en, tokenizer), ConformerRecognizer(*toy_conformer)
+    for recognizer in (whisper, conformer):
+        for take in (recognizer.session, recognizer.streaming_task, lambda **o: recognizer.transcribe(sample, **o)):  # noqa: B023
+            with pytest.raises(OptionError, match=r"^language: expected text, got 5"):
+                take(language=5)
+            with pytest.raises(OptionError, match=r"^language: 'xx' is not"):
+                take(language="xx")
+        with pytest.raises(OptionError, match=r"^task: expected one of transcribe, translate, got 'sing'"):
+            recognizer.session(task="sing")
+    session = whisper.session()
+    with pytest.raises(ValueError, match=r"^task: fixed at the start"):
+        session.configure(task="translate")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"device": "abacus"}, "device: expected auto, cpu"),
+        ({"device": "cuda:99"}, "device: 'cuda:99' is not there"),
+        ({"compute_type": "float7"}, "compute_type: expected one of auto, float32, int8"),
+        ({"threads": -1}, "threads: expected 1 or more, or 0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_before_the_model_is_sought(arguments, complaint) -> None:
+    with pytest.raises(ValueError, match=f"^{complaint}"):
+        Recognizer.from_pretrained("no such model", **arguments)
+
+
+def test_no_threads_are_all_cores() -> None:
+    before = torch.get_num_threads()
+    Recognizer.from_pretrained(HYBRID, threads=0)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

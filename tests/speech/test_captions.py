@@ -104,6 +104,40 @@ def test_highlighted_words():
     )
 
 
+def timed(text: str, pauses: dict[int, float] | None = None) -> Segment:
+    """A segment of words of 0.3 s, with pauses after some of them."""
+    words, now = [], 0.0
+    for number, piece in enumerate(re.findall(r"\s*\S+", text)):
+        words.append(WordTiming(piece, now, now + 0.3))
+        now += 0.3 + (pauses or {}).get(number, 0.0)
+    return Segment(0.0, words[-1].end, text, tuple(words))
+
+
+def captions_of(segment: Segment, **options) -> list[str]:
+    return [text for _, _, text in parse("srt", written("srt", [segment], **options))]
+
+
+def test_captions_end_with_sentences_before_pauses_and_where_they_are_full():
+    said = "Mr. Babbage drew it. Ada wrote (in 1843!) what e.g. nobody had thought of… So it goes"
+    parts = ["Mr. Babbage drew it.", "Ada wrote (in 1843!) what e.g. nobody had thought of…", "So it goes"]
+    assert captions_of(timed(said)) == parts
+    assert captions_of(timed("one two three four", {1: 1.2})) == ["one two", "three four"]
+    assert captions_of(timed("one two three four", {1: 0.8})) == ["one two three four"]
+    long = captions_of(timed("word " * 20 + "comma, " + "word " * 30))
+    assert all(len(caption) <= 84 for caption in long)
+    assert " ".join(long).split() == ["word"] * 20 + ["comma,"] + ["word"] * 30
+    clauses = captions_of(timed("word " * 12 + "comma, " + "word " * 10))
+    assert clauses[0].endswith("comma,")
+    cues = parse("srt", written("srt", [timed(said)]))
+    assert [start for start, _, _ in cues] == [0, 1200, 4200]
+
+
+def test_words_in_a_caption_can_be_limited():
+    assert captions_of(timed("one two three four five"), max_words_per_line=2) == ["one two", "three four", "five"]
+    with pytest.raises(ValueError, match="max_words_per_line needs word times"):
+        written("srt", [LATE], max_words_per_line=2)
+
+
 def test_a_caption_lasts_at_least_a_millisecond():
     assert "00:00:01,000 --> 00:00:01,001" in written("srt", [Segment(1, 1, "now")])
 
@@ -137,7 +171,7 @@ def test_errors_say_what_was_expected():
         written("doc", [])
     with pytest.raises(ValueError, match="max_line_width of at least 1, got 0"):
         CaptionOptions(max_line_width=0)
-    with pytest.raises(ValueError, match="pass both"):
+    with pytest.raises(ValueError, match="max_line_count: counts lines"):
         CaptionOptions(max_line_count=2)
     with pytest.raises(ValueError, match="highlight_words needs word times"):
         written("srt", [LATE], highlight_words=True)
@@ -212,7 +246,7 @@ def test_vtt_reads_back(segments, width, count, highlight):
         assert "".join(squeezed(unescaped(text)) for text in marked) == "".join(spoken)
     if count is None or width is None:
         starts = [round(segment.start * 1000) for segment in segments if squeezed(segment.text)]
-        assert len(cues) == len(starts) or highlight
+        assert len(cues) >= len(starts)
         assert set(starts) <= {start for start, _, _ in cues}
 
 
@@ -221,9 +255,10 @@ def test_vtt_reads_back(segments, width, count, highlight):
 def test_srt_reads_back(segments, width):
     cues = parse("srt", written("srt", segments, max_line_width=width))
     spoken = [s for s in segments if squeezed(s.text)]
-    assert [(start, end) for start, end, _ in cues] == [(round(s.start * 1000), round(s.end * 1000)) for s in spoken]
-    arrowless = [re.sub("-+>", "->", squeezed(s.text)) for s in spoken]
-    assert [re.sub("-+>", "->", squeezed(text)) for _, _, text in cues] == arrowless
+    assert {round(s.start * 1000) for s in spoken} <= {start for start, _, _ in cues}
+    assert {round(s.end * 1000) for s in spoken} <= {end for _, end, _ in cues}
+    arrowless = re.sub("-+>", "->", squeezed("".join(s.text for s in spoken)))
+    assert re.sub("-+>", "->", squeezed("".join(text for _, _, text in cues))) == arrowless
 
 
 @settings(max_examples=80, deadline=None)

@@ -9,7 +9,7 @@ from loquent.speech.tasks import TASKS, TaskEntry, TaskError, load_task
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_can_be_loaded(name):
     assert callable(load_task(name))
-    assert name == "training" or callable(load_task(name).from_pretrained)
+    assert name != "recognizer" or callable(load_task(name).from_pretrained)
 
 
 def test_unknown_task():
@@ -17,7 +17,7 @@ def test_unknown_task():
         load_task("juggler")
 
 
-@pytest.mark.parametrize(("extra", "install"), [(None, '"loquent"'), ("juggling", '"loquent\\[juggling\\]"')])
+@pytest.mark.parametrize(("extra", "install"), [(None, '"\\."'), ("juggling", '"\\.\\[juggling\\]"')])
 def test_missing_package(monkeypatch, extra, install):
     monkeypatch.setitem(tasks.TASKS, "juggler", TaskEntry("juggling_balls.juggler:Juggler", extra))
     with pytest.raises(TaskError, match=f"needs the package 'juggling_balls'.*pip install {install}"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from loquent.asr.options import Mode
+from loquent.asr.options import Mode, check_language
 from loquent.asr.whisper.live.policies import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
 
@@ -36,6 +36,10 @@ class WhisperStreamOptions:
     adapter: str | None = None
 
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
+
+    def __post_init__(self) -> None:
+        if self.language:
+            check_language(self.language)
 
 
 @dataclass(frozen=True)
@@ -79,27 +83,32 @@ class StreamingOptions:
     alignatt_margin: int = 25
 
     def __post_init__(self) -> None:
+        if self.language:
+            check_language(self.language)
         if self.step_ms % 20 or not 20 <= self.step_ms <= 5000:
-            raise ValueError(f"chunk_ms must be a multiple of 20 from 20 to 5000, got {self.chunk_ms}")
+            raise ValueError(f"chunk_ms: expected a multiple of 20 from 20 to 5000, got {self.chunk_ms}")
         if not 0 <= self.preroll_ms <= 5000:
-            raise ValueError(f"preroll_ms must be from 0 to 5000, got {self.preroll_ms}")
-        if self.policy not in ("local-agreement", "alignatt", "incremental"):
-            raise ValueError(f"unknown policy {self.policy!r}; expected 'local-agreement', 'alignatt' or 'incremental'")
+            raise ValueError(f"preroll_ms: expected 0 to 5000, got {self.preroll_ms}")
+        if self.policy not in get_args(PolicyName):
+            raise ValueError(f"policy: expected one of {', '.join(get_args(PolicyName))}, got {self.policy!r}")
         if not 1 <= self.beam_size <= 16:
-            raise ValueError(f"beam_size must be from 1 to 16, got {self.beam_size}")
-        if self.commit is not None and self.policy != "incremental":
-            raise ValueError(f"commit={self.commit!r} is for the policy 'incremental', not for {self.policy!r}")
-        if self.block_ms is not None:
-            if self.policy != "incremental":
-                raise ValueError(f"block_ms={self.block_ms} is for the policy 'incremental', not for {self.policy!r}")
-            if self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000:
-                raise ValueError(
-                    f"block_ms must be a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
-                )
+            raise ValueError(f"beam_size: expected 1 to 16, got {self.beam_size}")
         if self.commit not in (None, *COMMIT_RULES):
-            raise ValueError(f"commit must be one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
+            raise ValueError(f"commit: expected one of {', '.join(COMMIT_RULES)}, got {self.commit!r}")
+        if self.policy != "incremental":
+            for name in ("commit", "block_ms"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(f"{name}: {value!r} is for the policy 'incremental', not for {self.policy!r}")
+        if self.block_ms is not None and (self.block_ms % 20 or not self.step_ms <= self.block_ms <= 5000):
+            raise ValueError(
+                f"block_ms: expected a multiple of 20 from chunk_ms ({self.step_ms}) to 5000, got {self.block_ms}"
+            )
         if not 1.0 <= self.overlap_s <= 15.0:
-            raise ValueError(f"overlap_s must be from 1 to 15 seconds, got {self.overlap_s}")
+            raise ValueError(f"overlap_s: expected 1 to 15 seconds, got {self.overlap_s}")
+        if self.tokens_per_second is not None and self.tokens_per_second <= 0:
+            raise ValueError(f"tokens_per_second: expected a number above 0, got {self.tokens_per_second}")
+        if self.alignatt_margin < 0:
+            raise ValueError(f"alignatt_margin: expected 0 or more, got {self.alignatt_margin}")
 
     @property
     def step_ms(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -149,7 +150,7 @@ class WhisperStreamingTask:
             language = language or "en"
         elif chosen is not None:
             language = language or chosen.info.language
-        prompt = options.prompt.strip()
+        prompt = _closed(options.prompt.strip())
         context = self.tokenizer.encode(" " + prompt)[-self._context :] if prompt else []
         memo = WhisperMemo(options, language, context, adapter, chosen.digest if chosen else "")
         self.adapters.acquire(memo)
@@ -463,6 +464,11 @@ class WhisperStreamingTask:
             window.primed = False  # what the decoder knows was written under another language
             if memo.frames - window.opened >= LANGUAGE_FRAMES:
                 memo.language = codes[best]
+
+
+def _closed(prompt: str) -> str:
+    """A prompt as a sentence of its own: the text would go on with one that is left open, as with ", and then"."""
+    return prompt if unicodedata.category((prompt or ".")[-1]).startswith("P") else prompt + "."
 
 
 def _fingerprint(model: Whisper, options: StreamingOptions) -> str:

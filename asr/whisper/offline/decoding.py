@@ -18,7 +18,8 @@ from torch import Tensor
 
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
 from loquent.asr.whisper.model import AudioMemory, Whisper
-from loquent.asr.whisper.tokenizer import TIMESTAMP_STEP_S, WhisperTokenizer
+from loquent.asr.whisper.offline.logit_filters import logit_filters
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.text.languages import language_code
 
@@ -27,7 +28,7 @@ from loquent.speech.text.languages import language_code
 class DecodingResult:
     """What was decoded from one window."""
 
-    tokens: tuple[int, ...]  # without the prompt and the end token; timestamps included
+    tokens: tuple[int, ...]  # without the prompt and the end token; the prefix and timestamps included
     text: str
     language: str
     avg_logprob: float  # per token, the end included
@@ -83,13 +84,13 @@ class WindowDecoder:
                 same for all; language, mode, prompt, prefix and seed are each window's own.
 
         Raises:
-            ValueError: a language is unknown, or options that must agree differ.
+            ValueError: a language is unknown, a prefix is too long, or options that must agree differ.
         """
         options = self._with_languages(memory, rows, options)
         shared = {_shared(one) for one in options}
         if len(shared) > 1:
             raise ValueError("windows decoded together differ in more than language, mode, prompt, prefix and seed")
-        searches = [BeamSearch(self._prompt(one), one, index) for index, one in enumerate(options)]
+        searches = [self._search(one, index) for index, one in enumerate(options)]
         no_speech = self._run(searches, memory, rows, options[0]) if searches else []
         return [
             self._result(search, one, silence)
@@ -107,17 +108,28 @@ class WindowDecoder:
             for index, one in enumerate(options)
         ]
 
-    def _prompt(self, options: DecodingOptions) -> list[int]:
-        tokenizer, half = self.tokenizer, self.model.config.n_text_ctx // 2
-        tokens = [tokenizer.sot_prev, *options.prompt[-(half - 1) :]] if options.prompt else []
-        tokens += tokenizer.sot_sequence(
-            options.language or "en", options.mode, timestamps=not options.without_timestamps
-        )
-        if options.prefix:
-            if not options.without_timestamps:
-                tokens.append(tokenizer.timestamp_begin)
-            tokens += options.prefix[: half - 1]
-        return tokens
+    @property
+    def longest_prefix(self) -> int:
+        """Tokens that a prefix may have."""
+        return self.model.config.n_text_ctx // 2 - 1
+
+    def _search(self, options: DecodingOptions, index: int) -> BeamSearch:
+        """The search of one window, and what the decoder is given before it.
+
+        With timestamps, a prefix begins where the window does, as in faster-whisper: it is text that has been written.
+        """
+        tokenizer, capacity = self.tokenizer, self.model.decoder.capacity
+        prefix = list(options.prefix)
+        if len(prefix) > self.longest_prefix:
+            raise ValueError(f"prefix: expected at most {self.longest_prefix} tokens, got {len(prefix)}; shorten it")
+        if prefix and not options.without_timestamps:
+            prefix.insert(0, tokenizer.timestamp_begin)
+        sot = tokenizer.sot_sequence(options.language or "en", options.mode, timestamps=not options.without_timestamps)
+        most = capacity // 2 - 1
+        if prefix:  # the window's own text needs room behind both
+            most = min(most, capacity - capacity // 4 - len(sot) - len(prefix) - 1)
+        before = [tokenizer.sot_prev, *options.prompt[-most:]] if options.prompt else []
+        return BeamSearch([*before, *sot, *prefix], options, index, prefix)
 
     def _run(
         self, searches: list[BeamSearch], memory: AudioMemory, rows: Sequence[int], options: DecodingOptions
@@ -128,7 +140,7 @@ class WindowDecoder:
         most = options.sample_len or decoder.capacity // 2
         capacity = min(decoder.capacity, longest + min(most, 48))
         state = decoder.initial_state(len(searches) * options.hypotheses, capacity)
-        filters = _filters(tokenizer, options, state.position.device)
+        filters = logit_filters(tokenizer, options, state.position.device)
 
         # The prompts go through one row a window.
         lengths = torch.tensor([len(search.prompt) for search in searches], device=state.position.device)
@@ -145,10 +157,14 @@ class WindowDecoder:
 
         active = list(enumerate(searches))
         while True:
-            hypotheses = [hypothesis for _, search in active for hypothesis in search.hypotheses]
+            written = [search.prefix + one.tokens for _, search in active for one in search.hypotheses]
             logits = decoder.logits(hidden)
             for logit_filter in filters:
-                logit_filter(logits, [hypothesis.tokens for hypothesis in hypotheses])
+                logit_filter(logits, written)
+            if not options.without_timestamps:
+                # A text that ends with its prefix says when, so that what is said after it is not lost.
+                prefixed = [bool(search.prefix) and not one.tokens for _, search in active for one in search.hypotheses]
+                logits[prefixed, tokenizer.eot] = -torch.inf
             scores, tokens = self._candidates(logits, [search for _, search in active], options)
             copies, at = [], 0
             for _, search in active:
@@ -185,13 +201,14 @@ class WindowDecoder:
         return (scores - total).cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 
     def _result(self, search: BeamSearch, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
-        tokens, score = search.best()
+        written, score = search.best()
+        tokens = search.prefix + written
         text = self.tokenizer.decode(tokens).strip()
         return DecodingResult(
             tokens=tuple(tokens),
             text=text,
             language=options.language or "en",
-            avg_logprob=score / (len(tokens) + 1),
+            avg_logprob=score / (len(written) + 1),
             no_speech_prob=no_speech_prob,
             temperature=options.temperature,
             compression_ratio=compression_ratio(text),
@@ -202,82 +219,6 @@ def compression_ratio(text: str) -> float:
     """Bytes of a text over its bytes under zlib."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
-
-
-# ------------------------------------------------------------------------------------------------------ logit filters
-
-
-class _SuppressBlank:
-    """No transcript begins with a space or its end."""
-
-    def __init__(self, tokenizer: WhisperTokenizer) -> None:
-        self.tokens = list(tokenizer.blank_tokens)
-
-    def __call__(self, logits: Tensor, sequences: list[list[int]]) -> None:
-        for row, sequence in enumerate(sequences):
-            if not sequence:
-                logits[row, self.tokens] = -torch.inf
-
-
-class _SuppressTokens:
-    """Some tokens are never written."""
-
-    def __init__(self, tokens: Sequence[int], device: torch.device) -> None:
-        self.tokens = torch.tensor(tokens, dtype=torch.long, device=device)
-
-    def __call__(self, logits: Tensor, sequences: list[list[int]]) -> None:
-        logits.index_fill_(1, self.tokens, -torch.inf)
-
-
-class _TimestampRules:
-    """Timestamps come in pairs, do not decrease, open the transcript, and win if they outweigh every text token."""
-
-    def __init__(self, tokenizer: WhisperTokenizer, max_initial_timestamp: float | None) -> None:
-        self.tokenizer = tokenizer
-        self.last_initial = None if max_initial_timestamp is None else round(max_initial_timestamp / TIMESTAMP_STEP_S)
-
-    def __call__(self, logits: Tensor, sequences: list[list[int]]) -> None:
-        begin, end, eot = self.tokenizer.timestamp_begin, self.tokenizer.timestamp_end, self.tokenizer.eot
-        is_timestamp = self.tokenizer.is_timestamp
-        logits[:, self.tokenizer.no_timestamps] = -torch.inf
-        for row, sequence in enumerate(sequences):
-            if not sequence:
-                last = end if self.last_initial is None else min(begin + self.last_initial + 1, end)
-                logits[row, :begin] = -torch.inf
-                logits[row, last:] = -torch.inf
-                continue
-            last_was = is_timestamp(sequence[-1])
-            pair_closed = len(sequence) < 2 or is_timestamp(sequence[-2])
-            if last_was:
-                if pair_closed:
-                    logits[row, begin:end] = -torch.inf  # text has to follow
-                    continue
-                logits[row, :eot] = -torch.inf  # a pair, or the end
-                logits[row, end:] = -torch.inf
-            newest = next((token for token in reversed(sequence) if is_timestamp(token)), None)
-            if newest is not None:
-                # A segment has a length: only the second of a pair may repeat the first.
-                logits[row, begin : newest if last_was and not pair_closed else newest + 1] = -torch.inf
-        others = logits[:, :begin].amax(-1)
-        if self.tokenizer.n_vocab > end:
-            others = others.maximum(logits[:, end:].amax(-1))
-        stamped = logits[:, begin:end].logsumexp(-1) > others
-        logits[:, :begin].masked_fill_(stamped[:, None], -torch.inf)
-        logits[:, end:].masked_fill_(stamped[:, None], -torch.inf)
-
-
-def _filters(
-    tokenizer: WhisperTokenizer, options: DecodingOptions, device: torch.device
-) -> list[_SuppressBlank | _SuppressTokens | _TimestampRules]:
-    filters: list[_SuppressBlank | _SuppressTokens | _TimestampRules] = []
-    if options.suppress_blank:
-        filters.append(_SuppressBlank(tokenizer))
-    suppressed = tokenizer.suppressed_tokens if options.suppress_tokens is None else options.suppress_tokens
-    if suppressed:
-        filters.append(_SuppressTokens(suppressed, device))
-    if not options.without_timestamps:
-        filters.append(_TimestampRules(tokenizer, options.max_initial_timestamp))
-    return filters
 
 
 def _shared(options: DecodingOptions) -> DecodingOptions:

@@ -52,7 +52,7 @@ class OpenRecording:
         """Read the recording and cut it as there is room; `results` tells if it cannot be read."""
         independent = vad is not None and not self.options.condition_on_previous_text
         try:
-            self._recording = MelRecording(source, self.decoder.model.config.n_mels, vad)
+            self._recording = MelRecording(source, self.decoder.model.config.n_mels, vad, self.options.speech)
             for frames in self._recording.passages(self.decoder.window) if independent else [self._recording]:
                 self._passages.append(Passage(self, frames))
                 yield self._passages[-1]
@@ -108,15 +108,28 @@ class Passage:
         ends = [round(second * FRAME_RATE) for second in self.options.clip_timestamps] or [first]
         self.clips = list(zip(ends[::2], [*ends[1::2], None], strict=False))
         self.seek = self.clips[0][0]
-        self.context: list[int] = []
-        if first == 0 and self.options.initial_prompt is not None:
-            self.context = self._encode(self.options.initial_prompt)
+        self.language: str | None = None  # of the current window, where each has its own
+        self.most = whole.decoder.longest_prefix  # tokens of a prompt
+        self.context: list[int] = []  # text before the current window
+        self.lead: list[int] = []  # what precedes it in the prompt of every window
+        if self.options.hotwords is not None:
+            self.lead = self._encode(self.options.hotwords)[: self.most]
+        if self.options.initial_prompt is not None:
+            prompt = self._encode(self.options.initial_prompt)[-self.most :]
+            if self.options.carry_initial_prompt:
+                self.lead = [*self.lead, *prompt][-self.most :]
+            elif first == 0:
+                self.context = prompt
+        self.prefix: list[int] = []  # text that the current window begins with
+        self.prefix_end_s: float | None = None  # of the window, when it was said; known where nothing else was written
+        if first == 0 and self.options.prefix is not None:
+            self.prefix = self._encode(self.options.prefix)
         self.over = False
         self.last_speech_end = first / FRAME_RATE
         self._new: list[Segment] = []
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(" " + text.strip())
+        return self.tokenizer.encode(" " + text.strip()) if text.strip() else []
 
     def advance(self) -> bool:
         """Take up the next window; False when the passage is over or its recording turns out to be broken."""
@@ -150,14 +163,20 @@ class Passage:
 
     def decoding(self, temperature: float) -> DecodingOptions:
         """How the current window is decoded."""
-        first = self.start == 0 and self.options.prefix is not None
+        lead = [] if self.prefix and not self.options.carry_initial_prompt else self.lead
+        room = self.most - len(lead)
         return replace(
             self.options.decoding(temperature),
-            language=self.whole.language,
-            prompt=tuple(self.context),
-            prefix=tuple(self._encode(self.options.prefix)) if first and self.options.prefix else (),
+            language=self.language or self.whole.language,
+            prompt=(*lead, *(self.context[-room:] if room else ())),
+            prefix=tuple(self.prefix),
             seed=(self.options.seed << 32) + (self.start << 8) + round(100 * temperature),
         )
+
+    def wrote_nothing(self, result: DecodingResult) -> bool:
+        """Whether the model ended at once: with no text, or none behind the prefix."""
+        written = [token for token in result.tokens if token < self.tokenizer.eot]
+        return written == self.prefix or not result.text
 
     def settle(self, result: DecodingResult) -> None:
         """Cut the window's tokens into segments and find where the next window begins."""
@@ -167,7 +186,7 @@ class Passage:
         options = self.options
         silent = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
         probable = options.logprob_threshold is not None and result.avg_logprob > options.logprob_threshold
-        if silent and not probable:
+        if silent and not probable and not self.prefix:
             self.seek = self.start + self.size
         else:
             self.pieces, self.seek, self.closed = self._cut(list(result.tokens))
@@ -179,6 +198,14 @@ class Passage:
         stamped = [self.tokenizer.is_timestamp(token) for token in tokens]
         cuts = [at for at in range(1, len(tokens)) if stamped[at - 1] and stamped[at]]
         closed = stamped[-2:] == [False, True]
+        if self.prefix and self.wrote_nothing(self.result):  # what is said after it comes in the next window
+            if self.prefix_end_s is not None:
+                spoken = self.start + max(round(self.prefix_end_s * FRAME_RATE), 1)
+                seek = spoken if end - spoken >= FRAME_RATE else end  # in less there is no more than its last sound
+                return [_Piece(offset, min(spoken, end) / FRAME_RATE, tokens)], seek, seek == end
+            if closed:
+                cuts.append(len(tokens))
+                closed = False
         if not cuts:
             stamps = [token for token, is_stamp in zip(tokens, stamped, strict=True) if is_stamp and token > begin]
             last = self.tokenizer.timestamp_s(stamps[-1]) if stamps and stamped.count(True) else self.size / FRAME_RATE
@@ -217,7 +244,7 @@ class Passage:
         last = self._last_word_end()
         if not self.closed and last is not None and last > offset:
             self.seek = round(last * FRAME_RATE)
-        if self.options.hallucination_silence_threshold is not None:
+        if self.options.hallucination_silence_threshold is not None and not self.prefix:
             self._skip_hallucinations(self.options.hallucination_silence_threshold)
         last = self._last_word_end()
         if last is not None:
@@ -260,6 +287,7 @@ class Passage:
     def emit(self) -> None:
         """Make the window's segments final and decide what prompts the next window."""
         limit = (self.start + self.size) / FRAME_RATE
+        self.prefix, self.prefix_end_s = [], None
         for piece in self.pieces:
             text = self.tokenizer.decode(piece.tokens)
             if piece.start == piece.end or not text.strip():

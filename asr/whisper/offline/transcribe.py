@@ -15,6 +15,7 @@ import torch
 
 from loquent.asr.recordings.recording import RecordingSource
 from loquent.asr.whisper.alignment import align
+from loquent.asr.whisper.beam_search import DecodingOptions
 from loquent.asr.whisper.model import AudioMemory
 from loquent.asr.whisper.offline.decoding import DecodingResult, WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
@@ -48,6 +49,8 @@ def transcribe(
         FileNotFoundError: ``vad_filter`` needs a package that is not installed.
     """
     options = options or TranscribeOptions()
+    if options.multilingual and not decoder.tokenizer.is_multilingual:
+        raise ValueError("multilingual: this model knows English only; use a multilingual one, such as base")
     vad = SileroVad.from_pretrained() if options.vad_filter else None
     begun: list[OpenRecording] = []  # and not over
 
@@ -83,24 +86,47 @@ def transcribe(
 def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], options: TranscribeOptions) -> None:
     """Decode the current window of each passage, and time its words."""
     memory = decoder.encode([one.mel() for one in ready])
-    unknown = [row for row, one in enumerate(ready) if one.whole.language is None]
+    unknown = [row for row, one in enumerate(ready) if one.whole.language is None or options.multilingual]
     if unknown:
         for row, table in zip(unknown, decoder.detect_language(memory, unknown), strict=True):
             whole = ready[row].whole
+            ready[row].language, probability = next(iter(table.items()))
             if whole.language is None:  # its earliest passage decides
-                whole.language, whole.language_probability = next(iter(table.items()))
-    for one, result in zip(ready, _decode_with_fallback(decoder, memory, ready, options), strict=True):
+                whole.language, whole.language_probability = ready[row].language, probability
+            if not options.multilingual:
+                ready[row].language = whole.language
+    results = _decode_with_fallback(decoder, memory, ready, options)
+    _time_prefixes(decoder, memory, ready, results, options)
+    for one, result in zip(ready, results, strict=True):
         one.settle(result)
     if options.word_timestamps:
         rows = [row for row, one in enumerate(ready) if one.pieces]
         tokens = [[token for piece in ready[row].pieces for token in piece.tokens] for row in rows]
-        languages = [ready[row].whole.language or "en" for row in rows]
+        languages = [ready[row].language or ready[row].whole.language or "en" for row in rows]
         frames = [ready[row].size // 2 for row in rows]
         found = align(decoder.model, decoder.tokenizer, memory, rows, tokens, languages, frames, options.mode)
         for row, words in zip(rows, found, strict=True):
             ready[row].place_words(words)
     for one in ready:
         one.emit()
+
+
+def _time_prefixes(
+    decoder: WindowDecoder,
+    memory: AudioMemory,
+    ready: Sequence[Passage],
+    results: Sequence[DecodingResult],
+    options: TranscribeOptions,
+) -> None:
+    """Find when the prefix ends in windows in which the model wrote nothing behind it: they end there."""
+    rows = [row for row, one in enumerate(ready) if one.prefix and one.wrote_nothing(results[row])]
+    if not rows or not decoder.model.config.alignment_heads:
+        return
+    texts, frames = [ready[row].prefix for row in rows], [ready[row].size // 2 for row in rows]
+    languages = [ready[row].language or ready[row].whole.language or "en" for row in rows]
+    found = align(decoder.model, decoder.tokenizer, memory, rows, texts, languages, frames, options.mode)
+    for row, words in zip(rows, found, strict=True):
+        ready[row].prefix_end_s = words[-1].end if words else None
 
 
 def _decode_with_fallback(
@@ -121,7 +147,29 @@ def _decode_with_fallback(
         fair = [one for one in attempts[row] if limit is None or one.compression_ratio <= limit] or attempts[row]
         best = max(fair, key=lambda one: one.avg_logprob)
         attempts[row].append(replace(best, temperature=options.temperatures[-1]))
+    for row, one in enumerate(ready):
+        if (again := _without_what_ended_it(one, attempts[row][-1], options)) is not None:
+            attempts[row] += decoder.decode(memory, [row], [again])
     return [results[-1] for results in attempts]
+
+
+def _without_what_ended_it(
+    window: Passage, result: DecodingResult, options: TranscribeOptions
+) -> DecodingOptions | None:
+    """How to decode a window again whose text ended at once because of text that the caller gave; None if none did.
+
+    A prompt that reads like the text itself makes the model write nothing: it is left out then. A prefix that ends the
+    text is decoded with timestamps where these have to say when it ends.
+    """
+    silence = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
+    if silence or not window.wrote_nothing(result):
+        return None
+    asked = window.decoding(options.temperatures[0])
+    if window.prefix:
+        timed = bool(window.whole.decoder.model.config.alignment_heads) or not options.without_timestamps
+        return None if timed else replace(asked, without_timestamps=False)
+    given = options.hotwords is not None or options.initial_prompt is not None
+    return replace(asked, prompt=()) if given and asked.prompt else None
 
 
 def _looks_wrong(result: DecodingResult, options: TranscribeOptions) -> bool:

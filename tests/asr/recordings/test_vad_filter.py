@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.recordings.recording import Frames, MelRecording
-from loquent.asr.recordings.speech_filter import OPTIONS, SpeechFilter
+from loquent.asr.recordings.speech_filter import SpeechFilter
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.offline.transcribe import transcribe
 from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.speech.audio.endpoint import speech_segments
+from loquent.speech.audio.endpoint import FILTERED_SPEECH, speech_segments
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.vad import SileroVad
@@ -142,7 +142,7 @@ def test_what_is_kept_does_not_depend_on_the_blocks(vad: SileroVad, interrupted:
     probabilities = vad(samples)[0]
     expected = [
         frame
-        for start, end in speech_segments(probabilities.tolist(), OPTIONS)
+        for start, end in speech_segments(probabilities.tolist(), FILTERED_SPEECH)
         for frame in range(round(100 * start), round(100 * end))
     ]
     extract, keep = WhisperLogMel(), SpeechFilter(vad)
@@ -190,5 +190,5 @@ def test_times_at_a_cut_belong_to_the_nearer_speech() -> None:
 
 
 def test_two_filters_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="vad_filter and clip_timestamps"):
+    with pytest.raises(ValueError, match="vad_filter: clip_timestamps says"):
         TranscribeOptions(vad_filter=True, clip_timestamps=(1.0, 2.0))

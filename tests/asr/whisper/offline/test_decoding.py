@@ -11,6 +11,7 @@ import torch
 from loquent.asr.whisper.beam_search import DecodingOptions
 from loquent.asr.whisper.model import AudioMemory, Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder, compression_ratio
+from loquent.asr.whisper.offline.logit_filters import logit_filters
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.nn.streaming import Chunk
@@ -113,7 +114,40 @@ def test_prefix_and_suppression(toy: WindowDecoder, memory: AudioMemory) -> None
     (held,) = toy.decode(memory, [0], [replace(SEARCHES["text only"], suppress_tokens=free.tokens[:1])])
     assert free.tokens[0] not in held.tokens
     (led,) = toy.decode(memory, [0], [replace(SEARCHES["text only"], prefix=(400, 401))])
-    assert led.tokens != free.tokens
+    assert led.tokens[:2] == (400, 401)
+    (led,) = toy.decode(memory, [0], [replace(SEARCHES["beam"], prefix=(400, 401), prompt=(5,) * 400)])
+    assert led.tokens[:3] == (toy.tokenizer.timestamp_begin, 400, 401)
+    assert len(led.tokens) > 3, "no timestamp and no text behind the prefix"
+
+
+@pytest.mark.parametrize("asked", [(), (220,), (-1,), (-1, 220), None])
+def test_control_tokens_are_never_written(tokenizer: WhisperTokenizer, asked: tuple[int, ...] | None) -> None:
+    options = DecodingOptions(suppress_tokens=asked, suppress_blank=False, without_timestamps=True)
+    logits = torch.zeros(1, tokenizer.n_vocab)
+    for logit_filter in logit_filters(tokenizer, options, logits.device):
+        logit_filter(logits, [[]])
+    forbidden = set(torch.nonzero(logits[0] == -torch.inf)[:, 0].tolist())
+    listed = set(tokenizer.non_speech_tokens) if asked is None or -1 in asked else set()
+    assert forbidden == {*tokenizer.control_tokens, *listed, *({220} & set(asked or ()))}
+    with pytest.raises(ValueError, match="suppress_tokens: 99999 is no token"):
+        logit_filters(tokenizer, DecodingOptions(suppress_tokens=(99999,)), logits.device)
+
+
+def test_what_was_written_may_be_penalised_or_forbidden(tokenizer: WhisperTokenizer) -> None:
+    stamp = tokenizer.timestamp_begin
+    options = DecodingOptions(repetition_penalty=2.0, without_timestamps=True, suppress_tokens=(), suppress_blank=False)
+    logits = torch.full((1, tokenizer.n_vocab), 3.0)
+    logits[0, 11] = -3.0
+    for logit_filter in logit_filters(tokenizer, options, logits.device):
+        logit_filter(logits, [[stamp, 10, 11, 10]])
+    assert logits[0, [9, 10, 11, stamp]].tolist() == [3.0, 1.5, -6.0, 3.0]
+    for size, repeated in ((1, {10, 11}), (2, {11}), (3, set())):
+        only = replace(options, repetition_penalty=1.0, no_repeat_ngram_size=size)
+        logits = torch.zeros(1, tokenizer.n_vocab)
+        for logit_filter in logit_filters(tokenizer, only, logits.device):
+            logit_filter(logits, [[10, stamp, 11, 10]])
+        forbidden = set(torch.nonzero(logits[0] == -torch.inf)[:, 0].tolist()) - set(tokenizer.control_tokens)
+        assert forbidden == repeated
 
 
 def test_options_that_cannot_be_are_refused(toy: WindowDecoder, memory: AudioMemory) -> None:

