@@ -251,16 +251,16 @@ class WhisperTokenizer:
                     found.add(tokens[0])
         return tuple(sorted(found))
 
-    @property
+    @cached_property
     def control_tokens(self) -> tuple[int, ...]:
-        """The control tokens that a transcript cannot contain."""
-        return (self.sot, self.translate, self.transcribe, self.sot_lm, self.sot_prev, self.no_speech)
+        """The control tokens that a transcript cannot contain, and added tokens that are no text."""
+        added = [token for token in range(self.timestamp_end, self.n_vocab) if not self.is_text(token)]
+        return (self.sot, self.translate, self.transcribe, self.sot_lm, self.sot_prev, self.no_speech, *added)
 
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """`non_speech_tokens` and `control_tokens`, and what the vocabulary has beside text and timestamps."""
-        added = [id_ for id_ in range(self.timestamp_end, self.n_vocab) if not self.is_text(id_)]
-        return tuple(sorted({*self.non_speech_tokens, *self.control_tokens, *added}))
+        """`non_speech_tokens` and `control_tokens`."""
+        return tuple(sorted({*self.non_speech_tokens, *self.control_tokens}))
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-
 MOST = 2**44  # steps of a stream: years of samples, and far from the end of 64 bits in any arithmetic
 
 

@@ -428,5 +428,7 @@ def _text(value: Any, least: int) -> str:
 def _saved_samples(tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     tensor = tensors[name]
     if tensor.dtype != torch.float32 or tensor.ndim != 1 or not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"saved '{name}' is {tensor.dtype} {tuple(tensor.shape)}; expected finite float32 samples (N,)")
+        raise ValueError(
+            f"saved '{name}' is {tensor.dtype} {tuple(tensor.shape)}; expected finite float32 samples (N,)"
+        )
     return tensor.numpy().copy()

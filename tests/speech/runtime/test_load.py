@@ -41,7 +41,9 @@ def played(engine, sessions, chunks=3):
         engine.step()
 
 
-@pytest.mark.parametrize(("per_stream_s", "per_step_s", "fitting"), [(0.0099, 0.0, 9), (0.00099, 0.05, 40), (0.2, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("per_stream_s", "per_step_s", "fitting"), [(0.0099, 0.0, 9), (0.00099, 0.05, 40), (0.2, 0.0, 1)]
+)
 def test_as_many_streams_are_let_in_as_the_machine_keeps_up_with(band_energy, per_stream_s, per_step_s, fitting):
     engine = slow(band_energy, Clock(), per_stream_s, per_step_s)
     scheduler = Scheduler([engine], max_load=0.9)
