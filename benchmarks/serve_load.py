@@ -33,7 +33,7 @@ import psutil
 from tqdm import tqdm
 
 from loquent.speech.audio.files import read_audio, to_pcm16
-from loquent.speech.net.client import Stream, StreamError, connect
+from loquent.speech.net.client import ClientStream, StreamError, connect
 from loquent.speech.runtime.events import Word
 
 RATE = 16_000
@@ -192,7 +192,7 @@ async def play(
         record.error = f"{error.code}: {error}"
 
 
-async def listen(stream: Stream, record: Record, ends: list[float], times: list[float]) -> None:
+async def listen(stream: ClientStream, record: Record, ends: list[float], times: list[float]) -> None:
     """Time every event against the packet that completed what it needed, words also against their end."""
 
     def sent(position_s: float) -> float:

@@ -256,8 +256,8 @@ def test_close_codes() -> None:
 
 
 def test_defaults_of_limits() -> None:
-    for name, default in re.findall(r"^\| `(\w+)` \| (\d+|none)", page("how-to/serve.md"), re.MULTILINE):
-        assert getattr(Limits(), name) == (None if default == "none" else int(default)), name
+    for name, default in re.findall(r"^\| `(\w+)` \| (\d+(?:\.\d+)?|none)", page("how-to/serve.md"), re.MULTILINE):
+        assert getattr(Limits(), name) == (None if default == "none" else float(default)), name
 
 
 def test_events() -> None:

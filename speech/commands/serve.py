@@ -23,6 +23,7 @@ from loquent.speech.commands.arguments import (
     optional,
     streaming_task,
 )
+from loquent.speech.net.limits import Limits
 
 if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
@@ -48,7 +49,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="web pages that may connect besides its own, such as https://example.org, or * (repeatable)",
+        help="web pages that may connect besides its own, such as https://example.org, or example.org for any scheme "
+        "and port, or * (repeatable)",
+    )
+    network.add_argument(
+        "--connections-per-client",
+        type=optional(int),
+        default=Limits.max_connections_per_client,
+        metavar="N",
+        help="connections from one address at a time; none: no limit, as behind a proxy all come from one "
+        f"(default: {Limits.max_connections_per_client})",
     )
     network.add_argument(
         "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
@@ -71,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
+    if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
+        raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     listener = _bound(arguments.host, arguments.port)
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
@@ -81,11 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
     task = streaming_task(recognizer, arguments)
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     _warm_up(engine)
+    chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
         {name: engine},
-        transcribe=functools.partial(recognizer.transcribe, head=arguments.head)
-        if arguments.head
-        else recognizer.transcribe,
+        Limits(max_connections_per_client=arguments.connections_per_client),
+        transcribe=functools.partial(
+            recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}
+        ),
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
     )

@@ -8,13 +8,15 @@ import dataclasses
 import hmac
 import json
 import logging
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from loquent.speech.audio.codecs import ENCODINGS
+from loquent.speech.audio.resamplers import TooManyTables
+from loquent.speech.net.admission import Admission
+from loquent.speech.net.arrivals import Arrivals
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -53,6 +55,7 @@ class Connection:
         websocket: not yet accepted.
         models: by name; the first is the default.
         scheduler: steps their engines.
+        admission: opens their streams.
         token: what the client has to present, in "start" or, then checked before, in its Authorization header.
         draining: whether the server is on its way down.
     """
@@ -62,13 +65,14 @@ class Connection:
         websocket: WebSocket,
         models: Mapping[str, Model],
         scheduler: Scheduler,
+        admission: Admission,
         limits: Limits,
         metrics: Metrics,
         token: str | None,
         draining: bool,
     ) -> None:
         self.websocket, self.models, self.scheduler = websocket, models, scheduler
-        self.limits, self.metrics = limits, metrics
+        self.admission, self.limits, self.metrics = admission, limits, metrics
         self.protocol = ServerProtocol(limits.max_text_bytes, limits.max_audio_bytes)
         self.outgoing = Outgoing()
         self.stream: Stream | None = None
@@ -77,8 +81,9 @@ class Connection:
         self._progress = asyncio.Event()
         self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
         self._concluded = False
-        self._arrivals: deque[tuple[int, float]] = deque()  # (position in the input, when), not yet processed
-        self._first_input = 0.0
+        self.opened = self._clock()
+        self._arrivals = Arrivals()
+        self._lag_s = 0.0
         self._acknowledged = 0
         self._voice: Voice | None = None
         self._sent_s = 0.0  # seconds of speech sent
@@ -109,6 +114,27 @@ class Connection:
         self._verdict = verdict
         self.stream.end()
         self.scheduler.wake()
+
+    @property
+    def going_on(self) -> bool:
+        """Whether the stream is open and its input is still taken."""
+        return self.stream is not None and not self.stream.done and self.protocol.phase is Phase.STREAMING
+
+    def lag(self, now: float) -> float:
+        """Seconds by which the input of the next step is overdue, if it is the machine that is late.
+
+        Args:
+            now: time of the event loop, in seconds.
+        """
+        session = self._live.sessions[0]
+        if isinstance(session.inbox, SampleInbox) and not session.busy:  # else as it was between its steps
+            self._lag_s = 0.0
+            if session.ready:
+                wanted = session.engine.task.wants(session.memo) or 0
+                needed = wanted * session.inbox.sample_rate // session.inbox.model_rate
+                position = min(session.inbox.processed + needed, session.inbox.received)
+                self._lag_s = self._arrivals.lag(position, now)
+        return self._lag_s
 
     # ------------------------------------------------------------------------------------------------- from the client
 
@@ -185,13 +211,10 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         try:
-            if rate is not None and model.takes.kind == "audio":
-                # The table of an odd rate takes a second to make, which the other streams shall not notice.
-                await asyncio.to_thread(next(iter(model.stages.values())).resampler, rate)
-            if model.gives.sample_rate is not None:
-                self._voice = await asyncio.to_thread(Voice, model.gives.sample_rate, start.output)
-            self.stream = model.open(sample_rate=rate, channels=start.channels, **start.options)
-        except EngineFull as full:
+            self.stream, self._voice = await self.admission.open(
+                model, sample_rate=rate, channels=start.channels, options=start.options, output=start.output
+            )
+        except (EngineFull, TooManyTables) as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             return self._refuse("bad_options", str(error))
@@ -222,20 +245,24 @@ class Connection:
         stream, limits = self._live, self.limits
         if stream.done or packet is None:
             return
-        now = self._clock()
-        if not stream.inbox.received:
-            self._first_input = now
+        inbox = stream.inbox
+        before = inbox.received
         try:
             stream.feed(packet)
         except ValueError as error:
             return self._refuse(code, str(error))
-        self._arrivals.append((stream.inbox.received, now))
+        audio = isinstance(inbox, SampleInbox)
+        seconds = (inbox.received - before) / inbox.sample_rate if isinstance(inbox, SampleInbox) else 0.0
+        self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
-        seconds = stream.inbox.seconds if isinstance(stream.inbox, SampleInbox) else None
-        if limits.max_duration_s is not None and seconds is not None and seconds > limits.max_duration_s:
+        if (
+            limits.max_duration_s is not None
+            and isinstance(inbox, SampleInbox)
+            and inbox.seconds > limits.max_duration_s
+        ):
             longest = f"a stream may have {limits.max_duration_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
-        most, unit = (limits.buffer_s, "s of audio") if seconds is not None else (limits.buffer_words, "words")
+        most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
         while stream.inbox.pending > most and not stream.done:
             self._progress.clear()
             try:
@@ -286,6 +313,7 @@ class Connection:
 
     def _on_step(self) -> None:
         self._progress.set()
+        self.lag(self._clock())  # a stream that is behind is seldom between two steps when somebody asks
         if self._voice is None or self.outgoing.speech_s < self.limits.speech_ahead_s:
             events = self._live.drain()
             self._measure(self._live, events)
@@ -309,13 +337,12 @@ class Connection:
             self.outgoing.close(1000, "done")
 
     def _measure(self, stream: Stream, events: list[Event]) -> None:
-        while len(self._arrivals) > 1 and stream.inbox.passed(self._arrivals[0][0] + 1):
-            self._arrivals.popleft()
-        if events and self._arrivals:
+        arrived = self._arrivals.processed(stream.inbox)
+        if events and arrived is not None:
             now = self._clock()
-            self.metrics.lag_seconds.observe(now - self._arrivals[0][1])  # the packet that made this step possible
+            self.metrics.lag_seconds.observe(now - arrived)  # the packet that made this step possible
             if events[0].sequence == 0:
-                self.metrics.first_result_seconds.observe(now - self._first_input)
+                self.metrics.first_result_seconds.observe(now - (self._arrivals.first or now))
 
     def _acknowledge(self) -> None:
         position = self._live.inbox.processed

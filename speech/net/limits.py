@@ -9,6 +9,13 @@ from dataclasses import dataclass
 class Limits:
     """What a client may ask of a server. How many streams there are is the capacity of the engines.
 
+    max_connections:      open at a time; below the 1024 files that many systems let a process open.
+    max_connections_per_client: from one address, likewise; None: no limit, as behind a proxy all come from one.
+    head_timeout_s:       from a connection, or the first byte of another request on it, to the end of a request's head.
+    keep_alive_timeout_s: from an answer to the next request.
+    max_load:             share of its time that the machine may need for its streams, as measured: another stream is
+                          refused as "busy" beyond it.
+    max_lag_s:            by which a stream may fall behind its source before the newest are ended as "overloaded".
     max_text_bytes:       of a text message.
     max_audio_bytes:      of a binary message.
     buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, which holds the
@@ -24,9 +31,17 @@ class Limits:
     send_timeout_s:       that a client may take to read on before it is disconnected.
     max_upload_bytes:     of a file sent to be transcribed.
     max_upload_s:         of audio in such a file, and of sending it.
-    max_uploads:          being received, waiting, transcribed or answered at a time.
+    max_uploads:          waiting, transcribed or answered at a time.
+    max_receiving:        uploads being received at a time; the slowest gives way to the next one if it is slower than
+                          any speech.
     """
 
+    max_connections: int = 900
+    max_connections_per_client: int | None = 128
+    head_timeout_s: float = 10.0
+    keep_alive_timeout_s: float = 5.0
+    max_load: float = 0.9
+    max_lag_s: float = 5.0
     max_text_bytes: int = 65_536
     max_audio_bytes: int = 1_048_576
     buffer_s: float = 10.0
@@ -42,6 +57,7 @@ class Limits:
     max_upload_bytes: int = 256 * 2**20
     max_upload_s: float = 2 * 3600.0
     max_uploads: int = 8
+    max_receiving: int = 32
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

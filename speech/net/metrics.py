@@ -43,6 +43,24 @@ class Metrics:
         self.failures = Counter(
             "loquent_failures", "Streams refused or ended by a failure.", ["code"], registry=self.registry
         )
+        self.refusals = Counter(
+            "loquent_refusals",
+            "Streams, uploads and connections refused or cut, by what there was too little of.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.connections = Gauge("loquent_connections", "Connections that are open.", registry=self.registry)
+        self.load = Gauge(
+            "loquent_load",
+            "Share of its time that the machine needs to keep up with the streams there are, as its steps measure it.",
+            registry=self.registry,
+        )
+        self.capacity = Gauge(
+            "loquent_capacity_streams",
+            "Streams that would fit, as measured, beside those of other models.",
+            ["model"],
+            registry=self.registry,
+        )
 
     def observe_step(self, engine: object, streams: int, seconds: float) -> None:
         """Take up one batched step of an engine."""

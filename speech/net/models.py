@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,11 @@ class Model:
     def capacity(self) -> int:
         """Streams that fit at a time."""
         return min(engine.capacity for engine in self.stages.values())
+
+    def has_option(self, name: str) -> bool:
+        """Whether a stage has an option of this name."""
+        kinds = [engine.task.Options for engine in self.stages.values()]
+        return any(name == field.name for kind in kinds for field in dataclasses.fields(kind))
 
     def open(self, *, sample_rate: int | None = None, channels: int = 1, **options: Any) -> Stream:
         """Start a stream; see `Engine.open` and `Pipeline.open`."""

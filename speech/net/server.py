@@ -7,33 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
+import functools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from importlib import resources
+from importlib import metadata, resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketClose
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request as HandshakeRequest
+from starlette.websockets import WebSocket
 
+from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
+from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model, models_of
 from loquent.speech.net.openai import Transcriptions
+from loquent.speech.net.openai_answers import error_answer, model_description
+from loquent.speech.net.openapi import description
+from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
@@ -59,12 +58,14 @@ def create_app(
         limits: on what clients may do.
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
-            with ``language=…`` or ``word_timestamps=True`` if the client asked for that; returns an object with
-            ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a time,
-            and calls ``progress=…``, with anything, now and then: that raises once the server goes down.
+            with those of ``language``, ``initial_prompt``, ``temperatures``, ``word_timestamps`` and ``vad_filter``
+            that the client asked for; returns an object with ``text``, ``language`` and ``segments``
+            (`transcript.Segment`). Runs in a worker thread, one call at a time, and calls ``progress=…``, with anything,
+            now and then: that raises once its client has gone or the server goes down.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
-        allowed_origins: of pages that may use the server, such as "https://example.org"; "*" for any. The server's own
-            page may when it is reached by an IP address or as localhost (a name can be pointed here by anyone).
+        allowed_origins: of pages that may use the server, such as "https://example.org", or host names such as
+            "example.org" for pages of any scheme and port; "*" for any. The server's own page may when it is reached by
+            an IP address or as localhost (a name can be pointed here by anyone).
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
@@ -74,11 +75,13 @@ def create_app(
             Route("/", service.page),
             Route("/health", service.health),
             Route("/metrics", service.show_metrics),
+            Route("/openapi.json", service.describe),
             Route("/v1/models", service.list_models),
+            Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
         ],
-        middleware=[Middleware(Guard, token=token, allowed_origins=frozenset(allowed_origins))],
+        middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
         lifespan=service.lifespan,
     )
     app.state.service = service
@@ -101,15 +104,19 @@ class Server(uvicorn.Server):
     ) -> None:
         self.service: Service = app.state.service
         self.grace_s = grace_s
+        limits = self.service.limits
+        http, websockets = protocols(self.service.sockets)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
                 log_level=log_level,
-                ws=WebSocketProtocol,
+                http=http,
+                ws=websockets,
+                timeout_keep_alive=limits.keep_alive_timeout_s,
                 # The protocol answers what is a little too long with a message; this is where the socket gives up.
-                ws_max_size=2 * max(self.service.limits.max_audio_bytes, self.service.limits.max_text_bytes),
+                ws_max_size=2 * max(limits.max_audio_bytes, limits.max_text_bytes),
                 # Pings keep proxies awake. Nobody is cut off for a late answer, as it waits behind the audio that a
                 # client has sent ahead; who vanishes is found by the idle timeout.
                 ws_ping_interval=20.0,
@@ -132,16 +139,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, with connections that can be cut: a close waits for its client to read, which may be never."""
-
-    def handle_connect(self, event: HandshakeRequest) -> None:
-        """Give the application the means."""
-        super().handle_connect(event)
-        if hasattr(self, "scope"):  # the handshake was in order
-            self.scope["loquent.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
-
-
 class Service:
     """The endpoints and what they share."""
 
@@ -155,11 +152,21 @@ class Service:
     ) -> None:
         self.models, self.limits, self.metrics, self.token = models, limits, Metrics(), token
         engines = list(dict.fromkeys(engine for model in models.values() for engine in model.stages.values()))
-        self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step)
-        self.transcriptions = Transcriptions(self.models, self.scheduler, transcribe, limits)
+        self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step, limits.max_load)
+        self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
+        self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())
+        self.transcriptions = Transcriptions(self.models, self.admission, transcribe, limits)
         self.connections: set[Connection] = set()
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
+        self._observe(engines)
+
+    def _observe(self, engines: list[Engine]) -> None:
+        self.metrics.connections.set_function(lambda: len(self.sockets))
+        self.metrics.load.set_function(lambda: self.scheduler.load)
+        for name, model in self.models.items():
+            stages = tuple(model.stages.values())
+            self.metrics.capacity.labels(name).set_function(functools.partial(self.scheduler.capacity, stages))
         self.metrics.active.set_function(lambda: sum(engine.active for engine in engines))
         self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in engines))
         self.metrics.queue_seconds.set_function(
@@ -170,11 +177,19 @@ class Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
+        relieving = asyncio.create_task(self._relieve())
         yield
+        relieving.cancel()
         self._stepping.cancel()
-        await asyncio.gather(self._stepping, return_exceptions=True)
+        await asyncio.gather(self._stepping, relieving, return_exceptions=True)
         self.scheduler.shut_down()
+        self.admission.shut_down()
         self.transcriptions.shut_down()
+
+    async def _relieve(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.limits.max_lag_s / 4))
+            self.relief.look(self.connections, asyncio.get_running_loop().time())
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
@@ -189,7 +204,7 @@ class Service:
     async def stream(self, websocket: WebSocket) -> None:
         """``WS /v1/stream``: the native protocol."""
         connection = Connection(
-            websocket, self.models, self.scheduler, self.limits, self.metrics, self.token, self.draining
+            websocket, self.models, self.scheduler, self.admission, self.limits, self.metrics, self.token, self.draining
         )
         self.connections.add(connection)
         try:
@@ -215,8 +230,19 @@ class Service:
 
     async def list_models(self, request: Request) -> Response:
         """``GET /v1/models``: as OpenAI's."""
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "loquent"} for name in self.models]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": [model_description(name) for name in self.models]})
+
+    async def show_model(self, request: Request) -> Response:
+        """``GET /v1/models/{model}``: as OpenAI's."""
+        name = request.path_params["model"]
+        if name not in self.models:
+            why = f"no model {name[:100]!r}; this server has {', '.join(self.models)}"
+            return error_answer(404, why, "model", code="model_not_found")
+        return JSONResponse(model_description(name))
+
+    async def describe(self, request: Request) -> Response:
+        """``GET /openapi.json``."""
+        return JSONResponse(description(metadata.version("loquent"), self.token is not None))
 
 
 def _goodbye(stream: Stream | None) -> str:
@@ -232,58 +258,3 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self' ws: wss:; "
     "frame-ancestors 'none'"
 )
-
-
-class Guard:
-    """Keeps out pages of other origins, and requests without the token.
-
-    A browser lets any page open a websocket to localhost, so who listens on 127.0.0.1 only is not safe from pages.
-    """
-
-    def __init__(self, app: ASGIApp, token: str | None, allowed_origins: frozenset[str]) -> None:
-        self.app, self.token, self.allowed_origins = app, token, allowed_origins
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        origin, presented = headers.get("origin"), headers.get("authorization")
-        if not self._may_come_from(origin, headers.get("host", "")):
-            why = f"pages of {origin} may not use this server unless allowed_origins has that origin"
-            return await _refuse(403, why, scope, receive, send)
-        if self.token is not None and scope["path"] not in ("/", "/health"):
-            expected = f"Bearer {self.token}".encode()
-            right = presented is not None and hmac.compare_digest(presented.encode("latin-1"), expected)
-            # A page cannot give a websocket headers: it shows its token in "start".
-            if not right and (scope["type"] == "http" or presented is not None):
-                why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
-                return await _refuse(401, why, scope, receive, send)
-            scope["authorised"] = right
-        await self.app(scope, receive, send)
-
-    def _may_come_from(self, origin: str | None, host: str) -> bool:
-        if origin is None or "*" in self.allowed_origins or origin in self.allowed_origins:
-            return True
-        try:
-            parts = urlsplit(origin)
-            name = parts.hostname or ""
-        except ValueError:
-            return False
-        return parts.netloc == host and (name == "localhost" or _is_address(name))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-async def _refuse(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        log.warning("refused a websocket: %s", message)
-        return await WebSocketClose()(scope, receive, send)  # the client sees status 403
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    await JSONResponse({"error": error}, status)(scope, receive, send)

@@ -110,7 +110,7 @@ class State:
     def check(self) -> None:
         """Check values that come from elsewhere, before a step relies on them.
 
-        Floats have to be finite. Integers have to be counts, from 0 (or the initial value, if that is smaller) to 2**44.
+        Floats have to be finite. Integers have to be counts, from 0 (or a smaller initial value) to 2**44.
         A state whose integers are used as indices overrides this, calls it, and calls `check_range` for them: an index
         that is out of range must never reach a kernel.
 

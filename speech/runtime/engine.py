@@ -71,7 +71,7 @@ class Engine:
 
     Attributes:
         pace: how long the latest steps took.
-        resamplers: between the rates of its streams and the model's; their tables can be large, and clients choose them.
+        resamplers: between the rates of its streams and the model's; their tables are large, and clients choose them.
     """
 
     def __init__(

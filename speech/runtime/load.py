@@ -36,8 +36,9 @@ class Pace:
         """Time of a step of so many streams; None before it can be told.
 
         Between the numbers that were seen it is interpolated. Up to twice as many as were ever seen together, each one
-        more costs what one more has cost so far; beyond that the time is taken to grow in proportion. Where only one
-        number was seen, one stream more is taken to cost nothing, as otherwise nobody would find out.
+        more costs what one more has cost so far. Beyond that, and below the least number that was seen, the time is in
+        proportion. Where only one number was seen, one stream more is taken to cost nothing, as otherwise nobody would
+        find out.
         """
         known = self._medians()
         if not known:
@@ -45,7 +46,7 @@ class Pace:
         sizes = sorted(known)
         least, most = sizes[0], sizes[-1]
         if streams <= least:
-            return known[least]
+            return known[least] * streams / least
         if streams >= most:
             one_more = (known[most] - known[least]) / (most - least) if most > least else 0.0
             one_more = min(max(one_more, 0.0), known[most] / most)

@@ -73,8 +73,8 @@ class Scheduler:
         load = self._load_with(engines)
         if self._counts().total() and load > self.max_load:
             raise EngineFull(
-                f"one stream more would need {load:.0%} of this machine's time, at most {self.max_load:.0%} is given to "
-                f"streams, so that those under way keep up; try again later, or another server",
+                f"one stream more would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
+                "so that those under way keep up: try again later, or another server",
                 "load",
             )
         self._opening.update(engines)
@@ -89,6 +89,11 @@ class Scheduler:
     def load(self) -> float:
         """Share of its time that the machine needs to keep the streams there are at the pace of their sources."""
         return self._load_with(())
+
+    def load_without(self, streams: Iterable[Stream]) -> float:
+        """What `load` would be if some streams ended."""
+        ended = Counter(session.engine for stream in streams for session in stream.sessions if not session.done)
+        return machine_load(self._paces(), self._counts() - ended)
 
     def capacity(self, engines: Collection[Engine]) -> int:
         """How many streams over ``engines`` would fit beside those that the others have, as measured."""

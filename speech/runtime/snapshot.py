@@ -13,6 +13,7 @@ from torch import Tensor
 
 MAGIC = b"loquent2"
 MOST = 2**44  # a position or a count beyond it is none: samples of years, far from the end of 64 bits
+_OF_PARSERS = (json.JSONDecodeError, UnicodeError)  # ValueErrors that do not say what was read
 LONGEST_NAME = 1024  # characters of a stream's name, or of a marker's
 
 
@@ -43,7 +44,8 @@ class Header(dict[str, Any]):
 
     def markers(self, received: int) -> list[tuple[int, str]]:
         """Markers at positions up to ``received``, in order."""
-        values, markers = self.get("markers"), []
+        values = self.get("markers")
+        markers: list[tuple[int, str]] = []
         for value in values if isinstance(values, list) else _refuse("markers", "a list", values):
             position, id = value if isinstance(value, list) and len(value) == 2 else (None, None)
             least = markers[-1][0] if markers else 0
@@ -115,11 +117,9 @@ def foreign(what: str, *passed: type[Exception]) -> Iterator[None]:
     """Make whatever goes wrong with values from elsewhere a ValueError, but for the exceptions to be ``passed``."""
     try:
         yield
-    except (ValueError, *passed) as error:
-        if isinstance(error, json.JSONDecodeError | UnicodeError):
-            raise ValueError(f"not {what}: {error}") from error
-        raise
     except Exception as error:
+        if isinstance(error, passed) or (isinstance(error, ValueError) and not isinstance(error, _OF_PARSERS)):
+            raise
         raise ValueError(f"not {what}: {type(error).__name__}: {error}") from error
 
 

@@ -15,7 +15,9 @@ import pytest
 import soundfile
 
 from loquent.speech.audio.files import write_audio
+from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
+from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import models_of
 from loquent.speech.net.openai import Transcriptions
 from loquent.speech.runtime.engine import Engine
@@ -89,7 +91,7 @@ def test_what_is_wrong_with_an_upload_is_said(start_server, recording):
     server = start_server(transcribe=transcribe, limits=Limits(max_upload_bytes=200_000, max_upload_s=3.0))
     cases = [
         (post(server, b"no audio at all"), 400, "file"),
-        (post(server, recording, response_format="pdf"), 400, "unknown response_format 'pdf'"),
+        (post(server, recording, response_format="pdf"), 400, "response_format: 'pdf' is unknown"),
         (post(server, recording, language="xx"), 400, "unknown language 'xx'"),
         (post(server, recording, model="huge"), 404, "this server has band"),
         (post(server, recording + bytes(200_000)), 413, "200000 bytes"),
@@ -124,16 +126,19 @@ def test_an_upload_that_stalls_frees_its_place(start_server, recording):
 
 def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
     engine = Engine(band_energy.BandEnergy())
-    endpoint = Transcriptions(
-        models_of({"band": engine}), Scheduler([engine]), transcribe, Limits(max_uploads=1, send_timeout_s=0.05)
-    )
+    limits = Limits(max_uploads=1, send_timeout_s=0.05)
+    admission = Admission(Scheduler([engine]), limits, Metrics())
+    endpoint = Transcriptions(models_of({"band": engine}), admission, transcribe, limits)
     request = httpx.Request("POST", "http://localhost/", files={"file": recording})
     scope = {"type": "http", "method": "POST", "app": None}
     scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
-    sent = []
+    sent, received = [], []
 
     async def receive():
-        return {"type": "http.request", "body": request.read()}
+        if len(received) > len(sent):  # the client has nothing to add
+            await asyncio.Event().wait()
+        received.append(request.read())
+        return {"type": "http.request", "body": received[-1]}
 
     async def send(message):
         sent.append(message)
@@ -196,3 +201,71 @@ def test_shutdown_ends_a_transcription_between_windows(start_server, recording):
         server.should_exit = True
         assert ended.wait(20)
         answer.exception()
+
+
+def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, recording):
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+    endless = threading.Event()
+    endless.set()
+
+    def slow(audio, progress):
+        begun.release()
+        try:
+            while endless.is_set():
+                progress(0, 1.0, None)
+                time.sleep(0.01)
+        finally:
+            ended.release()
+        return transcribe(audio, progress)
+
+    server = start_server(transcribe=slow, limits=Limits(max_uploads=2))
+    uploads = server.service.transcriptions.uploads
+    request = httpx.Request("POST", url(server), files={"file": recording})
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nContent-Type: {request.headers['content-type']}\r\n"
+    data = (
+        f"{head}Host: localhost\r\nContent-Length: {request.headers['content-length']}\r\n\r\n".encode()
+        + request.read()
+    )
+    clients = []
+    for held in (1, 2):
+        clients.append(socket.create_connection(("127.0.0.1", server.port)))
+        clients[-1].sendall(data)
+        wait_until(lambda held=held: uploads.held == held)
+    assert begun.acquire(timeout=20)
+    assert post(server, recording).status_code == 429
+    clients[1].close()  # its turn has not come
+    wait_until(lambda: uploads.held == 1)
+    clients[0].close()  # under way
+    assert ended.acquire(timeout=20)
+    wait_until(lambda: uploads.held == 0)
+    endless.clear()
+    assert post(server, recording).status_code == 200
+    assert begun.acquire(timeout=20)
+    assert not begun.acquire(timeout=0.05)
+
+
+def test_uploads_that_stall_hold_up_no_others(start_server, recording):
+    server = start_server(transcribe=transcribe, limits=Limits(max_uploads=1, max_receiving=3))
+    uploads = server.service.transcriptions.uploads
+    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+    for client in clients:
+        client.sendall(head)
+    wait_until(lambda: len(uploads._receiving) == 3)
+    assert post(server, recording).status_code == 429  # too early to call them slow
+    for upload in uploads._receiving:
+        upload._begin -= 60.0
+    assert post(server, recording).status_code == 200
+    closed = [client for client in clients if b"408" in _until_closed(client)]
+    assert len(closed) == 1
+    for client in clients:
+        client.close()
+
+
+def _until_closed(client):
+    client.settimeout(1.0)
+    try:
+        return b"".join(iter(lambda: client.recv(4096), b""))
+    except TimeoutError:
+        return b""

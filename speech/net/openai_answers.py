@@ -1,0 +1,85 @@
+"""Answers of the endpoints of OpenAI's API: errors, models, and transcriptions in every format."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from typing import Any
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from loquent.speech import captions
+from loquent.speech.net.openai_form import TranscriptionRequest
+
+
+def error_answer(
+    status: int, message: str, param: str | None = None, kind: str = "invalid_request_error", code: str | None = None
+) -> JSONResponse:
+    """An error in OpenAI's shape; ``param`` names the field that is wrong."""
+    headers = {"Connection": "close"} if status == 408 else None  # or what is still to come would be waited for
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def model_description(name: str) -> dict[str, Any]:
+    """A model as ``/v1/models`` lists it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "loquent"}
+
+
+def transcription_answer(result: Any, request: TranscriptionRequest, duration_s: float) -> Response:
+    """A transcription in the format that was asked for.
+
+    Args:
+        result: with ``text``, ``language`` and ``segments`` (`transcript.Segment`).
+        duration_s: of the recording, in seconds.
+    """
+    text, segments = result.text.strip(), list(result.segments)
+    if request.format == "json":
+        return JSONResponse({"text": text})
+    if request.format == "text":
+        return PlainTextResponse(text + "\n")
+    if request.format in ("srt", "vtt"):
+        out = io.StringIO()
+        captions.write(request.format, segments, out)
+        return PlainTextResponse(out.getvalue())
+    body = {
+        "task": "transcribe",
+        "language": result.language,
+        "duration": round(duration_s, 3),
+        "text": text,
+        "segments": [_segment(number, segment) for number, segment in enumerate(segments)],
+    }
+    if request.words:
+        words = [word for segment in segments for word in segment.words]
+        body["words"] = [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]
+    return JSONResponse(body)
+
+
+def sent_event(message: dict[str, Any]) -> str:
+    """A server-sent event."""
+    return f"data: {json.dumps(message)}\n\n"
+
+
+def _segment(number: int, segment: Any) -> dict[str, Any]:
+    """A segment; clients of OpenAI insist on all of these fields, which not every recogniser knows.
+
+    `seek` counts frames of 10 ms to the window that the segment was found in.
+    """
+    known = {
+        "seek": round(100 * segment.start),
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": 0.0,
+        "compression_ratio": _compression_ratio(segment.text),
+        "no_speech_prob": 0.0,
+    }
+    told = {name: getattr(segment, name, None) for name in known}
+    values = {name: known[name] if value is None else value for name, value in told.items()}
+    times = {"start": segment.start, "end": segment.end}
+    return {"id": number, "text": segment.text} | times | values | {"tokens": list(values["tokens"])}
+
+
+def _compression_ratio(text: str) -> float:
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))

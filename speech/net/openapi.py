@@ -1,0 +1,151 @@
+"""``/openapi.json``: what the server offers over HTTP, described from the constants that it works by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loquent.speech.net.openai_form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "file": {"type": "string", "format": "binary"},
+    "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
+    "temperature": {"type": "number", "minimum": 0, "maximum": HIGHEST_TEMPERATURE, "default": 0},
+    "timestamp_granularities": {"type": "array", "items": {"type": "string", "enum": list(GRANULARITIES)}},
+    "stream": {"type": "boolean", "default": False},
+    "chunking_strategy": {
+        "oneOf": [
+            {"type": "string", "enum": ["auto"]},
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"type": "string", "enum": ["server_vad"]}},
+                "additionalProperties": False,
+            },
+        ]
+    },
+}
+_NUMBERS = ("id", "seek", "start", "end", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
+_WHOLE = ("id", "seek")
+_ERRORS = {
+    "400": "A field is wrong; `param` names it.",
+    "401": "The token is missing or wrong.",
+    "403": "Pages of this origin may not use the server.",
+    "404": "There is no such model, or no recogniser for files.",
+    "408": "The upload is too slow.",
+    "413": "The file is too large or too long.",
+    "429": "Too many files at a time.",
+    "503": "All streams are in use, or the server is shutting down.",
+}
+
+
+def description(version: str, guarded: bool) -> dict[str, Any]:
+    """The description, as OpenAPI 3.1.
+
+    Args:
+        guarded: whether clients have to present a token.
+    """
+    security: list[dict[str, list[str]]] = [{"token": []}] if guarded else []
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "loquent", "version": version, "description": "Streams of speech go over WS /v1/stream."},
+        "paths": {
+            "/": {"get": _operation("page", "A page with a microphone.", "text/html")},
+            "/health": {
+                "get": _operation("health", "Whether streams can be opened.", "application/json", _any())
+                | {"responses": _answers("application/json", _any()) | {"503": {"description": "They cannot."}}}
+            },
+            "/metrics": {"get": _operation("metrics", "For Prometheus.", "text/plain") | {"security": security}},
+            "/openapi.json": {
+                "get": _operation("openapi", "This description.", "application/json", _any()) | {"security": security}
+            },
+            "/v1/models": {
+                "get": _operation("listModels", "The models.", "application/json", _ref("ModelList"))
+                | {"security": security}
+            },
+            "/v1/models/{model}": {
+                "get": _operation(
+                    "retrieveModel", "One model.", "application/json", _ref("Model"), ("401", "403", "404")
+                )
+                | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
+                | {"security": security}
+            },
+            "/v1/audio/transcriptions": {"post": _transcription() | {"security": security}},
+        },
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}} if guarded else {},
+        },
+    }
+
+
+def _transcription() -> dict[str, Any]:
+    properties = {name: _KINDS.get(name, {"type": "string"}) | {"description": text} for name, text in FIELDS.items()}
+    form = {"type": "object", "required": ["file"], "properties": properties, "additionalProperties": False}
+    answers = {
+        "application/json": {"schema": {"anyOf": [_ref("Transcription"), _ref("VerboseTranscription")]}},
+        "text/plain": {"schema": {"type": "string"}},
+        "text/event-stream": {"schema": {"type": "string"}},
+    }
+    return {
+        "operationId": "createTranscription",
+        "summary": "Transcribe a file.",
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
+        "responses": {"200": {"description": "The transcription.", "content": answers}} | _errors(tuple(_ERRORS)),
+    }
+
+
+def _operation(
+    name: str, summary: str, media: str, schema: dict[str, Any] | None = None, errors: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    answers = _answers(media, schema or {"type": "string"}) | _errors(errors)
+    return {"operationId": name, "summary": summary, "responses": answers}
+
+
+def _answers(media: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"200": {"description": "The answer.", "content": {media: {"schema": schema}}}}
+
+
+def _errors(statuses: tuple[str, ...]) -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref("Error")}}
+    return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
+
+
+def _schemas() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string"}
+    number = {"type": "number"}
+    model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
+    segment: dict[str, Any] = {name: {"type": "integer"} if name in _WHOLE else number for name in _NUMBERS}
+    segment |= {"text": text, "tokens": {"type": "array", "items": {"type": "integer"}}}
+    word = {"word": text, "start": number, "end": number}
+    verbose = {
+        "task": text,
+        "language": {"type": ["string", "null"]},
+        "duration": number,
+        "text": text,
+        "segments": {"type": "array", "items": _object(segment)},
+    }
+    nullable = {"type": ["string", "null"]}
+    error = {"message": text, "type": text, "param": nullable, "code": nullable}
+    return {
+        "Model": _object(model),
+        "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}),
+        "Transcription": _object({"text": text}),
+        "VerboseTranscription": {
+            "type": "object",
+            "required": list(verbose),
+            "properties": verbose | {"words": {"type": "array", "items": _object(word)}},
+        },
+        "Error": _object({"error": _object(error)}),
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _any() -> dict[str, Any]:
+    return {"type": "object"}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
