@@ -60,8 +60,8 @@ def create_app(
         transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
             with those of ``language``, ``initial_prompt``, ``temperatures``, ``word_timestamps`` and ``vad_filter``
             that the client asked for; returns an object with ``text``, ``language`` and ``segments``
-            (`transcript.Segment`). Runs in a worker thread, one call at a time, and calls ``progress=…``, with anything,
-            now and then: that raises once its client has gone or the server goes down.
+            (`transcript.Segment`). Runs in a worker thread, one call at a time, and calls ``progress=…``, with
+            anything, now and then: that raises once its client has gone or the server goes down.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
         allowed_origins: of pages that may use the server, such as "https://example.org", or host names such as
             "example.org" for pages of any scheme and port; "*" for any. The server's own page may when it is reached by

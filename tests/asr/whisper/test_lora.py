@@ -249,7 +249,7 @@ KEY = f"base_model.model.{LAYER}.lora_"
         (lambda f: (f / "adapter_config.json").write_text("[" * 100_000), "adapter_config.json is not JSON"),
         (lambda f: edit_weights(f, lambda t: t.update({f"{KEY}A.weight": torch.zeros(4, 64).int()})), "torch.int32"),
         (
-            lambda f: edit_weights(f, lambda t: t.update({KEY.replace("attn", "a" * 200) + "A.weight": torch.ones(4, 4)})
+            lambda f: edit_weights(f, lambda t: t.update({f"{KEY.replace('attn', 'a' * 200)}A.weight": torch.ones(4, 4)})
             ),
             "is not supported; expected base_model",
         ),
