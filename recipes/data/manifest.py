@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import read_audio
 
 SAMPLE_RATE = 16000  # Hz, of everything that recipes read
@@ -48,7 +49,10 @@ class Utterance:
             AudioError: the recording is missing or damaged.
         """
         source = self.path if self.archive is None else io.BytesIO(_archive(self.archive, os.getpid()).read(self.path))
-        samples = read_audio(source, SAMPLE_RATE).samples
+        audio = read_audio(source, SAMPLE_RATE)
+        if audio.warnings:  # the text tells more than is there to be heard
+            raise AudioError(audio.warnings[-1])
+        samples = audio.samples
         if self.start is not None:
             first = round(self.start * SAMPLE_RATE)
             samples = samples[first : first + round(self.duration * SAMPLE_RATE)]

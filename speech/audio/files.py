@@ -1,40 +1,46 @@
 """Audio files in and out, and packets of samples brought to the one form the models read: mono float32 in [-1, 1].
 
-What libsndfile knows (WAV, FLAC, MP3, Ogg Vorbis, Opus, AIFF, ...) goes through `soundfile`; anything else (M4A, WebM,
+What libsndfile knows (WAV, FLAC, Ogg Vorbis, Opus, AIFF, ...) goes through `soundfile`; anything else (MP3, M4A, WebM,
 the sound of a video, ...) through PyAV, that is FFmpeg. The choice is made by content, not by file name.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import itertools
+import logging
 import os
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
 
+from loquent.speech.audio.decoders import Damaged, Fault, FFmpeg, Piece, SndFile
 from loquent.speech.audio.errors import AudioError
+from loquent.speech.audio.inputs import Source, name_of, open_input, printable
+from loquent.speech.audio.lengths import stated_bytes
+from loquent.speech.audio.parts import Section, find_parts
 
-if TYPE_CHECKING:
-    from av import AudioFrame, AudioResampler
-    from av.audio.stream import AudioStream
-
-Source: TypeAlias = str | os.PathLike[str] | BinaryIO
 Packet: TypeAlias = np.ndarray | bytes | bytearray | memoryview
 
 PCM16_SCALE = 32768.0
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Mono samples, float32 of shape (N,) nominally in [-1, 1], and their rate in Hz."""
+    """Mono samples, float32 of shape (N,) nominally in [-1, 1], and their rate in Hz.
+
+    warnings: what is missing of the file that they come from, a sentence each.
+    """
 
     samples: np.ndarray
     sample_rate: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -45,21 +51,23 @@ def read_audio(source: Source, sample_rate: int | None = None) -> Audio:
     """Read a whole file, mixed down to mono by the mean of its channels.
 
     `source` is a path or a binary file object (a pipe too); `sample_rate` in Hz resamples, None keeps the file's own.
-    Raises `AudioError` when the file is missing, empty, not audio, without samples, damaged, cut short, or of a rate
-    that cannot be resampled. Formats whose headers promise no length (Ogg, a WebM recorded live) cannot be told cut
-    from finished, and give what is there.
+    Of a file that is damaged or cut short, what can be decoded is read; `warnings` of the result, and the log, say what
+    is missing. Raises `AudioError` when the file is missing, empty, not audio, without a sample that can be decoded, or
+    of a rate that cannot be resampled. Formats whose headers state no length (Ogg, a WebM recorded live) cannot be told
+    cut from finished.
     """
     if sample_rate is not None and sample_rate <= 0:
         raise AudioError(f"expected a positive sample_rate in Hz, got {sample_rate}")
     with AudioReader(source) as reader:
         native = reader.sample_rate
         samples = np.concatenate([to_mono_float32(block, reader.channels) for block in reader.blocks(1.0)])
+    warnings = _logged(reader)
     if sample_rate is None or sample_rate == native:
-        return Audio(samples, native)
+        return Audio(samples, native, warnings)
     from loquent.speech.audio.resample import resample
 
     try:
-        return Audio(resample(samples, native, sample_rate), sample_rate)
+        return Audio(resample(samples, native, sample_rate), sample_rate, warnings)
     except ValueError as error:
         raise AudioError(f"{reader.name} cannot be resampled: {error}") from error
 
@@ -67,19 +75,26 @@ def read_audio(source: Source, sample_rate: int | None = None) -> Audio:
 def blocks(source: Source, seconds: float) -> Iterator[Audio]:
     """Read a file of any length in constant memory: mono blocks of `seconds` (the last may be shorter) at its own rate.
 
-    Raises `AudioError` as `read_audio` does; that a file is cut short shows only at its end.
+    Raises `AudioError` as `read_audio` does. That a file is damaged or cut short shows only at its end, in the log.
     """
     with AudioReader(source) as reader:
         for block in reader.blocks(seconds):
             yield Audio(to_mono_float32(block, reader.channels), reader.sample_rate)
+        _logged(reader)
 
 
 def duration(source: Source) -> float:
-    """Length of a file in seconds; it is decoded only if its header does not tell."""
+    """Length of a file in seconds; it is decoded only if its header does not state it."""
     with AudioReader(source) as reader:
         if reader.duration_s is not None:
             return reader.duration_s
         return sum(len(block) for block in reader.blocks(1.0)) / reader.sample_rate
+
+
+def _logged(reader: AudioReader) -> tuple[str, ...]:
+    for warning in reader.warnings:
+        logger.warning("%s", warning)
+    return tuple(reader.warnings)
 
 
 _WRITABLE = {
@@ -99,20 +114,20 @@ def write_audio(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: 
     """
     ending = Path(path).suffix.lower()
     if ending not in _WRITABLE:
-        raise AudioError(f"cannot write {os.fspath(path)!r}: expected a name ending in {', '.join(_WRITABLE)}")
+        raise AudioError(f"cannot write {printable(path)!r}: expected a name ending in {', '.join(_WRITABLE)}")
     if samples.ndim not in (1, 2):
         raise AudioError(f"expected samples of shape (samples,) or (samples, channels), got {samples.shape}")
     pcm = to_pcm16(samples)
     container, encoding = _WRITABLE[ending]
     channels = 1 if pcm.ndim == 1 else pcm.shape[1]
     try:
-        with soundfile.SoundFile(path, "w", sample_rate, channels, encoding, format=container) as file:
+        with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, channels, encoding, format=container) as file:
             # libsndfile's Vorbis encoder overflows the stack when it is given minutes at once.
             for start in range(0, len(pcm), sample_rate):
                 file.write(pcm[start : start + sample_rate])
     except (soundfile.LibsndfileError, ValueError, OSError) as error:
         raise AudioError(
-            f"cannot write {os.fspath(path)!r} ({container} {encoding}, {sample_rate} Hz, {channels} channels): {error}"
+            f"cannot write {printable(path)!r} ({container} {encoding}, {sample_rate} Hz, {channels} channels): {error}"
         ) from error
 
 
@@ -183,19 +198,33 @@ def _check_finite(samples: np.ndarray) -> None:
 
 
 class AudioReader:
-    """An open audio file: `sample_rate` (Hz), `channels`, `duration_s` (None if no header tells), and its `blocks`.
+    """An open audio file: `sample_rate` (Hz), `channels`, `duration_s` (None if no header states it), and its `blocks`.
 
-    It reads forward, once. Use it as a context manager. Opening what is missing, empty, not audio or without samples
-    raises `AudioError`.
+    It reads forward, once, all parts of a file whose parts were joined. `warnings` says in sentences what was damaged
+    or is missing; they are complete when the last block was read. Use it as a context manager. Opening what is missing,
+    empty, not audio or without samples raises `AudioError`.
     """
 
     def __init__(self, source: Source) -> None:
-        named = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
-        self.name = repr(named) if isinstance(named, str) else "the audio stream"
-        self._decoder = self._open(self._checked(source))
+        self.name = name_of(source)
+        self.warnings: list[str] = []
+        self._path: bytes | None = None
+        if isinstance(source, str | os.PathLike) and os.path.isfile(source):
+            self._path = os.fsencode(source)
+        self._file = open_input(source)
+        self._owned = self._file is not source
+        try:
+            self._parts = find_parts(self._file)
+            ending = os.path.splitext(self._path or b"")[1].decode("ascii", "ignore")
+            for part in self._parts:
+                part.name += ending
+            self._decoder = self._open(0)
+        except BaseException:
+            self._close_file()
+            raise
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
-        self.duration_s = self._decoder.duration_s
+        self.duration_s = self._decoder.stated_s if len(self._parts) == 1 else None
 
     def __enter__(self) -> AudioReader:
         return self
@@ -205,187 +234,158 @@ class AudioReader:
 
     def close(self) -> None:
         self._decoder.close()
+        self._close_file()
 
     def blocks(self, seconds: float) -> Iterator[np.ndarray]:
         """Yield float32 (samples, channels), each `seconds` long but the last.
 
-        Raises `AudioError` where the file turns out to be damaged or cut short.
+        What was joined to the file at another rate or with other channels comes at the rate of its beginning, mixed by
+        the mean of its channels. Raises `AudioError` if nothing can be decoded.
         """
         frames = round(seconds * self.sample_rate)
         if frames < 1:
             raise AudioError(f"expected blocks of at least one sample, got {seconds} s at {self.sample_rate} Hz")
-        decoded = 0
-        try:
-            for block in self._decoder.blocks(frames):
-                decoded += len(block)
-                yield block
-        except _Damaged as error:
-            after_s = decoded / self.sample_rate
-            raise AudioError(f"{self.name} is damaged or cut short after {after_s:.2f} s: {error}") from error
+        return self._some(_framed(self._uniform(frames), frames))
 
-    def _checked(self, source: Source) -> str | BinaryIO:
-        """A path that exists and has bytes, or a seekable file at its start."""
-        if not isinstance(source, str | os.PathLike):
-            if not source.seekable():
-                source = io.BytesIO(source.read())
-            start = source.tell()
-            if not source.read(1):
-                raise AudioError(f"{self.name} is empty")
-            source.seek(start)
-            return source
-        path = Path(source)
-        if not path.exists():
-            raise AudioError(f"no such audio file: {self.name}")
-        if path.is_dir():
-            raise AudioError(f"expected an audio file, got the folder {self.name}")
-        if path.is_file() and path.stat().st_size == 0:
-            raise AudioError(f"{self.name} is empty (0 bytes)")
-        return os.fspath(path)
+    def _some(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        first = next(blocks, None)
+        if first is None:
+            reasons = "; ".join(self.warnings) or "it contains no samples"
+            raise AudioError(f"{self.name} cannot be read as audio: {reasons}")
+        yield first
+        yield from blocks
 
-    def _open(self, source: str | BinaryIO) -> _SoundFile | _PyAV:
-        start = 0 if isinstance(source, str) else source.tell()
+    def _uniform(self, frames: int) -> Iterator[np.ndarray]:
+        """Samples of all parts as (samples, channels) at one rate."""
+        own = self.sample_rate, self.channels
+        for (rate, channels), run in itertools.groupby(self._pieces(frames), lambda one: (one[1], one[0].shape[1])):
+            if (rate, channels) == own:
+                yield from (samples for samples, _ in run)
+                continue
+            mono: Iterable[np.ndarray] = (_mean_of_channels(samples) for samples, _ in run)
+            if rate != self.sample_rate:
+                from loquent.speech.audio.resample import resample_blocks
+
+                mono = resample_blocks(mono, rate, self.sample_rate, self.name)
+            try:
+                yield from (np.repeat(samples[:, None], self.channels, 1) for samples in mono)
+            except AudioError as error:
+                self.warnings.append(f"a part was left out: {error}")
+
+    def _pieces(self, frames: int) -> Iterator[Piece]:
+        """What can be decoded, part by part, with a warning for each part that lacks something."""
+        before_s = 0.0
+        for number, part in enumerate(self._parts):
+            if number:
+                try:
+                    self._decoder.close()
+                    self._decoder = self._open(number)
+                except AudioError as error:
+                    self.warnings.append(f"part {number + 1} of {len(self._parts)} was left out: {error}")
+                    continue
+            part_s = 0.0
+            for piece in self._decoded(number, frames):
+                part_s += len(piece.samples) / piece.sample_rate
+                yield piece
+            self._warn(part, before_s, part_s)
+            before_s += part_s
+
+    def _warn(self, part: Section, before_s: float, read_s: float) -> None:
+        """Say what is wrong with a part of which `read_s` seconds were read, after `before_s` of others."""
+        place = f" from {before_s:.2f} s on" if before_s else ""
+        faults = self._decoder.faults
+        if faults:
+            at_s, text = faults[0]
+            more = f"; {len(faults) - 1} more faults follow" if len(faults) > 1 else ""
+            self.warnings.append(f"{self.name} is damaged at {before_s + at_s:.2f} s ({text}){more}")
+        stated_s = self._decoder.stated_s or 0.0
+        part.seek(0)
+        size, there = stated_bytes(part)
+        # Rounding is no lack, and containers state their lengths in frames, or of another stream.
+        if stated_s > read_s + max(self._decoder.slack_s, 0.001):
+            lack = f"{read_s:.2f} s could be read of the {stated_s:.2f} s that its header states"
+        elif size > there:
+            lack = f"{read_s:.2f} s could be read, from {there} of the {size} bytes that its header states"
+        elif part.cut:
+            lack = f"{read_s:.2f} s could be read, and it ends within a page"
+        elif part.damaged and not faults:
+            lack = f"{read_s:.2f} s could be read, without some pages that are damaged or missing"
+        else:
+            return
+        self.warnings.append(f"{self.name} is damaged or cut short{place}: {lack}")
+
+    def _decoded(self, number: int, frames: int) -> Iterator[Piece]:
+        """A part through the decoder that it was opened with; where that gives up, FFmpeg goes on from there."""
+        done = 0
         try:
-            return _SoundFile(source)
-        except _Damaged as error:
+            for piece in self._decoder.pieces(frames):
+                done += len(piece.samples)
+                yield piece
+            return
+        except Damaged as error:
+            reason = str(error)
+        at_s = done / self._decoder.sample_rate
+        try:
+            other = FFmpeg(self._section(number))
+        except Damaged:
+            self._decoder.faults.append(Fault(at_s, reason))
+            return
+        other.faults.append(Fault(at_s, reason))
+        other.stated_s, other.slack_s = self._decoder.stated_s, self._decoder.slack_s
+        self._decoder.close()
+        self._decoder = other
+        for samples, rate in other.pieces(frames):
+            if len(samples) > done:
+                yield Piece(samples[done:], rate)
+            done = max(0, done - len(samples))
+
+    def _section(self, number: int) -> Section:
+        section = self._parts[number]
+        section.seek(0)
+        return section
+
+    def _open(self, number: int) -> SndFile | FFmpeg:
+        section = self._section(number)
+        if section.damaged:
+            with contextlib.suppress(Damaged):
+                return FFmpeg(section)
+        file: bytes | BinaryIO | Section = section
+        if len(self._parts) == 1 and section.is_whole:  # without a detour through Python
+            self._file.seek(0)
+            file = self._path or self._file
+        try:
+            return SndFile(file, section.size)
+        except Damaged as error:
             first = error
-        if not isinstance(source, str):
-            source.seek(start)
+        section.seek(0)
         try:
-            return _PyAV(source)
-        except _Damaged as error:
-            raise AudioError(f"{self.name} cannot be read as audio (libsndfile: {first}; FFmpeg: {error})") from error
+            return FFmpeg(section)
+        except Damaged as error:
+            section.seek(4)
+            hint = "; it is cut short, or its recording was not finished" if section.read(4) == b"ftyp" else ""
+            raise AudioError(
+                f"{self.name} cannot be read as audio (libsndfile: {first}; FFmpeg: {error}){hint}"
+            ) from error
 
-
-class _Damaged(Exception):
-    """What a decoder says is wrong; the reader adds which file and where."""
-
-
-class _Sequential(soundfile.SoundFile):
-    """After each read `soundfile` seeks a seekable file to where it is; an MP3 then loses the bits its frames share."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class _SoundFile:
-    def __init__(self, source: str | BinaryIO) -> None:
-        self._missing = _riff_data_shortfall(source)
-        try:
-            self._file = _Sequential(source)
-        except (soundfile.LibsndfileError, TypeError, OSError) as error:  # TypeError: a `.raw` name
-            raise _Damaged(getattr(error, "error_string", str(error))) from error
-        if self._file.frames == 0:
+    def _close_file(self) -> None:
+        if self._owned:
             self._file.close()
-            raise _Damaged("it contains no samples")
-        self.sample_rate = self._file.samplerate
-        self.channels = self._file.channels
-        self.duration_s: float | None = self._file.frames / self.sample_rate
-
-    def blocks(self, frames: int) -> Iterator[np.ndarray]:
-        decoded = 0
-        try:
-            while len(block := self._file.read(frames, dtype="float32", always_2d=True)):
-                decoded += len(block)
-                yield block
-        except soundfile.LibsndfileError as error:
-            raise _Damaged(error.error_string) from error
-        if decoded < self._file.frames:
-            raise _Damaged(f"its header promises {self._file.frames / self.sample_rate:.2f} s")
-        if self._missing:
-            raise _Damaged(f"its header promises {self._missing} more bytes")
-
-    def close(self) -> None:
-        self._file.close()
 
 
-def _riff_data_shortfall(source: str | BinaryIO) -> int:
-    """Bytes that a WAV header promises and the file lacks, which libsndfile passes over; 0 for any other file.
-
-    A size of 2 GiB or more is what programs that write to a pipe leave there: it means "to the end".
-    """
-    file = open(source, "rb") if isinstance(source, str) else source  # noqa: SIM115 (closed only if opened here)
-    start = file.tell()
-    try:
-        header = file.read(12)
-        if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-            return 0
-        while len(chunk := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                here = file.tell()
-                return max(0, size - (file.seek(0, os.SEEK_END) - here)) if size < 0x7FFF0000 else 0
-            file.seek(size + size % 2, os.SEEK_CUR)
-        return 0
-    finally:
-        file.seek(start)
-        if file is not source:
-            file.close()
-
-
-class _PyAV:
-    def __init__(self, source: str | BinaryIO) -> None:
-        import av
-
-        self._errors = (av.FFmpegError, ValueError)
-        try:
-            # A playlist that is passed off as audio must not open anything else: other files, or addresses.
-            allowed = "file" if isinstance(source, str) else "pipe"
-            self._container = av.open(source, mode="r", options={"protocol_whitelist": allowed})
-        except self._errors as error:
-            raise _Damaged(getattr(error, "strerror", None) or str(error)) from error
-        try:
-            if not self._container.streams.audio:
-                raise _Damaged("it has no audio stream")
-            self._stream = self._container.streams.audio[0]
-            self._parts = self._decoded(av.AudioResampler(format="fltp"))
-            self._first = next(self._parts, None)
-            if self._first is None:
-                raise _Damaged("it contains no samples")
-        except _Damaged:
-            self.close()
-            raise
-        self.channels = self._first.shape[1]
-        self.duration_s = _seconds(self._stream.duration, self._stream)
-        if self.duration_s is None and self._container.duration and len(self._container.streams) == 1:
-            # Matroska and WebM tell only the length of the whole, which with a picture may be the picture's.
-            self.duration_s = self._container.duration / av.time_base
-
-    def blocks(self, frames: int) -> Iterator[np.ndarray]:
-        assert self._first is not None
-        held, size = [self._first], len(self._first)
-        while True:
-            if size >= frames:
-                joined = np.concatenate(held)
-                whole = size - size % frames
-                yield from joined[:whole].reshape(-1, frames, self.channels)
-                held, size = [joined[whole:]], size - whole
-            part = next(self._parts, None)
-            if part is None:
-                break
-            held.append(part)
-            size += len(part)
-        if size:
-            yield np.concatenate(held)
-        if self.duration_s is not None and self._end_s < self.duration_s - 1.0:
-            raise _Damaged(f"its header promises {self.duration_s:.2f} s")
-
-    def _decoded(self, to_float: AudioResampler) -> Iterator[np.ndarray]:
-        """Decoded frames as (samples, channels). Keeps the rate, and where the last one ends by the file's clock."""
-        start_s = _seconds(self._stream.start_time, self._stream) or 0.0
-        try:
-            for frame in self._container.decode(self._stream):
-                # Asked of a frame, not of the header: an HE-AAC header tells half of the rate.
-                self.sample_rate = frame.sample_rate
-                if frame.pts is not None:
-                    self._end_s = (_seconds(frame.pts, frame) or 0.0) - start_s + frame.samples / frame.sample_rate
-                for part in to_float.resample(frame):
-                    yield part.to_ndarray().T
-        except self._errors as error:
-            raise _Damaged(getattr(error, "strerror", None) or str(error)) from error
-
-    def close(self) -> None:
-        self._container.close()
-
-
-def _seconds(ticks: int | None, clock: AudioStream | AudioFrame) -> float | None:
-    return None if ticks is None or clock.time_base is None else float(ticks * clock.time_base)
+def _framed(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """The same samples in blocks of ``frames``; the last may be shorter."""
+    held: list[np.ndarray] = []
+    size = 0
+    for piece in pieces:
+        if not held and len(piece) == frames:
+            yield piece
+            continue
+        held.append(piece)
+        size += len(piece)
+        if size >= frames:
+            joined = np.concatenate(held)
+            whole = size - size % frames
+            yield from joined[:whole].reshape(-1, frames, joined.shape[1])
+            held, size = ([joined[whole:]], size - whole) if size > whole else ([], 0)
+    if size:
+        yield np.concatenate(held)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from loquent.speech.audio.files import AudioReader, to_pcm16
+from loquent.speech.audio.inputs import printable
 
 
 class MicrophoneError(RuntimeError):
@@ -26,12 +27,14 @@ class AudioSource:
     """A stream of packets: int16 arrays of shape (samples, channels) at `sample_rate` Hz. Iterate over it once.
 
     name: of the file or the microphone, to show to people.
+    warnings: what is damaged in a file, or missing, a sentence each; complete after the last packet.
     """
 
     name: str
     sample_rate: int
     channels: int
     packets: AsyncIterator[np.ndarray]
+    warnings: Sequence[str] = ()
 
     def __aiter__(self) -> AsyncIterator[np.ndarray]:
         return self.packets
@@ -41,8 +44,8 @@ def file_source(path: str | os.PathLike[str], packet_ms: float = 100.0, realtime
     """Play a file in packets of `packet_ms` (the last may be shorter), at its own rate and channel count.
 
     With `realtime` a packet comes when its last sample would have been recorded, whatever the listener does between
-    packets; else as fast as it is asked for. The file is never held as a whole. Raises `AudioError` for a file that
-    cannot be read, on the call or, where it is damaged, on the way.
+    packets; else as fast as it is asked for. The file is never held as a whole; a pipe is read to its end first. Raises
+    `AudioError` for a file that cannot be read; of one that is damaged, `warnings` says what is missing.
     """
     _check_packet(packet_ms)
     reader = AudioReader(path)
@@ -58,7 +61,7 @@ def file_source(path: str | os.PathLike[str], packet_ms: float = 100.0, realtime
                 await asyncio.sleep(max(0.0, due - clock()) if realtime else 0)
                 yield to_pcm16(block)
 
-    return AudioSource(os.fspath(path), reader.sample_rate, reader.channels, packets())
+    return AudioSource(printable(path), reader.sample_rate, reader.channels, packets(), reader.warnings)
 
 
 def microphone_source(device: int | str | None = None, packet_ms: float = 100.0) -> AudioSource:

@@ -112,8 +112,9 @@ def test_files_that_cannot_be_played(tmp_path):
     write_audio(tmp_path / "a.flac", pcm(3, 16000, 1), 16000)
     whole = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(AudioError, match="damaged or cut short"):
-        asyncio.run(collect(file_source(tmp_path / "a.flac")))
+    source = file_source(tmp_path / "a.flac")
+    assert 0 < sum(map(len, asyncio.run(collect(source)))) < 3 * 16000
+    assert "damaged or cut short" in source.warnings[-1]
 
 
 def test_mailbox_keeps_order_across_threads():
