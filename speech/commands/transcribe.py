@@ -180,6 +180,6 @@ def _stream(
         else:
             if interrupted:
                 raise KeyboardInterrupt
-            results.finished(recording, recognition.language, tuple(getattr(source, "warnings", ())))
+            results.finished(recording, recognition.language, source.warnings)
         finally:
             display.close()

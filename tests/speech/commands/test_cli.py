@@ -372,6 +372,20 @@ class TestTranscribe:
         assert (out / "talk.flac.txt").is_file()
         assert capsys.readouterr().err == "loquent: 1 of 2 have their files already\n"
 
+    @pytest.mark.parametrize("way", [FAST, LIVE, ["--model", "loquent/commands"]], ids=["whole", "live", "conformer"])
+    def test_a_recording_that_was_cut_short_gives_its_text_and_a_warning(self, capsys, speech, tmp_path, way):
+        audio, whole = read_audio(speech), tmp_path / "cut.flac"
+        write_audio(whole, audio.samples, audio.sample_rate)
+        whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+        assert main(["transcribe", str(whole), *way]) == 0
+        captured = capsys.readouterr()
+        if "--model" not in way:
+            assert captured.out.lower().startswith("streaming recognition writes")
+        (warning,) = captured.err.splitlines()
+        assert warning.startswith("loquent: ")
+        assert "cut.flac" in warning
+        assert "cut short" in warning
+
     def test_what_a_terminal_cannot_show_costs_no_text(self, speech, tmp_path):
         """An ASCII terminal, and a file whose name is neither UTF-8 nor on one line."""
         odd = os.fsencode(tmp_path) + b"/caf\xe9\n.wav"
