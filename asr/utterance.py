@@ -10,7 +10,7 @@ from loquent.speech.runtime.events import Event, Final, Partial, Word
 
 
 @dataclass
-class Utterance:
+class OpenUtterance:
     """Words since the last `Final`; JSON-able, as part of a stream's memo.
 
     text:       of the committed words.
@@ -24,7 +24,7 @@ class Utterance:
     shown: tuple[str, str] = ("", "")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Utterance:
+    def from_dict(cls, values: Mapping[str, Any]) -> OpenUtterance:
         """Inverse of ``vars``.
 
         Raises:

@@ -32,15 +32,39 @@ from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk
 
 
+def _load(file: str) -> ModuleType:
+    """A module beside this file; other processes load some of them as programs, so they are no fixtures themselves."""
+    path = Path(__file__).parent / file
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def task_laws() -> ModuleType:
     """The module `task_laws` beside this file: `check_task` tries the laws on whole streams of a task."""
-    spec = importlib.util.spec_from_file_location("task_laws", Path(__file__).with_name("task_laws.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["task_laws"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _load("task_laws.py")
+
+
+@pytest.fixture(scope="session")
+def band_energy() -> ModuleType:
+    """A task with audio in and text out, whose results can be compared exactly."""
+    return _load("speech/band_energy.py")
+
+
+@pytest.fixture(scope="session")
+def tones() -> ModuleType:
+    """A task with text in and audio out, for longer than text comes in."""
+    return _load("speech/tones.py")
+
+
+@pytest.fixture(scope="session")
+def swapped() -> ModuleType:
+    """A task with text in and text out."""
+    return _load("speech/swapped.py")
 
 
 @pytest.fixture(scope="session")

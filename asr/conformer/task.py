@@ -26,7 +26,7 @@ from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.tokens import Advance, BeamOptions, SearchMemo, Token, TokenSearch
 from loquent.asr.search.transducer_beam import TransducerBeamSearch
 from loquent.asr.search.transducer_greedy import TransducerGreedySearch
-from loquent.asr.utterance import Utterance
+from loquent.asr.utterance import OpenUtterance
 from loquent.speech.audio.endpoint import Endpointer, EndpointMemory, SpeechOptions, UtteranceEnd
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import ChainState, Chunk
@@ -62,7 +62,7 @@ class ConformerMemo:
     samples: int = 0
     frames: int = 0
     endpoint: EndpointMemory = field(default_factory=EndpointMemory)
-    utterance: Utterance = field(default_factory=Utterance)
+    utterance: OpenUtterance = field(default_factory=OpenUtterance)
     word: list[Token] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class ConformerStreamingTask:
             values = dict(values)
             values["options"] = checked_options(ConformerStreamOptions, values["options"])
             values["endpoint"] = EndpointMemory(**values["endpoint"])
-            values["utterance"] = Utterance.from_dict(values["utterance"])
+            values["utterance"] = OpenUtterance.from_dict(values["utterance"])
             values["word"] = [Token(*token) for token in values["word"]]
             values["search"] = SearchMemo.from_dict(values["search"])
             memo = ConformerMemo(**values)

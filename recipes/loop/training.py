@@ -7,6 +7,7 @@ and resumed ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -88,7 +89,7 @@ class Recipe(Protocol):
 
 
 class Training:
-    """One run in a folder: ``checkpoints/`` to resume from, ``best/`` the export, ``log.jsonl``, TensorBoard's files.
+    """One run in a folder: ``checkpoints/`` to resume from, ``best/`` the export, ``log.jsonl``, ``curve.svg``.
 
     Args:
         recipe: what is trained.
@@ -147,7 +148,9 @@ class Training:
                     progress.set_postfix(loss=f"{means['loss']:.3f}")
                 done = self.step == self.options.steps
                 if self.step % self.options.evaluate_every == 0 or done:
+                    progress.set_description("evaluating", refresh=True)
                     self._evaluate(log)
+                    progress.set_description("training", refresh=False)
                 stop = self._asked_to_stop()
                 if self.step % self.options.checkpoint_every == 0 or done or stop:
                     self._save()
@@ -167,6 +170,7 @@ class Training:
             with torch.no_grad(), self._log() as log:
                 figures = self.recipe.test(self.folder / "best")
                 log.write(self.step, {f"test/{name}": value for name, value in figures.items()})
+            self._draw()
             (self.folder / "results.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         self.accelerator.wait_for_everyone()
         return figures
@@ -230,7 +234,15 @@ class Training:
                 if figures[self.recipe.judged_by] < self.best:
                     self.best = figures[self.recipe.judged_by]
                     self.recipe.save(self.folder / "best")
+            self._draw()
         self.accelerator.wait_for_everyone()
+
+    def _draw(self) -> None:
+        """Draw the curve so far, if matplotlib is there to draw it."""
+        from loquent.recipes.loop.curve import draw_curve
+
+        with contextlib.suppress(ImportError):
+            draw_curve([self.folder / "log.jsonl"], self.folder / "curve.svg")
 
     def _averaged(self) -> Any:
         return self.average.in_place() if self.options.average else _nothing()
@@ -272,6 +284,7 @@ class Training:
         return tqdm(
             total=self.options.steps,
             initial=self.step,
+            desc="training",
             unit="step",
             file=sys.stderr,
             disable=not self.main,

@@ -1,23 +1,31 @@
-"""How well a model does as a streaming recogniser: error rates and delays at several chunk sizes."""
+"""How well a model does: error rates on recordings, and error rates and delays as a streaming recogniser."""
 
 from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
 
 from loquent.asr.emission.delay import EmissionDelay, WordTime, word_delays
+from loquent.asr.recognizer import Recognizer
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.recipes.data.manifest import Utterance
+from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance
 from loquent.recipes.loop.error_rate import ErrorTally
 from loquent.recipes.whisper.windows import TimedUtterance
 from loquent.recipes.whisper.word_times import TimedText
+from loquent.speech.audio.files import Audio
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Final, Word
 from loquent.speech.runtime.task import Task
+from loquent.speech.text.languages import SPACELESS_LANGUAGES
+from loquent.speech.transcript import Transcript
 
 STREAMS = 8  # at once
 
@@ -56,6 +64,49 @@ def evaluate_streaming(
         if delays:
             figures |= EmissionDelay.of(delays).figures(f"{size}ms")
     return {"wer": statistics.fmean(figures[f"{size}ms/wer"] for size in chunk_ms), **figures}
+
+
+def recordings_error_rate(
+    recognizer: Recognizer, rows: Sequence[Utterance], language: str, what: str, **options: Any
+) -> float:
+    """Word error rate in per cent of whole recordings, with a progress bar.
+
+    Args:
+        language: of all of them.
+        what: name of the progress bar.
+        options: as `Recognizer.segments` takes them.
+    """
+    tally = ErrorTally()
+    sources = (Audio(row.samples(), SAMPLE_RATE) for row in rows)
+    with _bar(len(rows), what) as progress:
+        for number, item in recognizer.segments(sources, language=language, **options):
+            if isinstance(item, Transcript):
+                tally.add(scored(rows[number].text, language), scored(item.text, language))
+                progress.update()
+    return tally.rate
+
+
+def live_error_rate(recognizer: Recognizer, rows: Sequence[Utterance], language: str, what: str) -> float:
+    """Word error rate in per cent of live recognition with its default policy, with a progress bar.
+
+    Each recording is a stream, as `loquent listen` would hear it. Arguments are those of `recordings_error_rate`.
+    """
+    tally = ErrorTally()
+    with _bar(len(rows), what) as progress:
+        for number, events in streamed(recognizer.streaming_task(language=language), rows):
+            tally.add(scored(rows[number].text, language), scored(final_text(events), language))
+            progress.update()
+    return tally.rate
+
+
+def scored(text: str, language: str) -> str:
+    """`plain_words`; in languages that are written without spaces every character is a word."""
+    words = plain_words(text)
+    return " ".join(words.replace(" ", "")) if language in SPACELESS_LANGUAGES else words
+
+
+def _bar(total: int, what: str) -> Any:
+    return tqdm(total=total, desc=what, unit="rec", file=sys.stderr, mininterval=1, leave=False)
 
 
 def plain_words(text: str) -> str:

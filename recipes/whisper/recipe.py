@@ -7,36 +7,28 @@ Source: arXiv 2508.12301.
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from loquent.asr.whisper.checkpoint import load_whisper
 from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge
-from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.augment import AugmentOptions
 from loquent.recipes.data.batching import BatchOptions
 from loquent.recipes.data.dataset import SourceOptions, read_noises, read_source
+from loquent.recipes.data.held_out import first, held_out
 from loquent.recipes.data.manifest import ManifestError, Utterance, select
-from loquent.recipes.loop.config import ConfigError
+from loquent.recipes.whisper.adapter_options import AdapterOptions, stock_whisper, with_adapter
 from loquent.recipes.whisper.evaluation import evaluate_streaming
 from loquent.recipes.whisper.loss import CausalWhisperLoss, LossOptions
 from loquent.recipes.whisper.windows import TimedUtterance, Window, WindowData, WindowOptions
 from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
 from loquent.speech.hub import resolve
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-
-ATTENTION = ("query", "key", "value", "out")
-FEED_FORWARD = ("mlp.0", "mlp.2")
 
 
 @dataclass(frozen=True)
@@ -54,30 +46,9 @@ class DataOptions:
     train: dict[str, LabelledSource]
     test: dict[str, LabelledSource]
     word_times: WordTimesOptions = field(default_factory=WordTimesOptions)
-    held_out: float = 0.05  # share of the training speakers (recordings where they are not known) that choose the best
+    held_out: float = 0.05  # share of the training speakers (see `held_out`) whose recordings choose the best
     valid_recordings: int = 12  # of each source that are held out, with human texts
     test_recordings: int | None = None  # of each source; all by default
-
-
-@dataclass(frozen=True)
-class AdapterOptions:
-    """The low-rank update of the layers, see PEFT's `LoraConfig`; patterns are matched with the ends of layers' names.
-
-    Raises:
-        ValueError: a rank below 1.
-    """
-
-    rank: int = 32
-    alpha: int | None = None  # the update is scaled by alpha / rank; the rank by default
-    rank_pattern: dict[str, int] = field(default_factory=dict)  # ranks of some layers, such as {"cross_attn.key": 8}
-    alpha_pattern: dict[str, int] = field(default_factory=dict)
-    use_rslora: bool = False  # scale by alpha / sqrt(rank), arXiv 2312.03732
-    feed_forward: bool = True  # also the two layers after attention
-
-    def __post_init__(self) -> None:
-        for key, rank in {"rank": self.rank, **self.rank_pattern}.items():
-            if rank < 1:
-                raise ValueError(f"{key}: expected at least 1, got {rank}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +86,7 @@ class CausalWhisperRecipe:
             prepare(config)
         path = resolve(config.model).path
         self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
-        model = _stock(config.model)
+        model = stock_whisper(config.model)
         train, self.valid = self._divided()
         noises = read_noises(config.augment)
         context = model.config.n_text_ctx // 4  # as in streaming
@@ -125,7 +96,7 @@ class CausalWhisperRecipe:
         torch.manual_seed(config.seed)
         self.info = AdapterInfo(config.model, base_digest(model), config.language, config.loss.chunk_ms)
         model = model.to(torch.bfloat16) if config.frozen == "bf16" else model
-        self.adapted = _with_adapter(model, config)
+        self.adapted = with_adapter(model, config.adapter, config.start)
         self.loss = CausalWhisperLoss(model, self.tokenizer.eot, config.loss)
         self.module: nn.Module = self.loss
 
@@ -161,13 +132,13 @@ class CausalWhisperRecipe:
         data = self.config.data
         sources = {}
         for name, source in data.test.items():
-            rows = _first(select(_rows(source, "eval", self.config), human_text=True), data.test_recordings)
+            rows = first(select(_rows(source, "eval", self.config), human_text=True), data.test_recordings)
             WordTimes(data.word_times).prepare(rows)
             sources[name] = _timed(rows, source, data.word_times, only_plausible=False)
         return self._streaming(load_adapter(folder), sources)
 
     def _streaming(self, adapter: LoraAdapter, sources: Mapping[str, Sequence[TimedUtterance]]) -> dict[str, float]:
-        model = _stock(self.config.model).to(next(self.module.parameters()).device)
+        model = stock_whisper(self.config.model).to(next(self.module.parameters()).device)
         merge(model, adapter)
         return evaluate_streaming(model, self.tokenizer, sources, self.config.evaluate_ms)
 
@@ -176,15 +147,21 @@ class CausalWhisperRecipe:
         data = self.config.data
         train: list[tuple[list[TimedUtterance], float]] = []
         valid = {}
+        timed = {
+            name: _timed(_rows(source, "train", self.config), source, data.word_times)
+            for name, source in data.train.items()
+        }
+        all_rows = [one.row for utterances in timed.values() for one in utterances]
+        judging = held_out(all_rows, data.held_out) if len(all_rows) > 1 else set()
         for name, source in data.train.items():
-            utterances = _timed(_rows(source, "train", self.config), source, data.word_times)
-            held = [one for one in utterances if _share(one.row.speaker or one.row.id) < data.held_out]
-            kept = [one for one in utterances if _share(one.row.speaker or one.row.id) >= data.held_out]
+            utterances = timed[name]
+            held = [one for one in utterances if one.row.id in judging]
+            kept = [one for one in utterances if one.row.id not in judging]
             human = {row.id for row in select([one.row for one in utterances], human_text=not source.pseudo)}
             train.append(([one for one in kept if one.row.id in human], source.weight))
             train.append(([one for one in kept if one.row.id not in human], source.weight * source.machine_weight))
             if not source.pseudo:
-                rows = _first([one.row for one in held if one.row.id in human], data.valid_recordings)
+                rows = first([one.row for one in held if one.row.id in human], data.valid_recordings)
                 chosen = {row.id for row in rows}
                 valid[name] = [one for one in held if one.row.id in chosen]
         valid = {name: utterances for name, utterances in valid.items() if utterances}
@@ -235,43 +212,3 @@ def _timed(
     if not only_plausible:
         return utterances
     return [one for one in utterances if one.timed.plausible(one.row.duration, options)]
-
-
-def _stock(name: str) -> Whisper:
-    checkpoint = load_whisper(resolve(name).path)
-    return Whisper.from_weights(checkpoint.config, checkpoint.weights)
-
-
-def _with_adapter(model: Whisper, config: CausalWhisperConfig) -> PeftModel:
-    from peft import LoraConfig
-
-    from loquent.recipes.whisper.low_rank import add_adapter, start_from
-
-    options = config.adapter
-    adapted = add_adapter(
-        model,
-        LoraConfig(
-            r=options.rank,
-            lora_alpha=options.rank if options.alpha is None else options.alpha,
-            target_modules=[*ATTENTION, *(FEED_FORWARD if options.feed_forward else ())],
-            rank_pattern=options.rank_pattern,
-            alpha_pattern=options.alpha_pattern,
-            use_rslora=options.use_rslora,
-        ),
-    )
-    if config.start is not None:
-        try:
-            start_from(model, load_adapter(config.start).factors)
-        except ValueError as error:
-            raise ConfigError(f"start: cannot go on from {config.start}: {error}") from error
-    return adapted
-
-
-def _share(key: str) -> float:
-    """A number in [0, 1) that follows from a name, evenly spread."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
-
-
-def _first(rows: Sequence[Utterance], count: int | None) -> list[Utterance]:
-    """Some rows, always the same, whatever else the manifest holds."""
-    return sorted(rows, key=lambda row: (_share(row.id), row.id))[:count]

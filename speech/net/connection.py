@@ -185,7 +185,6 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         try:
-            self.scheduler.admit()
             if rate is not None and model.takes.kind == "audio":
                 # The table of an odd rate takes a second to make, which the other streams shall not notice.
                 await asyncio.to_thread(next(iter(model.stages.values())).resampler, rate)

@@ -167,7 +167,6 @@ class Transcriptions:
     def _stream(self, request: _Request, samples: np.ndarray) -> Response:
         options: dict[str, Any] = {"language": request.language} if request.language else {}
         try:
-            self.scheduler.admit()
             stream = self.models[request.model].open(sample_rate=SAMPLE_RATE, **options)
         except EngineFull as full:
             raise _Refused(503, str(full)) from full

@@ -1,11 +1,8 @@
 """What several tests of the runtime share."""
 
 import contextlib
-import importlib.util
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,42 +11,9 @@ import pytest
 from loquent.speech.runtime.engine import Engine
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
-band_energy_module = _load("band_energy")
-tones_module = _load("tones")
-swapped_module = _load("swapped")
-
-
-@pytest.fixture(scope="session")
-def band_energy() -> ModuleType:
-    """The module `band_energy` beside this file: a task whose results can be compared exactly."""
-    return band_energy_module
-
-
-@pytest.fixture(scope="session")
-def tones() -> ModuleType:
-    """The module `tones` beside this file: text in, audio out, for longer than text comes in."""
-    return tones_module
-
-
-@pytest.fixture(scope="session")
-def swapped() -> ModuleType:
-    """The module `swapped` beside this file: text in, text out."""
-    return swapped_module
-
-
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., Any]]:
-    """Function that starts a server of band energies on a free port of this machine, in a thread."""
-
+def start_server(band_energy: ModuleType) -> Iterator[Callable[..., Any]]:
+    """Function that starts a server, of band energies by default, on a free port of this machine, in a thread."""
     from loquent.speech.net.server import Server, create_app
 
     with contextlib.ExitStack() as running:
@@ -57,7 +21,7 @@ def start_server() -> Iterator[Callable[..., Any]]:
         def start(
             task: object = None, capacity: int = 16, grace_s: float = 10.0, engines: object = None, **options: Any
         ) -> Server:
-            engines = engines or {"band": Engine(task or band_energy_module.BandEnergy(), capacity)}
+            engines = engines or {"band": Engine(task or band_energy.BandEnergy(), capacity)}
             server = Server(create_app(engines, **options), port=0, grace_s=grace_s, log_level="warning")
             thread = threading.Thread(target=server.run)
             thread.start()

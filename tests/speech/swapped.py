@@ -68,7 +68,7 @@ class Swapped:
             text = "".join(f" {word}" for word in words if word)
             text = text.upper() if memo.capitals else text
             end = chunk.begin + sum(len(word.text) for word in chunk.words)
-            events: list[Event] = [Translation(text=f"{text}{int(count)}", span=(chunk.begin, end))] if text else []
+            events: list[Event] = [Translation(text=f"{text}#{int(count)}", span=(chunk.begin, end))] if text else []
             turns.append(Turn(events, chunk.last))
         return turns
 

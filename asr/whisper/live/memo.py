@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.asr.options import checked_options
-from loquent.asr.utterance import Utterance
+from loquent.asr.utterance import OpenUtterance
 from loquent.asr.whisper.live.options import WhisperStreamOptions
 from loquent.speech.audio.endpoint import EndpointMemory
 
@@ -68,7 +68,7 @@ class WhisperMemo:
     adapter: str | None = None
     adapter_digest: str = ""
     endpoint: EndpointMemory = field(default_factory=EndpointMemory)
-    utterance: Utterance = field(default_factory=Utterance)
+    utterance: OpenUtterance = field(default_factory=OpenUtterance)
     frames: int = 0
     steps: int = 0
     barrier: int = 0
@@ -91,7 +91,7 @@ class WhisperMemo:
             values = dict(values)
             values["options"] = checked_options(WhisperStreamOptions, values["options"])
             values["endpoint"] = EndpointMemory(**values["endpoint"])
-            values["utterance"] = Utterance.from_dict(values["utterance"])
+            values["utterance"] = OpenUtterance.from_dict(values["utterance"])
             values["held"] = values["held"] and tuple(values["held"])
             if values["window"] is not None:
                 window = dict(values["window"])

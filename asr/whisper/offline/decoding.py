@@ -41,6 +41,7 @@ class WindowDecoder:
     """Encodes and decodes windows with one model."""
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer) -> None:
+        tokenizer.check_model(model.config.n_vocab)
         self.model, self.tokenizer = model, tokenizer
         self.window = 2 * model.config.n_audio_ctx  # log-mel frames, 3000 for 30 s
 

@@ -29,6 +29,7 @@ from loquent.recipes.data.manifest import SAMPLE_RATE
 from loquent.recipes.loop.config import ConfigError, parse_config
 from loquent.recipes.loop.training import Training, TrainingOptions
 from loquent.recipes.train import read_run
+from loquent.recipes.whisper.adapter_options import AdapterOptions
 from loquent.recipes.whisper.loss import (
     CausalWhisperLoss,
     LossOptions,
@@ -38,7 +39,7 @@ from loquent.recipes.whisper.loss import (
 )
 from loquent.recipes.whisper.low_rank import NAME, adapted_layers, add_adapter
 from loquent.recipes.whisper.moments import Moment, Transcript, pack
-from loquent.recipes.whisper.recipe import AdapterOptions, CausalWhisperConfig, CausalWhisperRecipe
+from loquent.recipes.whisper.recipe import CausalWhisperConfig, CausalWhisperRecipe
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.hub import resolve
@@ -322,3 +323,14 @@ def test_the_configurations_that_come_with_loquent(name: str, monkeypatch: pytes
     assert run.recipe is CausalWhisperRecipe
     assert isinstance(run.config, CausalWhisperConfig)
     assert run.config.model == name.removeprefix("causal_").replace("_", ".")
+
+
+def test_recordings_of_one_person_can_be_trained_on(model_folder: Path, data: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) | {"speaker": "me"} for line in (data / "manifest.jsonl").read_text().splitlines()]
+    rows = [row | {"path": str(data / row["path"])} for row in lines]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = parse_config(CausalWhisperConfig, configuration(model_folder, tmp_path, tmp_path / "times"))
+    recipe = CausalWhisperRecipe(config, tmp_path / "run")
+    held = {one.row.id for one in recipe.valid["set"]}
+    assert len(held) == 3
+    assert held.isdisjoint(one.row.id for one in recipe.data.utterances)

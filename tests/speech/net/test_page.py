@@ -111,6 +111,45 @@ def test_a_file_is_read_to_the_end(browser, band_energy, tmp_path):
     assert shown == expected
 
 
+@needs_browser
+def test_a_file_chosen_while_the_microphone_is_on_comes_after_it(browser, tmp_path):
+    """One recording at a time: the microphone goes off, says its last words, and then the file is read."""
+    write_audio(tmp_path / "file.wav", np.zeros(24_000, np.int16), 48_000)
+    content = list((tmp_path / "file.wav").read_bytes())
+    browser.evaluate("document.getElementById('microphone').click()")
+    wait_until(lambda: int(browser.evaluate("document.getElementById('stable').textContent") or 0) >= 10)
+    browser.evaluate(f"attempt(() => play(new File([new Uint8Array({content})], 'file.wav')))")
+    wait_until(lambda: browser.evaluate("document.getElementById('status').textContent") == "finished")
+    assert browser.evaluate("current") is None
+    assert browser.evaluate("document.getElementById('microphone').textContent") == "Start the microphone"
+    lines = browser.evaluate("[...document.querySelectorAll('#text p:not(#current)')].map(p => p.textContent)")
+    assert max(int(level) for level in re.findall(r"\d+", lines[0])) > 100_000, "the microphone's words are first"
+    assert all(int(level) < 10_000 for level in re.findall(r"\d+", lines[-1])), "the file is silent at its end"
+    assert browser.server.service.models["band"].active == 0
+
+
+@needs_browser
+def test_stop_then_start_begins_anew(browser):
+    status = "document.getElementById('status').textContent"
+    browser.evaluate("document.getElementById('microphone').click()")
+    wait_until(lambda: "behind what is said" in browser.evaluate(status))  # the lag is shown
+    browser.evaluate("document.getElementById('microphone').click(); document.getElementById('microphone').click()")
+    wait_until(lambda: browser.evaluate("current?.sent > 0.5"))  # the end of the first did not stop the second
+    assert browser.evaluate("document.getElementById('microphone').textContent") == "Stop"
+    browser.evaluate("document.getElementById('microphone').click()")
+    wait_until(lambda: browser.evaluate(status) == "finished")
+
+
+@needs_browser
+def test_errors_of_the_browser_are_explained(browser):
+    status = "document.getElementById('status').textContent"
+    browser.evaluate("attempt(() => play(new File([new Uint8Array([1, 2, 3])], 'x.wav')))")
+    wait_until(lambda: "cannot read the file as audio" in browser.evaluate(status))
+    browser.evaluate("attempt(() => { throw new DOMException('raw', 'NotAllowedError'); })")
+    assert "Allow it in the browser's settings" in browser.evaluate(status)
+    assert browser.evaluate("current") is None
+
+
 def test_the_page_stands_alone(start_server):
     server = start_server()
     answer = httpx.get(f"http://127.0.0.1:{server.port}/")

@@ -84,8 +84,8 @@ def test_the_clock_of_speech_goes_through_text(swapped, tones):
         stream.push(Text("a", 1.0)) + stream.push(Text(" bc", 2.5)) + stream.push(Text(" d", 3.0)) + stream.finish()
     )
     assert [(event.stage, event.text, event.emission_time) for event in events] == [
-        ("swap", " bc a2", 2.5),
-        ("swap", " d3", 3.0),
+        ("swap", " bc a#2", 2.5),
+        ("swap", " d#3", 3.0),
         ("say", "b", 2.5),
         ("say", "c", 2.5),
         ("say", "a", 3.0),
