@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import re
 import socket
 import threading
@@ -30,7 +31,7 @@ from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.server import Server, create_app
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.events import Event
+from loquent.speech.runtime.events import Event, Final
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
@@ -101,9 +102,25 @@ def test_programs_run(
     names: dict[str, Any] = {}
     for needs_server, program in PROGRAM.findall(path.read_text(encoding="utf-8")):
         with running_server(names.get("app")) if needs_server else contextlib.nullcontext(SERVED) as url:
-            exec(compile(program.replace(SERVED, url), path.name, "exec", dont_inherit=True), names)
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(program.replace(SERVED, url), path.name, "exec", dont_inherit=True), names)
+            assert path.name != "README.md" or re.search(r"\w", printed.getvalue()), f"prints nothing:\n{program}"
     for test in [value for name, value in names.items() if name.startswith("test_")]:
         test(*(request.getfixturevalue(fixture) for fixture in inspect.signature(test).parameters))
+
+
+def test_the_picture_is_what_the_command_prints() -> None:
+    """The README's picture ends with the text that its command gives, which is the default way to listen."""
+    picture = (ROOT / "docs" / "images" / "live.svg").read_text(encoding="utf-8")
+    lines = re.findall(r"<text [^>]*>(.*?)</text>", picture.splitlines()[-2])
+    command, *shown = [re.sub(r"<.*?>", "", line) for line in lines]
+    assert command == "$ loquent listen --file speech/assets/sample.flac"
+    assert command.removeprefix("$ ") in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    sample = read_audio(ROOT / "speech" / "assets" / "sample.flac")
+    session = load("tiny.en").session(sample_rate=sample.sample_rate)
+    said = [event.text for event in session.push(sample) + session.finish() if isinstance(event, Final)]
+    assert " ".join(" ".join(shown).split()) == " ".join(said)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: path.relative_to(ROOT).as_posix())

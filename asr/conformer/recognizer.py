@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.families import model_type
 from loquent.asr.options import checked_options
 from loquent.asr.recognizer import ComputeType, Recognizer
-from loquent.asr.recordings.recording import SAMPLE_RATE, RecordingSource, open_blocks
+from loquent.asr.recordings.recording import SAMPLE_RATE, OpenBlocks, RecordingSource, open_blocks
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Event
@@ -82,11 +82,11 @@ class ConformerRecognizer(Recognizer):
             while free and (one := next(waiting, None)) is not None:
                 memo = task.start(stream)
                 try:
-                    duration_s, blocks = open_blocks(one[1])
+                    opened = open_blocks(one[1])
                 except AudioError as error:
                     yield one[0], error
                     continue
-                reading.append(_Reading(one[0], free.pop(), memo, blocks, duration_s))
+                reading.append(_Reading(one[0], free.pop(), memo, opened))
                 state.reset([reading[-1].slot])
             if not reading:
                 return
@@ -102,7 +102,7 @@ class ConformerRecognizer(Recognizer):
                         raise turn.error
                     yield from ((item.number, segment) for segment in item.take(turn.events, wanted.word_timestamps))
                     if progress is not None:
-                        progress(item.number, item.samples / SAMPLE_RATE, item.duration_s)
+                        progress(item.number, item.samples / SAMPLE_RATE, item.opened.duration_s)
             for item in [item for item in reading if item.over]:
                 yield item.number, item.error or item.transcript(self.model.config.language)
                 free.append(item.slot)
@@ -116,8 +116,7 @@ class _Reading:
     number: int
     slot: int
     memo: ConformerMemo
-    blocks: Generator[Tensor, None, None]
-    duration_s: float | None
+    opened: OpenBlocks
     block: Tensor = field(default_factory=lambda: torch.zeros(0))
     samples: int = 0
     over: bool = False
@@ -128,7 +127,7 @@ class _Reading:
     def read(self) -> None:
         """Take the next block; an empty one is the last."""
         try:
-            block = next(self.blocks, None)
+            block = next(self.opened.blocks, None)
         except AudioError as error:
             self.error, self.over = error, True
             return
@@ -146,7 +145,8 @@ class _Reading:
 
     def transcript(self, language: str) -> Transcript:
         text = " ".join(segment.text for segment in self.segments)
-        return Transcript(text, tuple(self.segments), language, 1.0, self.samples / SAMPLE_RATE)
+        duration_s, warnings = self.samples / SAMPLE_RATE, tuple(self.opened.warnings)
+        return Transcript(text, tuple(self.segments), language, 1.0, duration_s, warnings)
 
 
 def _batch(reading: list[_Reading]) -> Chunk:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -95,6 +95,7 @@ class MelRecording:
     Attributes:
         duration_s: length in seconds, None where the file's header does not tell and the end was not reached.
         frames: log-mel frames of the whole recording, None before its end was reached.
+        warnings: what is damaged in it, or missing; complete when its end was reached.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class MelRecording:
         self._extract = WhisperLogMel(n_mels)
         self._state = self._extract.initial_state(1)
         self._filter = None if vad is None else SpeechFilter(vad, speech)
-        self.duration_s, self._blocks = open_blocks(source)
+        self.duration_s, self._blocks, self.warnings = open_blocks(source)
         # As extracted, before normalisation.
         self._held = Frames(0, torch.zeros(0, n_mels), torch.zeros(0, dtype=torch.long), torch.zeros(0), speech)
         self._peak = -10.0
@@ -185,8 +186,21 @@ class MelRecording:
             self.duration_s = self._received / SAMPLE_RATE
 
 
-def open_blocks(source: RecordingSource) -> tuple[float | None, Generator[Tensor, None, None]]:
-    """The length of a recording in seconds, None if its header does not tell, and blocks (1, N) of it at 16 kHz.
+class OpenBlocks(NamedTuple):
+    """An open recording.
+
+    duration_s: its length in seconds, None if its header does not tell.
+    blocks:     its samples (1, N) at 16 kHz.
+    warnings:   what is damaged in it, or missing, a sentence each; complete after the last block.
+    """
+
+    duration_s: float | None
+    blocks: Generator[Tensor, None, None]
+    warnings: Sequence[str]
+
+
+def open_blocks(source: RecordingSource) -> OpenBlocks:
+    """Open a recording.
 
     Raises:
         AudioError: it cannot be read; now, or at a later block.
@@ -196,10 +210,12 @@ def open_blocks(source: RecordingSource) -> tuple[float | None, Generator[Tensor
     if isinstance(source, Audio):
         step = round(BLOCK_S * source.sample_rate)
         parts = (source.samples[at : at + step] for at in range(0, len(source.samples), step))
-        return source.duration_s, _resampled(parts, source.sample_rate, "the recording", lambda: None)
+        blocks = _resampled(parts, source.sample_rate, "the recording", lambda: None)
+        return OpenBlocks(source.duration_s, blocks, source.warnings)
     reader = AudioReader(source)
     parts = (to_mono_float32(block, reader.channels) for block in reader.blocks(BLOCK_S))
-    return reader.duration_s, _resampled(parts, reader.sample_rate, reader.name, reader.close)
+    blocks = _resampled(parts, reader.sample_rate, reader.name, reader.close)
+    return OpenBlocks(reader.duration_s, blocks, reader.warnings)
 
 
 def _resampled(

@@ -237,8 +237,9 @@ def explained(error: OptionError, arguments: argparse.Namespace) -> str:
     from loquent.speech.runtime.options import UnknownOption
 
     def flag(name: str) -> str:
-        name = FLAGS.get(name, name)
-        return "--" + name.replace("_", "-") if hasattr(arguments, name) else name
+        public = FLAGS.get(name, name)
+        known = hasattr(arguments, name) or hasattr(arguments, public)
+        return "--" + public.replace("_", "-") if known else name
 
     if isinstance(error, UnknownOption):
         return f"{flag(error.name)} is not for the model {model_name(arguments)!r}, which has no such option"

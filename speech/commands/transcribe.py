@@ -28,6 +28,7 @@ from loquent.speech.commands.decoding import add_decoding_arguments, decoding_op
 from loquent.speech.commands.output import Output
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
+from loquent.speech.runtime.options import OptionError
 from loquent.speech.transcript import Segment
 
 
@@ -76,9 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Transcribe every recording there is; 1 if one could not be read or written."""
     options = _options(arguments)
     format = arguments.output_format or "txt"
-    layout = CaptionOptions(
-        arguments.max_line_width, arguments.max_line_count, arguments.highlight_words, arguments.max_words_per_line
-    )
+    try:
+        layout = CaptionOptions(
+            arguments.max_line_width, arguments.max_line_count, arguments.highlight_words, arguments.max_words_per_line
+        )
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     if arguments.skip_existing and arguments.output_dir is None:
         raise UsageError("--skip-existing needs --output-dir, where the files would be")
     with tempfile.TemporaryDirectory(prefix="loquent-") as scratch:
@@ -176,6 +180,6 @@ def _stream(
         else:
             if interrupted:
                 raise KeyboardInterrupt
-            results.finished(recording, recognition.language, tuple(getattr(source, "warnings", ())))
+            results.finished(recording, recognition.language, source.warnings)
         finally:
             display.close()

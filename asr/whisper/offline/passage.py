@@ -87,6 +87,7 @@ class OpenRecording:
             language=self.language or "en",
             language_probability=self.language_probability,
             duration_s=self.duration_s or 0.0,
+            warnings=() if self._recording is None else tuple(self._recording.warnings),
         )
 
 
