@@ -22,6 +22,8 @@ from typing import Literal
 import platformdirs
 from filelock import FileLock
 
+from loquent.speech.json_files import read_json_object
+
 
 class CheckpointError(ValueError):
     """A model that is not there, cannot be fetched, or is not what it should be."""
@@ -238,7 +240,8 @@ HUB_NAMES: dict[str, str] = {
 }
 
 _WEIGHTS = ("model.bin", "*.safetensors", "*.nemo", "*.pt")
-# Weights that nothing here reads (TensorFlow, Flax, pickled PyTorch of the same name) stay on the hub.
+_PICKLED = ("pytorch_model*.bin", "adapter_model.bin")  # PyTorch's: fetched where a repository has nothing else
+# Weights that nothing here reads (TensorFlow, Flax) stay on the hub.
 _WANTED = ("*.safetensors", "*.nemo", "model.bin", "*.json", "*.txt", "*.model", "*.yaml", "README.md")
 ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -252,11 +255,14 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
     folder = Path(config).parent if isinstance(config, str) else None
     if folder is None or not _complete(folder):
         try:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    repository, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)
+            for wanted in (_WANTED, _WANTED + _PICKLED):
+                folder = Path(
+                    huggingface_hub.snapshot_download(
+                        repository, allow_patterns=list(wanted), ignore_patterns=list(_UNWANTED)
+                    )
                 )
-            )
+                if _holds_weights(folder):
+                    break
         except Exception as error:  # which ones depends on the HTTP library that huggingface_hub was built on
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             asked = f"{name!r}" if name == repository else f"{name!r} ({repository})"
@@ -266,7 +272,7 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
         if not _complete(folder):
             raise CheckpointError(
                 f"{repository!r} on the Hugging Face hub is no checkpoint that can be read here: expected one of "
-                f"{', '.join(_WEIGHTS)}, found {', '.join(sorted(file.name for file in folder.iterdir())) or 'nothing'}"
+                f"{', '.join(_WEIGHTS + _PICKLED)}, found {', '.join(sorted(file.name for file in folder.iterdir())) or 'nothing'}"
             )
     return Checkpoint(folder, "hub", name, _size(folder), _licence(folder))
 
@@ -300,31 +306,38 @@ def _cached() -> Iterator[Checkpoint]:
 
 def _is_whisper(folder: Path) -> bool:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json_object(folder / "config.json")
     except (OSError, ValueError):
         return False
     # A CTranslate2 conversion keeps no model_type, but the heads that tell word times.
-    return isinstance(config, dict) and (config.get("model_type") == "whisper" or "alignment_heads" in config)
+    return config.get("model_type") == "whisper" or "alignment_heads" in config
 
 
 def _holds_weights(folder: Path) -> bool:
-    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in _WEIGHTS + _PICKLED)
 
 
 def _complete(folder: Path) -> bool:
     """Whether an interrupted download left nothing out: weights, all shards of them, configuration, vocabulary."""
     if not _holds_weights(folder):
         return False
-    for index in folder.glob("*.safetensors.index.json"):
-        if any(index.match(pattern) for pattern in _UNWANTED):
-            continue
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if not all((folder / shard).is_file() for shard in shards):
+    pickled = not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+    for index in folder.glob(f"*{'.bin' if pickled else '.safetensors'}.index.json"):
+        if not any(index.match(pattern) for pattern in _UNWANTED) and not _has_shards(index):
             return False
     if _is_whisper(folder):
         return any(next(folder.glob(file), None) for file in ("tokenizer.json", "vocab.json", "vocabulary.*"))
     known = any((folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
     return known or next(folder.glob("*.nemo"), None) is not None
+
+
+def _has_shards(index: Path) -> bool:
+    """Whether all files that an index of shards names are beside it; a damaged index names none that are."""
+    try:
+        shards = {index.parent / name for name in read_json_object(index)["weight_map"].values()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return all(shard.is_file() for shard in shards)
 
 
 def _concatenate(parts: tuple[Path, ...], whole: Path) -> None:

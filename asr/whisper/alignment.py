@@ -66,7 +66,7 @@ def align(
     heads = model.config.alignment_heads
     if not heads:
         raise ValueError("the model has no alignment_heads; set them with WhisperConfig.with_known_alignment_heads")
-    texts = [[token for token in text if token < tokenizer.eot] for text in texts]
+    texts = [[token for token in text if tokenizer.is_text(token)] for text in texts]
     found: list[list[AlignedWord]] = [[] for _ in texts]
     asked = [index for index, text in enumerate(texts) if text and frames[index] > 0]
     if not asked:
@@ -76,7 +76,9 @@ def align(
     hidden, weights = _teach(model, sequences, memory, [rows[index] for index in asked], heads, tokenizer.eot)
     for row, (index, start) in enumerate(zip(asked, starts, strict=True)):
         text, first = texts[index], len(start) - 1  # the state at `first` predicts the first text token
-        scores = model.decoder.logits(hidden[row, first : first + len(text)])[:, : tokenizer.eot].softmax(-1)
+        logits = model.decoder.logits(hidden[row, first : first + len(text)])
+        logits[:, tokenizer.eot : tokenizer.timestamp_end] = -torch.inf
+        scores = logits[:, : tokenizer.text_end].softmax(-1)
         probabilities = scores.gather(1, torch.tensor(text, device=scores.device)[:, None])[:, 0].tolist()
         attention = _smooth(weights[row, :, : len(sequences[row]), : frames[index]])
         times = [frame / ENCODER_RATE for frame in dtw(-attention[first:-1].cpu().float()).tolist()]

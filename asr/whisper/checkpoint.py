@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from loquent.asr.whisper.config import WhisperConfig
+from loquent.asr.weight_files import check_weight, read_weights
+from loquent.asr.whisper.config import WhisperConfig, head_pairs
 from loquent.asr.whisper.conversion import (
     from_ctranslate2,
     from_hugging_face,
@@ -30,6 +27,7 @@ from loquent.asr.whisper.conversion import (
     weight_shapes,
 )
 from loquent.asr.whisper.ctranslate2 import is_ctranslate2, read_ctranslate2
+from loquent.speech.json_files import read_json_object
 
 SourceFormat = Literal["loquent", "openai", "huggingface", "ctranslate2"]
 
@@ -144,27 +142,33 @@ def _read(file: Path, head: bytes) -> tuple[SourceFormat, WhisperConfig, dict[st
     """The kind of checkpoint that `file`, beginning with `head`, is; its dimensions and weights."""
     if is_ctranslate2(head):
         return "ctranslate2", *_read_ctranslate2(file)
-    content = _read_tensors(file, head)
-    if "model_state_dict" in content or "dims" in content:
+    # A PyTorch file may bring its own dimensions; for others those of config.json are checked before anything is read.
+    content = None if head[8:9] == b"{" or file.suffix == ".json" else read_weights(file)
+    if content is not None and ("model_state_dict" in content or "dims" in content):
         return "openai", *_read_openai(content)
+    source_format, config = _read_config(file.parent)
+    weights = read_weights(file) if content is None else content
+    return source_format, config, weights if source_format == "loquent" else from_hugging_face(weights)
 
-    settings = _read_json(file.parent / "config.json")
-    if settings.get("format") == FORMAT:
-        try:
-            return "loquent", WhisperConfig.from_dict(settings["dimensions"]), content
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file.parent / 'config.json'} lacks or misspells a dimension: {error}") from error
-    if settings.get("model_type") != "whisper":
-        raise ValueError(
-            f"{file.parent / 'config.json'} says model_type {settings.get('model_type')!r}, expected 'whisper'"
-        )
+
+def _read_config(folder: Path) -> tuple[SourceFormat, WhisperConfig]:
+    file = folder / "config.json"
+    settings = read_json_object(file)
     try:
+        if settings.get("format") == FORMAT:
+            return "loquent", WhisperConfig.from_dict(settings["dimensions"])
+        if settings.get("model_type") != "whisper":
+            raise ValueError(f"says model_type {settings.get('model_type')!r}, expected 'whisper'")
         config = hugging_face_config(settings)
     except KeyError as error:
-        raise ValueError(f"{file.parent / 'config.json'} lacks {error}") from error
-    generation = file.parent / "generation_config.json"
-    heads = _read_json(generation).get("alignment_heads") if generation.is_file() else None
-    return "huggingface", _with_heads(config, heads), from_hugging_face(content)
+        raise ValueError(f"{file} lacks {error}") from error
+    except TypeError as error:
+        raise ValueError(f"{file} lacks or misspells a dimension: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    generation = folder / "generation_config.json"
+    heads = read_json_object(generation).get("alignment_heads") if generation.is_file() else None
+    return "huggingface", _with_heads(config, heads)
 
 
 def _read_ctranslate2(file: Path) -> tuple[WhisperConfig, dict[str, Tensor]]:
@@ -173,7 +177,7 @@ def _read_ctranslate2(file: Path) -> tuple[WhisperConfig, dict[str, Tensor]]:
         raise ValueError(f"a CTranslate2 model of {model.specification}, expected WhisperSpec")
     config, weights = from_ctranslate2(model.variables)
     settings = file.parent / "config.json"
-    heads = _read_json(settings).get("alignment_heads") if settings.is_file() else None
+    heads = read_json_object(settings).get("alignment_heads") if settings.is_file() else None
     return _with_heads(config, heads), weights
 
 
@@ -188,37 +192,10 @@ def _read_openai(content: Mapping[str, Any]) -> tuple[WhisperConfig, dict[str, T
         raise ValueError(f"dims lack or misspell a dimension: {error}") from error
 
 
-def _with_heads(config: WhisperConfig, heads: Iterable[Iterable[int]] | None) -> WhisperConfig:
-    return replace(config, alignment_heads=tuple((layer, head) for layer, head in heads or ()))
-
-
-def _read_tensors(file: Path, head: bytes) -> dict[str, Any]:
-    """The content of a safetensors or PyTorch file, or of all the shards that an index names."""
-    if file.name.endswith(".index.json"):
-        content: dict[str, Any] = {}
-        for name in sorted(set(_read_json(file).get("weight_map", {}).values())):
-            shard = file.parent / name
-            if Path(name).name != name or not shard.is_file():
-                raise ValueError(f"{file} names the shard {name!r}, which is not in its folder")
-            with shard.open("rb") as stream:
-                content |= _read_tensors(shard, stream.read(64))
-        return content
-    if head[8:9] == b"{":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is truncated or not safetensors: {error}") from error
-    if head[:4] != b"PK\x03\x04" and head[:2] != b"\x80\x02":
-        raise ValueError(f"{file} begins with {head[:8]!r}; expected a PyTorch, safetensors or CTranslate2 model")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} is refused: it is damaged or holds objects other than tensors ({error})") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is truncated or not a PyTorch file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a dictionary of weights")
-    return content
+def _with_heads(config: WhisperConfig, heads: Any) -> WhisperConfig:
+    """The configuration with those of the heads that its decoder has: a distilled one comes with its teacher's."""
+    pairs = dict.fromkeys(head_pairs(heads))
+    return replace(config, alignment_heads=tuple(pair for pair in pairs if config.has_head(*pair)))
 
 
 def _check_weights(weights: Mapping[str, Any], config: WhisperConfig) -> None:
@@ -229,19 +206,4 @@ def _check_weights(weights: Mapping[str, Any], config: WhisperConfig) -> None:
     if unknown:
         raise ValueError(f"{len(unknown)} weights are not Whisper's, such as {min(unknown)}")
     for name, shape in expected.items():
-        weight = weights[name]
-        if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-            raise ValueError(f"{name} is {found}, expected a tensor of floating-point numbers")
-        if weight.shape != shape:
-            raise ValueError(f"{name} has shape {list(weight.shape)}, expected {list(shape)}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} holds a {type(values).__name__}, expected an object")
-    return values
+        check_weight(name, weights[name], shape)

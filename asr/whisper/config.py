@@ -30,9 +30,10 @@ class WhisperConfig:
     alignment_heads: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name != "alignment_heads" and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} is {value!r}, expected a positive integer")
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= largest:
+                raise ValueError(f"{name} is {value!r}, expected a whole number from 1 to {largest}")
         for side, width, heads in (
             ("audio", self.n_audio_state, self.n_audio_head),
             ("text", self.n_text_state, self.n_text_head),
@@ -43,22 +44,19 @@ class WhisperConfig:
             raise ValueError(
                 f"n_audio_state {self.n_audio_state} and n_text_state {self.n_text_state} differ; expected them equal"
             )
-        for layer, head in self.alignment_heads:
-            if not (0 <= layer < self.n_text_layer and 0 <= head < self.n_text_head):
+        pairs = head_pairs(self.alignment_heads)
+        if len(set(pairs)) < len(pairs):
+            raise ValueError(f"alignment_heads has {len(pairs) - len(set(pairs))} pairs twice; expected each once")
+        for layer, head in pairs:
+            if not self.has_head(layer, head):
                 raise ValueError(
                     f"alignment head (layer {layer}, head {head}) is outside "
                     f"{self.n_text_layer} layers of {self.n_text_head} heads"
                 )
 
-    @property
-    def is_multilingual(self) -> bool:
-        """Whether the model knows languages other than English, and translation; the vocabulary's size alone tells."""
-        return self.n_vocab != ENGLISH_VOCABULARY
-
-    @property
-    def num_languages(self) -> int:
-        """Language tokens in the vocabulary: 99, or 100 with Cantonese. English-only models reserve 99 too."""
-        return max(99, self.n_vocab - ENGLISH_VOCABULARY + 98)
+    def has_head(self, layer: int, head: int) -> bool:
+        """Whether the decoder has such a layer, and the layer such a head."""
+        return 0 <= layer < self.n_text_layer and 0 <= head < self.n_text_head
 
     @classmethod
     def official(cls, name: str) -> WhisperConfig:
@@ -108,9 +106,38 @@ class WhisperConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WhisperConfig:
-        """The inverse of `to_dict`; raises TypeError for missing or unknown fields."""
-        heads = tuple((layer, head) for layer, head in values.get("alignment_heads", ()))
-        return cls(**(values | {"alignment_heads": heads}))
+        """The inverse of `to_dict`; raises TypeError for missing or unknown fields, ValueError for impossible ones."""
+        return cls(**(values | {"alignment_heads": head_pairs(values.get("alignment_heads"))}))
+
+
+def head_pairs(values: Any) -> tuple[tuple[int, int], ...]:
+    """The (decoder layer, head) pairs in a value from a file, which None stands for none in.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        pairs = tuple((layer, head) for layer, head in values or ())
+    except (TypeError, ValueError):
+        pairs = ((None, None),)
+    if any(type(number) is not int for pair in pairs for number in pair):
+        raise ValueError(f"alignment_heads is {str(values)[:80]}, expected pairs of a decoder layer and a head")
+    return pairs
+
+
+# Far beyond any Whisper, and small enough for tables of names and shapes.
+_LARGEST = {
+    "n_mels": 512,
+    "n_audio_ctx": 2**15,
+    "n_audio_state": 2**14,
+    "n_audio_head": 2**10,
+    "n_audio_layer": 2**8,
+    "n_vocab": 2**20,
+    "n_text_ctx": 2**15,
+    "n_text_state": 2**14,
+    "n_text_head": 2**10,
+    "n_text_layer": 2**8,
+}
 
 
 # width, heads, encoder layers, decoder layers

@@ -1,16 +1,16 @@
 """Whisper's tokens: text, control tokens, timestamps, and where words begin and end.
 
 Whisper's text vocabulary is GPT-2's byte-level one (English-only models) or a multilingual one of the same kind; the
-control tokens follow it in an order that never changes. Ids from `eot` on are control tokens and timestamps; ids below
-it are pieces of UTF-8, which need not end where a character ends. The reference is `whisper/tokenizer.py` of
-openai/whisper.
+control tokens follow it in an order that never changes, then the timestamps. Ids below `eot` are pieces of UTF-8, which
+need not end where a character ends. Fine-tuned models may have more tokens after the timestamps: whole words, or control
+tokens of their own. The reference is `whisper/tokenizer.py` of openai/whisper.
 """
 
 from __future__ import annotations
 
 import codecs
 import string
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class WhisperTokenizer:
     Text given to `encode` is always plain text: "<|endoftext|>" typed by a user never becomes a control token.
 
     Attributes:
-        eot: end of transcript, also the number of text tokens.
+        eot: end of transcript; the ids below it are text.
         sot: start of transcript.
         translate, transcribe: the task tokens.
         sot_lm: start of a text without audio; never produced.
@@ -39,18 +39,26 @@ class WhisperTokenizer:
         no_speech: its probability right after `sot` is that of the window holding no speech.
         no_timestamps: asks for text without timestamps.
         timestamp_begin: 0.00 s; each id above it is 0.02 s later, up to 30 s.
+        timestamp_end: one more than the id of 30 s; tokens that were added to Whisper's begin here.
+        text_end: one more than the last id of text; `eot`, unless text tokens were added.
         n_vocab: number of ids; equals `WhisperConfig.n_vocab` of the model it belongs to.
         num_languages: number of language tokens.
     """
 
-    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        merges: list[tuple[str, str]] | None = None,
+        special: Collection[str] = (),
+    ) -> None:
         """Build from a byte-level vocabulary; `load` reads one from files.
 
         Args:
-            vocabulary: token -> id, control tokens (but not timestamps) included; text tokens are byte-level, as in
-                GPT-2, and numbered in the order in which they were merged.
+            vocabulary: token -> id, control tokens included, timestamps or not; text tokens are byte-level, as in GPT-2,
+                and numbered in the order in which they were merged. Those after the timestamps are written as they are.
             merges: the pairs that text tokens are merged from, most frequent first; what is missing follows from the
                 vocabulary.
+            special: tokens after the timestamps that are control tokens; those written "<|…|>" are anyway.
 
         Raises:
             ValueError: control tokens are missing or not laid out as in Whisper, or text tokens are not byte-level.
@@ -62,9 +70,21 @@ class WhisperTokenizer:
         self.sot_prev = self.translate + 3
         self.no_speech = self.translate + 4
         self.timestamp_begin = self.no_timestamps + 1
-        self.n_vocab = self.timestamp_begin + N_TIMESTAMPS
+        self.timestamp_end = self.timestamp_begin + N_TIMESTAMPS
         text_tokens = {token: id_ for token, id_ in vocabulary.items() if id_ < self.eot}
-        self._bytes = _token_bytes(text_tokens, self.eot)
+        self._bytes = dict(enumerate(_token_bytes(text_tokens, self.eot)))
+        self._added = {id_: token for token, id_ in vocabulary.items() if id_ >= self.timestamp_end}
+        self._bytes |= {
+            id_: token.encode() for id_, token in self._added.items() if token not in special and not _is_control(token)
+        }
+        self.text_end = max(self._bytes) + 1
+        self.n_vocab = max(self._added, default=self.timestamp_end - 1) + 1
+        for token, id_ in vocabulary.items():
+            if self.timestamp_begin <= id_ < self.timestamp_end and token != self.special_name(id_):
+                raise ValueError(
+                    f"token {token!r} is at {id_}, where Whisper has the timestamp {self.special_name(id_)}; a model "
+                    "that was trained without timestamps in its vocabulary cannot be loaded"
+                )
         # Made of the text tokens alone, so that no text is ever read as a control token.
         self._bpe = Tokenizer(models.BPE(text_tokens, complete_merges(text_tokens, merges or [])))
         self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -80,11 +100,26 @@ class WhisperTokenizer:
             FileNotFoundError: the folder has none of them.
             ValueError: the files are not those of a Whisper tokenizer.
         """
-        vocabulary, merges = read_vocabulary(Path(path))
+        files = read_vocabulary(Path(path))
         try:
-            return cls(vocabulary, merges)
+            return cls(files.ids, files.merges, files.special)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def check_model(self, n_vocab: int) -> None:
+        """Make sure that a model has this vocabulary.
+
+        Args:
+            n_vocab: number of tokens of the model.
+
+        Raises:
+            ValueError: it has another number of them.
+        """
+        if n_vocab != self.n_vocab:
+            raise ValueError(
+                f"the model has {n_vocab} tokens and the tokenizer {self.n_vocab}, so they belong to different models; "
+                "put the tokenizer files of the model itself beside its weights"
+            )
 
     # ------------------------------------------------------------------------------------------------ languages, tasks
 
@@ -139,12 +174,20 @@ class WhisperTokenizer:
     # -------------------------------------------------------------------------------------------------- text and tokens
 
     def encode(self, text: str) -> list[int]:
-        """Text tokens of a text; control tokens are never among them, whatever the text says."""
+        """Text tokens of a text; control and added tokens are never among them, whatever the text says."""
         return self._bpe.encode(text, add_special_tokens=False).ids
+
+    def is_text(self, token: int) -> bool:
+        """Whether a token stands for text: no control token, and no timestamp."""
+        return token in self._bytes
+
+    def is_timestamp(self, token: int) -> bool:
+        """Whether a token stands for a time."""
+        return self.timestamp_begin <= token < self.timestamp_end
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of the tokens, leaving out control tokens and timestamps; broken UTF-8 becomes U+FFFD."""
-        return b"".join(self._bytes[t] for t in tokens if t < self.eot).decode("utf-8", "replace")
+        return self._joined(tokens).decode("utf-8", "replace")
 
     def decode_stream(self, tokens: Iterable[int], pending: bytes = b"", *, last: bool = False) -> tuple[str, bytes]:
         """The text that more tokens complete, holding back a character until its last byte has come.
@@ -160,7 +203,7 @@ class WhisperTokenizer:
             The text, and the bytes of an incomplete character to pass to the next call.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        text = decoder.decode(pending + b"".join(self._bytes[t] for t in tokens if t < self.eot), last)
+        text = decoder.decode(pending + self._joined(tokens), last)
         return text, decoder.getstate()[0]
 
     def decode_with_timestamps(self, tokens: Iterable[int]) -> str:
@@ -169,8 +212,10 @@ class WhisperTokenizer:
 
     def special_name(self, token: int) -> str:
         """How a control token or timestamp is written, such as "<|en|>" or "<|1.08|>"; ValueError for other ids."""
-        if token >= self.n_vocab or token < self.eot:
+        if token >= self.n_vocab or self.is_text(token):
             raise ValueError(f"token {token} is not a control token; expected {self.eot} to {self.n_vocab - 1}")
+        if token >= self.timestamp_end:
+            return self._added.get(token, f"<|unused {token}|>")
         if token >= self.timestamp_begin:
             return f"<|{self.timestamp_s(token):.2f}|>"
         if self.sot < token < self.translate:
@@ -210,7 +255,8 @@ class WhisperTokenizer:
     def suppressed_tokens(self) -> tuple[int, ...]:
         """`non_speech_tokens`, and the control tokens that a transcript cannot contain."""
         control = (self.sot, self.translate, self.transcribe, self.sot_lm, self.sot_prev, self.no_speech)
-        return tuple(sorted({*self.non_speech_tokens, *control}))
+        added = [id_ for id_ in range(self.timestamp_end, self.n_vocab) if not self.is_text(id_)]
+        return tuple(sorted({*self.non_speech_tokens, *control, *added}))
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:
@@ -225,7 +271,7 @@ class WhisperTokenizer:
         That is so for control tokens and timestamps, for tokens that begin with a space, and in languages written
         without spaces for every token that does not go on with a character begun before.
         """
-        if token >= self.eot:
+        if not self.is_text(token):
             return True
         first = self._bytes[token][:1]
         return first == b" " or (language in SPACELESS_LANGUAGES and (first < b"\x80" or first >= b"\xc0"))
@@ -243,7 +289,7 @@ class WhisperTokenizer:
         words: list[tuple[str, list[int]]] = []
         after_special = True
         for text, piece in pieces:
-            special = piece[0] >= self.eot
+            special = not self.is_text(piece[0])
             # A piece of white space alone also counts as punctuation, as it does in openai/whisper.
             if special or after_special or text.startswith(" ") or text.strip() in string.punctuation:
                 words.append((text, piece))
@@ -252,13 +298,16 @@ class WhisperTokenizer:
             after_special = special
         return words
 
+    def _joined(self, tokens: Iterable[int]) -> bytes:
+        return b"".join(self._bytes[token] for token in tokens if token in self._bytes)
+
     def _split_at_characters(self, tokens: Iterable[int]) -> list[tuple[str, list[int]]]:
         """The smallest runs of tokens that hold whole characters, with their text; each control token is a run."""
         runs: list[tuple[str, list[int]]] = []
         run: list[int] = []
         text, pending = "", b""
         for token in tokens:
-            if token >= self.eot:
+            if not self.is_text(token):
                 if run:
                     runs.append((text + self.decode_stream((), pending, last=True)[0], run))
                     text, run, pending = "", [], b""
@@ -273,6 +322,10 @@ class WhisperTokenizer:
         if run:
             runs.append((text + self.decode_stream((), pending, last=True)[0], run))
         return runs
+
+
+def _is_control(token: str) -> bool:
+    return token.startswith("<|") and token.endswith("|>")
 
 
 def _anchors(vocabulary: dict[str, int]) -> tuple[int, int, int, int]:

@@ -83,6 +83,7 @@ class WhisperStreamingTask:
         settings: StreamingOptions | None = None,
         adapters: AdapterBank | None = None,
     ) -> None:
+        tokenizer.check_model(model.config.n_vocab)
         self.model, self.tokenizer, self.settings = model, tokenizer, settings or StreamingOptions()
         self.adapters = AdapterBank(model) if adapters is None else adapters
         device = model.decoder.ln.weight.device
@@ -106,7 +107,7 @@ class WhisperStreamingTask:
         self.encoding: AudioEncoding = (
             IncrementalEncoding(model, self.settings.block) if incremental else Reencoding(model)
         )
-        timestamps = range(tokenizer.timestamp_begin, tokenizer.n_vocab)
+        timestamps = range(tokenizer.timestamp_begin, tokenizer.timestamp_end)
         languages = tokenizer.language_tokens.values()
         self.decode = DraftDecoder(
             model.decoder,

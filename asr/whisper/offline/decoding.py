@@ -40,6 +40,7 @@ class WindowDecoder:
     """Encodes and decodes windows with one model."""
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer) -> None:
+        tokenizer.check_model(model.config.n_vocab)
         self.model, self.tokenizer = model, tokenizer
         self.window = 2 * model.config.n_audio_ctx  # log-mel frames, 3000 for 30 s
 
@@ -236,27 +237,33 @@ class _TimestampRules:
         self.last_initial = None if max_initial_timestamp is None else round(max_initial_timestamp / TIMESTAMP_STEP_S)
 
     def __call__(self, logits: Tensor, sequences: list[list[int]]) -> None:
-        begin, eot = self.tokenizer.timestamp_begin, self.tokenizer.eot
+        begin, end, eot = self.tokenizer.timestamp_begin, self.tokenizer.timestamp_end, self.tokenizer.eot
+        is_timestamp = self.tokenizer.is_timestamp
         logits[:, self.tokenizer.no_timestamps] = -torch.inf
         for row, sequence in enumerate(sequences):
             if not sequence:
+                last = end if self.last_initial is None else min(begin + self.last_initial + 1, end)
                 logits[row, :begin] = -torch.inf
-                if self.last_initial is not None:
-                    logits[row, begin + self.last_initial + 1 :] = -torch.inf
+                logits[row, last:] = -torch.inf
                 continue
-            last_was = sequence[-1] >= begin
-            pair_closed = len(sequence) < 2 or sequence[-2] >= begin
+            last_was = is_timestamp(sequence[-1])
+            pair_closed = len(sequence) < 2 or is_timestamp(sequence[-2])
             if last_was:
                 if pair_closed:
-                    logits[row, begin:] = -torch.inf  # text has to follow
+                    logits[row, begin:end] = -torch.inf  # text has to follow
                     continue
                 logits[row, :eot] = -torch.inf  # a pair, or the end
-            newest = next((token for token in reversed(sequence) if token >= begin), None)
+                logits[row, end:] = -torch.inf
+            newest = next((token for token in reversed(sequence) if is_timestamp(token)), None)
             if newest is not None:
                 # A segment has a length: only the second of a pair may repeat the first.
                 logits[row, begin : newest if last_was and not pair_closed else newest + 1] = -torch.inf
-        stamped = logits[:, begin:].logsumexp(-1) > logits[:, :begin].amax(-1)
+        others = logits[:, :begin].amax(-1)
+        if self.tokenizer.n_vocab > end:
+            others = others.maximum(logits[:, end:].amax(-1))
+        stamped = logits[:, begin:end].logsumexp(-1) > others
         logits[:, :begin].masked_fill_(stamped[:, None], -torch.inf)
+        logits[:, end:].masked_fill_(stamped[:, None], -torch.inf)
 
 
 def _filters(

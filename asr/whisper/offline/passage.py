@@ -36,7 +36,7 @@ class OpenRecording:
 
     def __init__(self, number: int, decoder: WindowDecoder, options: TranscribeOptions) -> None:
         self.number, self.decoder, self.options = number, decoder, options
-        self.language = "en" if not decoder.model.config.is_multilingual else None
+        self.language = "en" if not decoder.tokenizer.is_multilingual else None
         if options.language is not None:
             self.language = language_code(options.language)
         self.language_probability = 1.0
@@ -176,11 +176,11 @@ class Passage:
         """Segments, the next window's first frame, and whether the text reaches up to the window's end."""
         begin = self.tokenizer.timestamp_begin
         offset, end = self.start / FRAME_RATE, self.start + self.size
-        stamped = [token >= begin for token in tokens]
+        stamped = [self.tokenizer.is_timestamp(token) for token in tokens]
         cuts = [at for at in range(1, len(tokens)) if stamped[at - 1] and stamped[at]]
         closed = stamped[-2:] == [False, True]
         if not cuts:
-            stamps = [token for token in tokens if token > begin]
+            stamps = [token for token, is_stamp in zip(tokens, stamped, strict=True) if is_stamp and token > begin]
             last = self.tokenizer.timestamp_s(stamps[-1]) if stamps and stamped.count(True) else self.size / FRAME_RATE
             return [_Piece(offset, offset + last, tokens)], end, closed
         if closed:
@@ -198,7 +198,7 @@ class Passage:
     def place_words(self, words: list[AlignedWord]) -> None:
         """Give the segments their words, and let word times decide where the next window begins."""
         offset = self.start / FRAME_RATE
-        texts = [[token for token in piece.tokens if token < self.tokenizer.eot] for piece in self.pieces]
+        texts = [[token for token in piece.tokens if self.tokenizer.is_text(token)] for piece in self.pieces]
         spans = [(piece.start - offset, piece.end - offset) for piece in self.pieces]
         placed = words_of_segments(
             words,

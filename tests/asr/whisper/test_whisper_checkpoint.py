@@ -319,7 +319,7 @@ def test_ctranslate2_model_of_another_form_is_refused(
     [
         (ctranslate2_bytes({}, version=5), "has CTranslate2 version 5, expected 6"),
         (ctranslate2_bytes({}), "alias decoder/projection/weight is of decoder/embeddings/weight"),
-        (b"RIFF and so on", "begins with b'RIFF and'; expected a PyTorch, safetensors or CTranslate2 model"),
+        (b"RIFF and so on", "begins with b'RIFF and'; expected a PyTorch or safetensors file"),
     ],
 )
 def test_foreign_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -19,23 +19,6 @@ def test_official_model_survives_json_and_recovers_its_heads(name: str) -> None:
     assert replace(config, alignment_heads=()).with_known_alignment_heads(name) == config
 
 
-@pytest.mark.parametrize(
-    ("name", "n_vocab", "n_mels", "languages", "multilingual"),
-    [
-        ("tiny.en", 51864, 80, 99, False),
-        ("large-v2", 51865, 80, 99, True),
-        ("large", 51866, 128, 100, True),
-        ("turbo", 51866, 128, 100, True),
-    ],
-)
-def test_vocabulary_tells_the_languages(
-    name: str, n_vocab: int, n_mels: int, languages: int, multilingual: bool
-) -> None:
-    config = WhisperConfig.official(name)
-    assert (config.n_vocab, config.n_mels) == (n_vocab, n_mels)
-    assert (config.num_languages, config.is_multilingual) == (languages, multilingual)
-
-
 def test_large_v1_and_v2_are_told_apart_by_name() -> None:
     sizes = replace(WhisperConfig.official("large-v1"), alignment_heads=())
     assert sizes.with_known_alignment_heads() == WhisperConfig.official("large-v2")
