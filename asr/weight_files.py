@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,10 @@ def read_weights(file: Path) -> dict[str, Any]:
         ValueError: the file is damaged or unsafe, or of another kind; the message names it.
     """
     if file.name.endswith(".index.json"):
-        return _read_shards(file)
+        content: dict[str, Any] = {}
+        for shard in shards_of(file):
+            content |= read_weights(shard)
+        return content
     with file.open("rb") as stream:
         head = stream.read(16)
     if head[8:9] == b"{":
@@ -40,6 +43,23 @@ def read_weights(file: Path) -> dict[str, Any]:
     if head[:4] != b"PK\x03\x04" and head[:2] != b"\x80\x02":
         raise ValueError(f"{file} begins with {head[:8]!r}; expected a PyTorch or safetensors file")
     return read_pytorch(file, str(file))
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files of weights that an index names; they lie beside it.
+
+    Raises:
+        ValueError: it names none, or one that is elsewhere, is not there, or is an index itself.
+    """
+    weight_map = read_json_object(index).get("weight_map")
+    named = weight_map.values() if isinstance(weight_map, dict) else ()
+    if not named or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"{index} has no weight_map from the names of weights to those of files")
+    beside = {entry.name for entry in index.parent.iterdir()}
+    for name in sorted(set(named)):
+        if name not in beside or name.endswith(".json") or not (index.parent / name).is_file():
+            raise ValueError(f"{index} names the shard {name!r}, which is not in its folder or no file of weights")
+    return [index.parent / name for name in sorted(set(named))]
 
 
 def read_pytorch(file: Path | IO[bytes], name: str) -> dict[str, Any]:
@@ -78,8 +98,17 @@ def check_weight(name: str, weight: Any, shape: Sequence[int] | None = None) -> 
     if shape is not None and weight.shape != tuple(shape):
         raise ValueError(f"{name} has shape {list(weight.shape)}, expected {list(shape)}")
     check_stored(name, weight)
+    check_finite(name, weight)
+
+
+def check_finite(name: str, weight: Tensor) -> None:
+    """Make sure that a tensor has no number that is infinite or none.
+
+    Raises:
+        ValueError: it has.
+    """
     # The sum is not finite if a number is not, and takes a tenth of the time; it may also be too large for its type.
-    if not bool(weight.sum().isfinite()) and not bool(weight.isfinite().all()):
+    if weight.is_floating_point() and not bool(weight.sum().isfinite()) and not bool(weight.isfinite().all()):
         raise ValueError(f"{name} has numbers that are not finite; the file is damaged, or the training diverged")
 
 
@@ -93,18 +122,3 @@ def check_stored(name: str, weight: Tensor) -> None:
         raise ValueError(f"{name} is no plain tensor; save it dense and not quantised")
     if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
         raise ValueError(f"{name} of shape {list(weight.shape)} is larger than what the file stores of it")
-
-
-def _read_shards(index: Path) -> dict[str, Any]:
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ValueError(f"{index} has no weight_map from the names of weights to those of files")
-    names = sorted(set(weight_map.values()))
-    beside = {entry.name for entry in index.parent.iterdir()}
-    for name in names:  # all of them before any is read
-        if name not in beside or name.endswith(".json") or not (index.parent / name).is_file():
-            raise ValueError(f"{index} names the shard {name!r}, which is not a file of weights in its folder")
-    content: dict[str, Any] = {}
-    for name in names:
-        content |= read_weights(index.parent / name)
-    return content

@@ -270,9 +270,10 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
                 f"cannot get {asked} from the Hugging Face hub: {reason.rstrip('.')}. {_choices()}"
             ) from error
         if not _complete(folder):
+            found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
             raise CheckpointError(
                 f"{repository!r} on the Hugging Face hub is no checkpoint that can be read here: expected one of "
-                f"{', '.join(_WEIGHTS + _PICKLED)}, found {', '.join(sorted(file.name for file in folder.iterdir())) or 'nothing'}"
+                f"{', '.join(_WEIGHTS + _PICKLED)}, found {found}"
             )
     return Checkpoint(folder, "hub", name, _size(folder), _licence(folder))
 

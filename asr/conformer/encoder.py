@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.asr.sizes import check_fraction, check_sizes
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
@@ -61,14 +62,32 @@ class ConformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_sizes(self, _LARGEST)
+        check_fraction("dropout", self.dropout)
+        if not isinstance(self.lookaheads, tuple) or not all(
+            type(one) is int and one <= MOST_FRAMES for one in self.lookaheads
+        ):
+            raise ValueError(f"lookaheads must be numbers of frames up to {MOST_FRAMES}, got {self.lookaheads}")
         if not self.lookaheads or min(self.lookaheads) < 0 or len(set(self.lookaheads)) < len(self.lookaheads):
             raise ValueError(f"lookaheads must be different numbers of frames from 0 on, got {self.lookaheads}")
         if self.dim % self.heads or self.dim % 2:
             raise ValueError(f"dim={self.dim} must be even and a multiple of heads={self.heads}")
-        if self.left_context < 1:
-            raise ValueError(f"left_context must be at least 1 frame, got {self.left_context}")
         if self.conv_norm not in ("layer_norm", "batch_norm"):
             raise ValueError(f"conv_norm must be 'layer_norm' or 'batch_norm', got {self.conv_norm!r}")
+
+
+# Far beyond any Conformer, and small enough to be built.
+MOST_FRAMES = 2**14  # that a frame may see: 22 minutes
+_LARGEST = {
+    "n_mels": 512,
+    "dim": 2**13,
+    "layers": 2**8,
+    "heads": 2**8,
+    "feed_forward": 64,
+    "conv_kernel": 2**10,
+    "subsampling_channels": 2**12,
+    "left_context": MOST_FRAMES,
+}
 
 
 @dataclass

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from loquent.asr.conformer.adaptive import AdaptiveConformerEncoder
-from loquent.asr.conformer.encoder import ConformerConfig, ConformerEncoder, Schedule
+from loquent.asr.conformer.encoder import MOST_FRAMES, ConformerConfig, ConformerEncoder, Schedule
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.heads.ctc import CTCHead
 from loquent.asr.heads.transducer import Transducer, TransducerConfig
+from loquent.asr.sizes import check_sizes
+from loquent.asr.weight_files import check_finite, read_weights
 from loquent.speech.audio.features import NemoLogMel, RunningNormalize
+from loquent.speech.json_files import read_json_object
 from loquent.speech.nn.streaming import Chain
 
 MODEL_TYPE = "loquent-conformer"
@@ -42,6 +45,11 @@ class ConformerModelConfig:
     running_statistics: bool = False  # or by those of the stream so far
 
     def __post_init__(self) -> None:
+        check_sizes(self, {"vocabulary": 2**20})
+        check_sizes(self, {"adaptive_lookahead": MOST_FRAMES}, least=0)
+        flags = (self.ctc, self.fixed_statistics, self.running_statistics)
+        if not all(isinstance(flag, bool) for flag in flags) or not isinstance(self.language, str):
+            raise ValueError(f"expected truth values and a language, got {(*flags, self.language)}")
         if self.fixed_statistics and self.running_statistics:
             raise ValueError("features are normalised by fixed statistics or by running ones, not by both")
         if not (self.ctc or self.transducer):
@@ -78,7 +86,7 @@ class ConformerModelConfig:
                 transducer=transducer and TransducerConfig(**transducer),
                 **values,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"config.json is not that of a Conformer: {error}") from error
 
 
@@ -152,10 +160,9 @@ class ConformerModel(nn.Module):
         """
         folder = Path(folder)
         try:
-            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            config = ConformerModelConfig.from_dict(values)
-            weights = safetensors.torch.load_file(folder / "model.safetensors")
-        except (ValueError, safetensors.SafetensorError) as error:
+            config = ConformerModelConfig.from_dict(read_json_object(folder / "config.json"))
+            weights = read_weights(folder / "model.safetensors")
+        except ValueError as error:
             raise ValueError(f"cannot read the model in {folder}: {error}") from error
         tokenizer = SubwordTokenizer.load(folder)
         if tokenizer.vocab_size != config.vocabulary:
@@ -180,6 +187,7 @@ class ConformerModel(nn.Module):
         for name, shape in expected.items():
             if weights[name].shape != shape:
                 raise ValueError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}")
+            check_finite(name, weights[name])
         model = cls(config)
         model.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in weights.items()})
         return model.eval()

@@ -10,7 +10,6 @@ import dataclasses
 import gzip
 import io
 import os
-import pickle
 import tarfile
 import tempfile
 import zipfile
@@ -29,10 +28,12 @@ from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
 from loquent.asr.conformer.nemo_conversion import from_nemo, to_nemo
 from loquent.asr.conformer.nemo_settings import Statistics
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
+from loquent.asr.weight_files import check_finite, check_stored, read_pytorch
 from loquent.speech.text.languages import language_code
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 LARGEST_TEXT = 32 << 20  # bytes of settings or tokenizer; vocabularies of 100,000 words take a tenth
+MOST_VALUES = 500_000  # of settings, with vocabularies
 LARGEST_RATIO = 20  # unpacked to packed; weights compress to nine tenths, gzip can do a thousandth
 
 
@@ -198,7 +199,20 @@ def _read_settings(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarIn
         settings = settings["model"]
     if not isinstance(settings, dict):
         raise ValueError(f"{CONFIG} holds a {type(settings).__name__}, expected a mapping")
+    _check_extent(settings)
     return settings
+
+
+def _check_extent(settings: dict[str, Any]) -> None:
+    """Refuse settings that are endless, or short only because they repeat parts of themselves (YAML's aliases)."""
+    seen, waiting = 0, list[Any]([settings])
+    while waiting:
+        value = waiting.pop()
+        parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        seen += len(parts)
+        if seen > MOST_VALUES:
+            raise ValueError(f"{CONFIG} has more than {MOST_VALUES} values; aliases (&name, *name) may repeat them")
+        waiting += parts
 
 
 def _read_tokenizer(
@@ -224,17 +238,10 @@ def _read_weights(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInf
     except zipfile.BadZipFile as error:
         raise ValueError(f"{WEIGHTS} is truncated, or older than PyTorch 1.6: {error}") from error
     stream.seek(0)
-    try:
-        content = torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose text advises to load it all the same
-        raise ValueError(f"{WEIGHTS} is refused: it is damaged or holds objects other than tensors") from error
-    except RuntimeError as error:
-        raise ValueError(f"{WEIGHTS} is truncated or not a PyTorch file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{WEIGHTS} holds a {type(content).__name__}, expected a dictionary of weights")
+    content = read_pytorch(stream, WEIGHTS)
     for name, weight in content.items():
-        if not isinstance(name, str) or not isinstance(weight, Tensor) or weight.is_sparse or weight.is_quantized:
-            raise ValueError(f"{WEIGHTS} holds {name!r}, which is no plain tensor")
-        if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
-            raise ValueError(f"{name} of shape {list(weight.shape)} is larger than what the file stores of it")
+        if not isinstance(weight, Tensor):
+            raise ValueError(f"{WEIGHTS} holds {name!r}, which is no tensor")
+        check_stored(name, weight)
+        check_finite(name, weight)
     return content

@@ -83,7 +83,12 @@ def feature_statistics(
         mean, deviation = (torch.as_tensor(values, dtype=torch.float32).flatten() for values in given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"feature statistics are not numbers: {error}") from error
-    if len(mean) != n_mels or len(deviation) != n_mels or not (deviation > 0).all() or not mean.isfinite().all():
+    if (
+        len(mean) != n_mels
+        or len(deviation) != n_mels
+        or not (deviation > 0).all()
+        or not (mean + deviation).isfinite().all()
+    ):
         raise ValueError(f"expected the finite mean and positive deviation of {n_mels} mel bins")
     return (mean, deviation), warnings
 

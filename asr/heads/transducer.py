@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.asr.sizes import check_fraction, check_sizes
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.state import State
@@ -45,11 +46,20 @@ class TransducerConfig:
             raise ValueError(f"predictor must be 'lstm' or 'stateless', got {self.predictor!r}")
         if self.activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {self.activation!r}")
-        for name in ("vocabulary", "encoder_dim", "predictor_dim", "predictor_layers", "context", "joint_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_symbols < 1:
-            raise ValueError(f"max_symbols must be at least 1 token per frame, got {self.max_symbols}")
+        check_sizes(self, _LARGEST)
+        check_fraction("dropout", self.dropout)
+
+
+# Far beyond any transducer, and small enough to be built.
+_LARGEST = {
+    "vocabulary": 2**20,
+    "encoder_dim": 2**13,
+    "predictor_dim": 2**13,
+    "predictor_layers": 16,
+    "context": 2**8,
+    "joint_dim": 2**13,
+    "max_symbols": 2**10,
+}
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loquent.asr.weight_files import check_weight, read_weights
+from loquent.asr.weight_files import check_weight, read_weights, shards_of
 from loquent.asr.whisper.config import WhisperConfig, head_pairs
 from loquent.asr.whisper.conversion import (
     from_ctranslate2,
@@ -143,7 +143,8 @@ def _read(file: Path, head: bytes) -> tuple[SourceFormat, WhisperConfig, dict[st
     if is_ctranslate2(head):
         return "ctranslate2", *_read_ctranslate2(file)
     # A PyTorch file may bring its own dimensions; for others those of config.json are checked before anything is read.
-    content = None if head[8:9] == b"{" or file.suffix == ".json" else read_weights(file)
+    indexed = file.name.endswith(".index.json") and bool(shards_of(file))
+    content = None if head[8:9] == b"{" or indexed else read_weights(file)
     if content is not None and ("model_state_dict" in content or "dims" in content):
         return "openai", *_read_openai(content)
     source_format, config = _read_config(file.parent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from loquent.asr.sizes import check_sizes
+
 # The vocabulary of English-only models; multilingual ones have one text token more, and large-v3 also one language.
 ENGLISH_VOCABULARY = 51864
 
@@ -30,10 +32,7 @@ class WhisperConfig:
     alignment_heads: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= largest:
-                raise ValueError(f"{name} is {value!r}, expected a whole number from 1 to {largest}")
+        check_sizes(self, _LARGEST)
         for side, width, heads in (
             ("audio", self.n_audio_state, self.n_audio_head),
             ("text", self.n_text_state, self.n_text_head),

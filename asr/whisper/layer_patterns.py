@@ -121,7 +121,9 @@ class _Parser:
     def _repeated(self, part: Part) -> Part:
         if not (text := self._taken(r"[*+?]|\{\d*,?\d*\}")):
             return part
-        if not self._taken(r"\?") and self._taken(r"[*+?{]"):  # lazy ones match the same names; others are no repetition
+        if not self._taken(r"\?") and self._taken(
+            r"[*+?{]"
+        ):  # lazy ones match the same names; others are no repetition
             raise self._refused()
         least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(text) or _bounds(text)
 

@@ -1,6 +1,6 @@
 """Low-rank adapters of Whisper in the format of PEFT: read, check, merge, write.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`, whose names are those of our modules
+A folder holds `adapter_config.json` and `adapter_model.safetensors` (or `.bin`), whose names are those of our modules
 (`base_model.model.encoder.blocks.0.attn.query.lora_A.weight`) or of `transformers`' Whisper
 (`base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight`). An entry "loquent" of the configuration's
 `auto_mapping`, which PEFT leaves alone, says what PEFT has no words for: the model the adapter was trained on, its
@@ -24,15 +24,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from loquent.asr.weight_files import check_weight, read_weights
 from loquent.asr.whisper.conversion import rename_hugging_face
+from loquent.asr.whisper.layer_patterns import LayerPatterns
 from loquent.asr.whisper.model import Whisper
 from loquent.speech.hub import resolve_adapter
+from loquent.speech.json_files import read_json_object
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+LARGEST_RANK = 2**12  # full rank for any Whisper is 1280
+MOST_LAYERS = 2**12
+LARGEST_ALPHA = 2**20
+LONGEST_NAME = 128  # characters of a layer's name
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,10 @@ def load_adapter(name_or_path: str | os.PathLike[str]) -> LoraAdapter:
     """
     folder = resolve_adapter(name_or_path)
     settings = _read_settings(folder / CONFIG)
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} has no {WEIGHTS}; save the adapter with PEFT's safe_serialization=True")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is truncated or not safetensors: {error}") from error
+    file = next((folder / name for name in (WEIGHTS, PICKLED) if (folder / name).is_file()), None)
+    if file is None:
+        raise ValueError(f"{folder} has neither {WEIGHTS} nor {PICKLED}; save the adapter with PEFT's save_pretrained")
+    tensors = read_weights(file)
     try:
         return adapter_of(tensors, settings, _info(settings))
     except ValueError as error:
@@ -294,12 +298,7 @@ def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} holds a {type(settings).__name__}, expected an object")
+    settings = read_json_object(file)
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{file} says peft_type {settings.get('peft_type')!r}; only 'LORA' is supported")
     for name in ("lora_bias", "fan_in_fan_out", "use_qalora", *_CHANGES_MORE):
@@ -307,63 +306,74 @@ def _read_settings(file: Path) -> dict[str, Any]:
             raise ValueError(f"{file} says {name} = {json.dumps(settings[name])[:80]}, which is not supported")
     if settings.get("bias") not in (None, "none"):
         raise ValueError(f"{file} says bias = {settings['bias']!r}; only 'none' is supported")
-    start = settings.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(("pissa", "olora", "corda", "loftq")):
+    start = settings.get("init_lora_weights", True)
+    if start is not None and not isinstance(start, bool) and start not in _STARTS:
         raise ValueError(
-            f"{file} says init_lora_weights = {start!r}, which changes the model's own weights; convert the adapter "
-            "with PEFT's path_initial_model_for_weight_conversion"
+            f"{file} says init_lora_weights = {json.dumps(start)[:80]}; only true, false, {', '.join(_STARTS)} are "
+            "known to leave the model's own weights as they are. Convert the adapter with PEFT's "
+            "path_initial_model_for_weight_conversion"
         )
     return settings
 
 
+# Not pissa, olora, corda, lora_ga, loftq: they take something from the model's weights, which the adapter gives back.
+_STARTS = ("gaussian", "eva", "orthogonal", "mica")
 _CHANGES_MORE = (
     "modules_to_save",
     "trainable_token_indices",
     "target_parameters",
     "layer_replication",
     "alora_invocation_tokens",
+    "use_bdlora",
+    "arrow_config",
+    "velora_config",
+    "monteclora_config",
+    "kasa_config",
 )
 
 
 def _info(settings: Mapping[str, Any]) -> AdapterInfo:
-    told = (settings.get("auto_mapping") or {}).get("loquent", settings.get("loquent", {}))  # first versions: outside
+    mapping = settings.get("auto_mapping") or {}
+    if not isinstance(mapping, dict):
+        raise ValueError(f"the entry 'auto_mapping' of {CONFIG} is a {type(mapping).__name__}, expected an object")
+    told = mapping.get("loquent", settings.get("loquent", {}))  # first versions: outside
     try:
         info = AdapterInfo(**{"base": settings.get("base_model_name_or_path"), **told})
         chunks = tuple(info.chunk_ms)
     except TypeError as error:
         raise ValueError(f"the entry 'loquent' of {CONFIG} is not one of an adapter: {error}") from error
     texts = (info.base, info.base_digest, info.language)
-    if not all(isinstance(chunk, int) and chunk > 0 for chunk in chunks) or not all(
+    if not all(type(chunk) is int and chunk > 0 for chunk in chunks) or not all(
         text is None or isinstance(text, str) for text in texts
     ):
         raise ValueError(f"the entry 'loquent' of {CONFIG} is not one of an adapter: {told!r}")
     return AdapterInfo(*texts, chunks)
 
 
-def _factors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, LoraFactors]:
+def _factors(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, LoraFactors]:
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        parts = re.fullmatch(r"base_model\.model\.(.+)\.lora_(?:([AB])\.weight|magnitude_vector)", key)
-        if parts is None or tensor.ndim != (2 if parts[2] else 1):
+        check_weight(key, tensor)
+        parts = re.fullmatch(r"base_model\.model\.([\w.]+)\.lora_(?:([AB])\.weight|magnitude_vector)", key)
+        if parts is None or len(parts[1]) > LONGEST_NAME or tensor.ndim != (2 if parts[2] else 1):
             raise ValueError(
                 f"{key} of shape {list(tensor.shape)} is not supported; expected base_model.model.….lora_A.weight and "
                 "….lora_B.weight of linear layers"
             )
         layers.setdefault(parts[1], {})[parts[2] or "magnitude"] = tensor.float()
-    if not layers:
-        raise ValueError(f"{WEIGHTS} is empty")
-    dora = bool(settings.get("use_dora"))
-    factors = {}
+    if not 1 <= len(layers) <= MOST_LAYERS:
+        raise ValueError(f"the adapter changes {len(layers)} layers, expected from 1 to {MOST_LAYERS}")
+    dora, scales = bool(settings.get("use_dora")), _Scales(settings)
+    factors: dict[str, LoraFactors] = {}
     for name, found in layers.items():
         if found.keys() != {"A", "B", *(["magnitude"] if dora else ())} or not _fit(**found):
             shapes = {letter: list(tensor.shape) for letter, tensor in found.items()}
             wanted = ", and magnitude (out,)" if dora else ""
             raise ValueError(f"{name} has {shapes}; expected A (r, in) and B (out, r){wanted}")
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):
-            raise ValueError(f"{name} has numbers that are not finite")
-        rank = len(found["A"])
         ours = rename_hugging_face(f"{name}.").removesuffix(".")
-        factors[ours] = LoraFactors(found["A"], found["B"], _scale(name, rank, settings), found.get("magnitude"))
+        if ours in factors:
+            raise ValueError(f"the adapter changes {ours!r} twice, under names of two kinds")
+        factors[ours] = LoraFactors(found["A"], found["B"], scales.of(name, len(found["A"])), found.get("magnitude"))
     return factors
 
 
@@ -371,11 +381,43 @@ def _fit(A: Tensor, B: Tensor, magnitude: Tensor | None = None) -> bool:
     return A.shape[0] == B.shape[1] and (magnitude is None or len(magnitude) == len(B))
 
 
-def _scale(name: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """What PEFT multiplies a layer's product by; patterns are matched as PEFT does."""
-    patterns: Mapping[str, float] = settings.get("alpha_pattern") or {}
-    alpha = next((patterns[key] for key in patterns if re.match(rf"(.*\.)?({key})$", name)), None)
-    alpha = settings.get("lora_alpha") if alpha is None else alpha
-    if not isinstance(alpha, int | float):
-        raise ValueError(f"lora_alpha is {alpha!r}, expected a number")
-    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+class _Scales:
+    """What PEFT multiplies each layer's product by; patterns are matched as PEFT does."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.rank_stabilised = bool(settings.get("use_rslora"))
+        self.alpha = _number("lora_alpha", settings.get("lora_alpha"))
+        self.alphas = _by_pattern("alpha_pattern", settings)
+        self.rank = None if settings.get("r") is None else _rank("r", settings["r"])
+        ranks = _by_pattern("rank_pattern", settings)
+        self.ranks = {key: _rank(f"rank_pattern[{key!r}]", one) for key, one in ranks.items()}
+        self.alpha_patterns, self.rank_patterns = LayerPatterns(self.alphas), LayerPatterns(self.ranks)
+
+    def of(self, name: str, rank: int) -> float:
+        """The scale of a layer whose factors have this rank."""
+        pattern = self.rank_patterns.find(name)
+        expected = self.rank if pattern is None else self.ranks[pattern]
+        if expected not in (None, rank):
+            raise ValueError(f"{name} has rank {rank}, but {CONFIG} says {expected}; they are of different adapters")
+        pattern = self.alpha_patterns.find(name)
+        alpha = self.alpha if pattern is None else self.alphas[pattern]
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def _by_pattern(name: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    values = settings.get(name) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is a {type(values).__name__}, expected numbers by pattern")
+    return {key: _number(f"{name}[{key!r}]", value) for key, value in values.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_ALPHA:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, expected a number of up to {LARGEST_ALPHA}")
+    return value
+
+
+def _rank(name: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= LARGEST_RANK:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, expected a rank from 1 to {LARGEST_RANK}")
+    return value

@@ -2,8 +2,8 @@
 
 Whisper's text vocabulary is GPT-2's byte-level one (English-only models) or a multilingual one of the same kind; the
 control tokens follow it in an order that never changes, then the timestamps. Ids below `eot` are pieces of UTF-8, which
-need not end where a character ends. Fine-tuned models may have more tokens after the timestamps: whole words, or control
-tokens of their own. The reference is `whisper/tokenizer.py` of openai/whisper.
+need not end where a character ends. Fine-tuned models may have more tokens after the timestamps: words, or control tokens
+of their own. The reference is `whisper/tokenizer.py` of openai/whisper.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class WhisperTokenizer:
         """Build from a byte-level vocabulary; `load` reads one from files.
 
         Args:
-            vocabulary: token -> id, control tokens included, timestamps or not; text tokens are byte-level, as in GPT-2,
-                and numbered in the order in which they were merged. Those after the timestamps are written as they are.
+            vocabulary: token -> id, control tokens included, timestamps or not; text tokens are byte-level, as in
+                GPT-2, and numbered in the order in which they were merged. Those after the timestamps are plain text.
             merges: the pairs that text tokens are merged from, most frequent first; what is missing follows from the
                 vocabulary.
             special: tokens after the timestamps that are control tokens; those written "<|…|>" are anyway.

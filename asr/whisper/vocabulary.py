@@ -122,9 +122,7 @@ def _from_vocabulary_and_merges(folder: Path) -> Vocabulary:
         raise ValueError(f"{folder / 'tokenizer_config.json'} describes no added tokens: {error!r}") from error
 
 
-def _with_added(
-    ids: dict[str, int], merges: list[tuple[str, str]], added: Iterable[Mapping[str, Any]]
-) -> Vocabulary:
+def _with_added(ids: dict[str, int], merges: list[tuple[str, str]], added: Iterable[Mapping[str, Any]]) -> Vocabulary:
     """Added tokens as `tokenizers` describes them: each with content and id, and whether it is special."""
     added = list(added)
     special = frozenset(token["content"] for token in added if token.get("special"))

@@ -32,7 +32,7 @@ def test_unpublished_dimensions_align_with_the_upper_half_of_the_decoder() -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_mels": 0}, "n_mels is 0"),
+        ({"n_mels": 0}, "n_mels is '0', expected a whole number from 1 to 512"),
         ({"n_vocab": "51864"}, "n_vocab is '51864'"),
         ({"n_audio_head": 3}, "n_audio_state 8 is not a multiple of n_audio_head 3"),
         ({"n_text_state": 16}, "expected them equal"),
