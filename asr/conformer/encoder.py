@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.asr.sizes import check_fraction, check_sizes
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
@@ -33,6 +32,7 @@ from loquent.speech.nn.streaming import (
     step_in_groups,
     take_steps,
 )
+from loquent.speech.sizes import check_fraction, check_sizes
 
 AT_ONCE = 6 * 2**20  # bytes that a convolution writes: more than caches and malloc's pools hold takes twice as long
 SUBSAMPLING = 8  # mel frames of 10 ms per encoder frame

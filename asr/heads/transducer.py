@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.asr.sizes import check_fraction, check_sizes
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.state import State
+from loquent.speech.sizes import check_fraction, check_sizes
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 

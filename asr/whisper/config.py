@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from loquent.asr.sizes import check_sizes
+from loquent.speech.sizes import check_sizes
 
 # The vocabulary of English-only models; multilingual ones have one text token more, and large-v3 also one language.
 ENGLISH_VOCABULARY = 51864

@@ -41,11 +41,17 @@ def from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of a `transformers` Whisper model.
 
     Raises:
-        ValueError: the output projection differs from the token embedding, to which Whisper ties it.
+        ValueError: the output projection differs from the token embedding, to which Whisper ties it, or two names are
+            of the same weight.
     """
     weights = dict(weights)
     projection = weights.pop("proj_out.weight", None)
-    renamed = {rename_hugging_face(name): value for name, value in weights.items()}
+    renamed: dict[str, Tensor] = {}
+    for theirs, value in weights.items():
+        name = rename_hugging_face(theirs)
+        if name in renamed:
+            raise ValueError(f"{name} is in the file twice, also as {theirs}")
+        renamed[name] = value
     embedding = renamed.get("decoder.token_embedding.weight")
     if projection is not None and (embedding is None or not torch.equal(projection, embedding)):
         raise ValueError("proj_out.weight differs from the token embedding; expected them to be tied")
@@ -63,7 +69,17 @@ def from_ctranslate2(variables: Mapping[str, Tensor]) -> tuple[WhisperConfig, di
     def take(name: str) -> Tensor:
         if name not in remaining:
             raise ValueError(f"variable {name} is missing")
-        return remaining.pop(name)
+        value = remaining.pop(name)
+        if value.ndim == 0:
+            raise ValueError(f"variable {name} is a single number, expected a tensor")
+        return value
+
+    def take_number(name: str) -> int:
+        value = remaining.pop(name, None)
+        if value is None or value.ndim:
+            found = "missing" if value is None else f"of shape {list(value.shape)}"
+            raise ValueError(f"variable {name} is {found}, expected one number")
+        return int(value)
 
     weights: dict[str, Tensor] = {}
     for side, norm in (("encoder", "ln_post"), ("decoder", "ln")):
@@ -82,12 +98,15 @@ def from_ctranslate2(variables: Mapping[str, Tensor]) -> tuple[WhisperConfig, di
         layers[side] = len(indices)
         for i in sorted(indices):
             weights |= _ctranslate2_block(f"{side}.blocks.{i}", f"{side}/layer_{i}", take, cross=side == "decoder")
-    heads = {side: int(take(f"{side}/num_heads")) for side in layers}
+    heads = {side: take_number(f"{side}/num_heads") for side in layers}
     unknown = [name for name, value in remaining.items() if value.ndim > 0]
     if unknown:
         raise ValueError(f"unknown variables {', '.join(sorted(unknown)[:3])}; expected those of a Whisper model")
 
-    width, n_mels = weights["encoder.conv1.weight"].shape[:2]
+    first = weights["encoder.conv1.weight"]
+    if first.ndim != 3:
+        raise ValueError(f"encoder.conv1.weight has shape {list(first.shape)}, expected three axes")
+    width, n_mels = first.shape[:2]
     config = WhisperConfig(
         n_mels=n_mels,
         n_audio_ctx=len(weights["encoder.positional_embedding"]),

@@ -121,9 +121,8 @@ class _Parser:
     def _repeated(self, part: Part) -> Part:
         if not (text := self._taken(r"[*+?]|\{\d*,?\d*\}")):
             return part
-        if not self._taken(r"\?") and self._taken(
-            r"[*+?{]"
-        ):  # lazy ones match the same names; others are no repetition
+        lazy = self._taken(r"\?")  # matches the same names
+        if not lazy and self._taken(r"[*+?{]"):
             raise self._refused()
         least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(text) or _bounds(text)
 

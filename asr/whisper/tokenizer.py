@@ -2,8 +2,8 @@
 
 Whisper's text vocabulary is GPT-2's byte-level one (English-only models) or a multilingual one of the same kind; the
 control tokens follow it in an order that never changes, then the timestamps. Ids below `eot` are pieces of UTF-8, which
-need not end where a character ends. Fine-tuned models may have more tokens after the timestamps: words, or control tokens
-of their own. The reference is `whisper/tokenizer.py` of openai/whisper.
+need not end where a character ends. Fine-tuned models may have more tokens after the timestamps: words, or control
+tokens of their own. The reference is `whisper/tokenizer.py` of openai/whisper.
 """
 
 from __future__ import annotations

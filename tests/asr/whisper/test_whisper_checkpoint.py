@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +20,7 @@ from torch import Tensor
 from loquent.asr.whisper.checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper.config import WhisperConfig
 from loquent.asr.whisper.conversion import weight_shapes
+from loquent.speech.hub import resolve
 
 CONFIG = WhisperConfig(6, 10, 8, 2, 2, 40, 12, 8, 2, 3, alignment_heads=((1, 1), (2, 0)))
 Weights = dict[str, Tensor]
@@ -371,3 +374,183 @@ def test_published_model(tmp_path: Path) -> None:
     saved = load_whisper(tmp_path)
     assert saved.config == checkpoint.config
     assert all(torch.equal(saved.weights[name], weight) for name, weight in checkpoint.weights.items())
+
+
+# ------------------------------------------------------------------------------------------------- what others send
+
+
+def write_hugging_face_bin_shards(folder: Path, weights: Weights) -> Path:
+    write_hugging_face_configs(folder)
+    items = list(hugging_face_names(weights).items())
+    shards = {"pytorch_model-00001-of-00002.bin": items[::2], "pytorch_model-00002-of-00002.bin": items[1::2]}
+    for name, shard in shards.items():
+        torch.save(dict(shard), folder / name)
+    weight_map = {key: name for name, shard in shards.items() for key, _ in shard}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def change_json(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_pickled_shards_are_found_by_name_and_load(weights: Weights, tmp_path: Path) -> None:
+    folder = write_hugging_face_bin_shards(tmp_path, weights)
+    (folder / "tokenizer.json").write_text("{}")
+    checkpoint = load_whisper(resolve(folder).path)
+    assert checkpoint.config == CONFIG
+    assert all(torch.equal(checkpoint.weights[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kept"),
+    [
+        ([[1, 1], [7, 0], [2, 0], [2, 5], [1, 1]], ((1, 1), (2, 0))),
+        ([[25, 1], [31, 0]], ((1, 0), (1, 1), (2, 0), (2, 1))),  # as openai/whisper does without a list
+        ([], ((1, 0), (1, 1), (2, 0), (2, 1))),
+    ],
+)
+@pytest.mark.parametrize("kind", ["huggingface", "ctranslate2"])
+def test_a_distilled_decoder_takes_those_heads_of_its_teacher_that_it_has(
+    kind: str, heads: list, kept: tuple, weights: Weights, tmp_path: Path
+) -> None:
+    WRITERS[kind](tmp_path, weights)
+    file = "generation_config.json" if kind == "huggingface" else "config.json"
+    change_json(tmp_path / file, alignment_heads=heads)
+    assert load_whisper(tmp_path).config.alignment_heads == kept
+
+
+@pytest.mark.parametrize("heads", [3, "ab", [[1]], [[1, 2, 3]], [["1", 0]], [[1.0, 0]], [[True, 0]], {"a": 1}, [None]])
+def test_heads_that_are_no_pairs_are_refused(heads: object, weights: Weights, tmp_path: Path) -> None:
+    change_json(write_hugging_face(tmp_path, weights) / "generation_config.json", alignment_heads=heads)
+    with pytest.raises(ValueError, match=r"alignment_heads is .*, expected pairs of a decoder layer and a head"):
+        load_whisper(tmp_path)
+
+
+ABSURD = [10**9, 131072 * 16, 0, -1, "8", 8.0, True, None, math.nan, math.inf, [8], 10**30]
+
+
+@pytest.mark.parametrize("value", ABSURD)
+@pytest.mark.parametrize("kind", ["openai", "huggingface", "loquent"])
+def test_absurd_sizes_are_refused_before_weights_are_read(
+    kind: str, value: object, weights: Weights, tmp_path: Path
+) -> None:
+    if kind == "openai":
+        file = write_openai(tmp_path, weights)
+        content = torch.load(file, weights_only=True)
+        for name in content["dims"]:
+            torch.save(content | {"dims": content["dims"] | {name: value}}, file)
+            with pytest.raises(ValueError, match=rf"toy\.pt: {name} is '.*', expected a whole number from 1 to"):
+                load_whisper(file)
+        return
+    WRITERS[kind](tmp_path, weights)
+    (tmp_path / "model.safetensors").write_bytes((8).to_bytes(8, "little") + b"{broken}")
+    config = json.loads((tmp_path / "config.json").read_text())
+    sizes = config["dimensions"] if kind == "loquent" else config
+    for name in sorted(sizes.keys() - {"alignment_heads", "model_type"}):
+        changed = sizes | {name: value}
+        content = config | ({"dimensions": changed} if kind == "loquent" else changed)
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"config\.json: .* is '.*', expected a whole number from 1 to"):
+            load_whisper(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '{"a": ' + "1" * 5000 + "}", "\xff", '"whisper"'])
+def test_config_that_is_no_object_is_refused(text: str, weights: Weights, tmp_path: Path) -> None:
+    (write_hugging_face(tmp_path, weights) / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.json (is not JSON|holds a)"):
+        load_whisper(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", ["openai", "huggingface", "huggingface-bin", "ctranslate2", "loquent"])
+@pytest.mark.parametrize("name", ["encoder.conv1.weight", "decoder.blocks.2.mlp.2.bias"])
+def test_weights_that_are_not_finite_are_named(
+    kind: str, bad: float, name: str, weights: Weights, tmp_path: Path
+) -> None:
+    damaged = weights[name].clone()
+    damaged.view(-1)[5] = bad
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} has numbers that are not finite"):
+        load_whisper(WRITERS[kind](tmp_path, weights | {name: damaged}))
+
+
+def test_large_finite_weights_are_sound(weights: Weights, tmp_path: Path) -> None:
+    large = {name: torch.full_like(weight, 60_000).half() for name, weight in weights.items()}  # their sums overflow
+    save_whisper(tmp_path, CONFIG, large)
+    assert load_whisper(tmp_path).weights["decoder.ln.bias"][0] == 60_000
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.zeros(1, 1).expand(40, 8), "is larger than what the file stores of it"),
+        (torch.zeros(40, 8).to_sparse(), "is no plain tensor"),
+        (torch.zeros(40, 8, device="meta"), "is no plain tensor"),
+        ("text", "is str, expected a tensor of floating-point numbers"),
+    ],
+)
+def test_tensors_without_numbers_are_refused(weight: object, message: str, weights: Weights, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"token_embedding\.weight.* {message}"):
+        load_whisper(write_openai(tmp_path, weights | {"decoder.token_embedding.weight": weight}))
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "model.safetensors.index.json",
+        "sub/model.safetensors",
+        "sub",
+        "config.json",
+        "absent.safetensors",
+        "",
+        ".",
+        "a\0b",
+        "a" * 5000,
+    ],
+)
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+def test_shards_that_are_no_weights_beside_the_index_are_refused(
+    kind: str, shard: str, weights: Weights, tmp_path: Path
+) -> None:
+    write_hugging_face_configs(tmp_path)
+    (tmp_path / "sub").mkdir()
+    save_file(weights, tmp_path / "sub" / "model.safetensors")
+    shard = shard.replace("model.safetensors.index", f"{kind}.index")
+    (tmp_path / f"{kind}.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match=r"index\.json names the shard .*not in its folder or no file of weights"):
+        load_whisper(tmp_path)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"a": 3, "b": ["c"]}}])
+def test_index_without_names_is_refused(index: dict, tmp_path: Path) -> None:
+    write_hugging_face_configs(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index\.json has no weight_map"):
+        load_whisper(tmp_path)
+
+
+def test_weights_under_two_names_are_refused(weights: Weights, tmp_path: Path) -> None:
+    write_hugging_face_configs(tmp_path)
+    names = hugging_face_names(weights)
+    save_file(names | {"decoder.layer_norm.bias": torch.zeros(8)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"decoder\.ln\.bias.* twice"):
+        load_whisper(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder/num_heads": np.ones(2, np.int16)}, "num_heads is of shape .2., expected one number"),
+        ({"encoder/layer_0/ffn/linear_0/weight": np.float32(1)}, "linear_0/weight is a single number"),
+        ({"decoder/embeddings/weight": np.float32(1)}, "embeddings/weight is a single number"),
+        ({"encoder/conv1/weight": np.ones(8, np.float32)}, r"conv1\.weight has shape"),
+    ],
+)
+def test_ctranslate2_variables_of_other_dimensions_are_refused(
+    change: dict[str, np.ndarray], message: str, weights: Weights, tmp_path: Path
+) -> None:
+    (tmp_path / "model.bin").write_bytes(ctranslate2_bytes(ctranslate2_variables(weights) | change))
+    with pytest.raises(ValueError, match=message):
+        load_whisper(tmp_path)
