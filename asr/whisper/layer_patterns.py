@@ -25,6 +25,9 @@ class LayerPatterns:
 
     A pattern matches a whole name, or what follows one of its dots. It may have characters, `.`, classes, groups,
     alternatives, repetitions, `^` and `$`.
+
+    Attributes:
+        steps: taken so far to match patterns that Python's matcher does not get.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -34,7 +37,7 @@ class LayerPatterns:
             ValueError: there are too many, or one is too long, no regular expression, or has other parts in it.
         """
         self.patterns = tuple(patterns)
-        self._steps = 0
+        self.steps = 0
         if len(self.patterns) > MOST_PATTERNS:
             raise ValueError(f"there are {len(self.patterns)} patterns for layers, expected {MOST_PATTERNS} at most")
         self._matchers = [self._matcher(pattern) for pattern in self.patterns]
@@ -68,8 +71,8 @@ class LayerPatterns:
         return matches
 
     def _count(self, steps: int) -> None:
-        self._steps += steps
-        if self._steps > MOST_STEPS:
+        self.steps += steps
+        if self.steps > MOST_STEPS:
             raise ValueError(f"the patterns {', '.join(self.patterns)[:80]!r} for layers take too long; simplify them")
 
 

@@ -260,6 +260,43 @@ def test_an_interrupted_download_is_not_taken_for_a_model(tmp_path, files):
     assert not hub._complete(fill_hub_cache(tmp_path, "acme/half", **files))
 
 
+@pytest.mark.parametrize(
+    ("files", "complete"),
+    [
+        ({"pytorch_model__bin": "x"}, True),
+        (
+            {
+                "pytorch_model-1__bin": "x",
+                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-1.bin"}}',
+            },
+            True,
+        ),
+        (
+            {
+                "pytorch_model-1__bin": "x",
+                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-2.bin"}}',
+            },
+            False,
+        ),
+        ({"pytorch_model-1__bin": "x", "pytorch_model__bin__index__json": '{"weight_map": ["a"]}'}, False),
+        ({"pytorch_model-1__bin": "x", "pytorch_model__bin__index__json": "{"}, False),
+        # The index comes along with all other JSON; the shards do not.
+        (
+            {
+                "model__safetensors": "x",
+                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-2.bin"}}',
+            },
+            True,
+        ),
+    ],
+)
+def test_models_that_are_pickled_only(tmp_path, files, complete):
+    folder = fill_hub_cache(tmp_path, "acme/old", config__json=CONFIG, tokenizer__json="{}", **files)
+    assert hub._complete(folder) == complete
+    assert ("acme/old" in [model.name for model in hub.installed()]) == complete
+    assert resolve(folder).path == folder
+
+
 def test_offline_and_not_in_the_cache():
     with pytest.raises(CheckpointError, match=r"cannot get 'small' \(openai/whisper-small\) from the Hugging Face hub"):
         resolve("small")
@@ -274,6 +311,9 @@ FILES = {
 }
 
 
+PICKLED_FILES = {name: data for name, data in FILES.items() if name != "model.safetensors"} | {"tf_model.h5": b"x"}
+
+
 class Hub(BaseHTTPRequestHandler):
     """As much of the hub as a download needs."""
 
@@ -285,23 +325,26 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
-        if not path.startswith(("/api/models/acme/whisper", "/acme/whisper/resolve/")):
+        if not path.startswith(("/api/models/acme/", "/acme/whisper/resolve/", "/acme/pickled/resolve/")):
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if "nothing" in path:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        repository, files = ("acme/pickled", PICKLED_FILES) if "pickled" in path else ("acme/whisper", FILES)
         if "/tree/" in path:
             entries = [
                 {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in FILES.items()
+                for name, data in files.items()
             ]
             return self.answer(200, json.dumps(entries).encode())
         if path.startswith("/api/"):
-            siblings = [{"rfilename": name, "size": len(data)} for name, data in FILES.items()]
-            found = {"id": "acme/whisper", "modelId": "acme/whisper", "sha": "d" * 40, "siblings": siblings}
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+            found = {"id": repository, "modelId": repository, "sha": "d" * 40, "siblings": siblings}
             return self.answer(200, json.dumps(found).encode())
         name = path.rsplit("/", 1)[1]
         if self.command == "GET":
             self.fetched.append(name)
-        etag = hashlib.sha1(FILES[name]).hexdigest()
-        return self.answer(200, FILES[name], {"ETag": f'"{etag}"', "X-Repo-Commit": "d" * 40})
+        etag = hashlib.sha1(files[name]).hexdigest()
+        return self.answer(200, files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": "d" * 40})
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -343,6 +386,11 @@ def test_download_from_a_hub_with_progress_then_from_its_cache(tmp_path):
     assert (Path(path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert int(size) == sum(map(len, FILES.values())) - len(FILES["pytorch_model.bin"])
     assert sorted(Hub.fetched) == sorted(set(FILES) - {"pytorch_model.bin"})
+
+    Hub.fetched.clear()
+    pickled = ask("acme/pickled")
+    assert pickled.returncode == 0, pickled.stderr
+    assert sorted(Hub.fetched) == sorted(set(FILES) - {"model.safetensors"})
 
     missing = ask("acme/nothing")
     assert missing.returncode == 1

@@ -227,6 +227,32 @@ KEY = f"base_model.model.{LAYER}.lora_"
         (lambda f: edit_config(f, modules_to_save=["ln"]), r"says modules_to_save = \[\"ln\"\], which is not"),
         (lambda f: edit_config(f, bias="all"), "says bias = 'all'; only 'none'"),
         (lambda f: edit_config(f, init_lora_weights="pissa_niter_4"), "only true, .* Convert the adapter"),
+        (lambda f: edit_config(f, init_lora_weights="lora_ga"), r"\"lora_ga\"; only true, .* Convert the adapter"),
+        (lambda f: edit_config(f, init_lora_weights="OLoRA"), r"\"OLoRA\"; only true, .* Convert the adapter"),
+        (lambda f: edit_config(f, init_lora_weights=["eva"]), "only true, .* Convert the adapter"),
+        (lambda f: edit_config(f, use_bdlora={"nblocks": 2}), "says use_bdlora = .*, which is not supported"),
+        (lambda f: edit_config(f, lora_alpha=math.nan), "lora_alpha is 'nan', expected a number"),
+        (lambda f: edit_config(f, lora_alpha=-math.inf), "lora_alpha is '-inf', expected a number"),
+        (lambda f: edit_config(f, lora_alpha=1e300), r"lora_alpha is '1e\+300', expected a number"),
+        (lambda f: edit_config(f, lora_alpha=True), "lora_alpha is 'True', expected a number"),
+        (lambda f: edit_config(f, alpha_pattern={"query": math.nan}), r"alpha_pattern\['query'\] is 'nan', expected"),
+        (lambda f: edit_config(f, alpha_pattern=[3]), "alpha_pattern is a list, expected numbers by pattern"),
+        (lambda f: edit_config(f, alpha_pattern={"(query": 3}), r"the pattern '\(query' for layers is not a regular"),
+        (lambda f: edit_config(f, rank_pattern={"query": "4"}), r"rank_pattern\['query'\] is '4', expected a number"),
+        (lambda f: edit_config(f, rank_pattern={"query": 8}), r"query has rank 4, but adapter_config\.json says 8"),
+        (lambda f: edit_config(f, r=131072), "r is '131072', expected a rank from 1 to 4096"),
+        (lambda f: edit_config(f, r=-4), "r is '-4', expected a rank from 1 to 4096"),
+        (lambda f: edit_config(f, r=5), r"has rank 4, but adapter_config\.json says 5"),
+        (lambda f: edit_config(f, auto_mapping=[1]), "entry 'auto_mapping' of adapter_config.json is a list"),
+        (lambda f: edit_config(f, auto_mapping={"loquent": [1]}), "entry 'loquent' of adapter_config"),
+        (lambda f: edit_config(f, auto_mapping={"loquent": {"chunk_ms": [True]}}), "entry 'loquent' of adapter_con"),
+        (lambda f: (f / "adapter_config.json").write_text("[" * 100_000), "adapter_config.json is not JSON"),
+        (lambda f: edit_weights(f, lambda t: t.update({f"{KEY}A.weight": torch.zeros(4, 64).int()})), "torch.int32"),
+        (
+            lambda f: edit_weights(f, lambda t: t.update({KEY.replace("attn", "a" * 200) + "A.weight": torch.ones(4, 4)})
+            ),
+            "is not supported; expected base_model",
+        ),
         (lambda f: edit_config(f, lora_alpha=None), "lora_alpha is .None., expected a number"),
         (lambda f: edit_config(f, auto_mapping={"loquent": {"chunks": 1}}), "entry 'loquent' of adapter_config"),
         (lambda f: edit_config(f, auto_mapping={"loquent": {"chunk_ms": ["short"]}}), "entry 'loquent' of adapter_c"),
@@ -251,6 +277,33 @@ def test_damaged_and_unsupported_ones_are_refused(
     damage(tmp_path)
     with pytest.raises(ValueError, match=message):
         load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
+def test_starts_that_leave_the_weights_of_the_model_alone(
+    start: object, model: Whisper, random_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    save_adapter(tmp_path, random_adapter(model, 1, part=LAYER))
+    edit_config(tmp_path, init_lora_weights=start)
+    assert LAYER in load_adapter(tmp_path).factors
+
+
+def test_pickled_adapters(model: Whisper, random_adapter: MakeAdapter, tmp_path: Path) -> None:
+    adapter = random_adapter(model, 1)
+    save_adapter(tmp_path, adapter)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "adapter_model.bin")
+    assert load_adapter(tmp_path).digest == adapter.digest
+    for content, message in [
+        (tensors | {f"{KEY}A.weight": torch.zeros(1, 1).expand(4, 64)}, "larger than what the file stores of it"),
+        (tensors | {f"{KEY}A.weight": "text"}, "is str, expected a tensor"),
+        (tensors | {f"{KEY}A.weight": print}, r"adapter_model\.bin is refused"),
+        ([1], "holds a list, expected a dictionary"),
+    ]:
+        torch.save(content, tmp_path / "adapter_model.bin")
+        with pytest.raises(ValueError, match=message):
+            load_adapter(tmp_path)
 
 
 def test_ones_that_are_not_there(tmp_path: Path) -> None:

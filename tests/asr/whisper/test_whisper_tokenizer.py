@@ -252,3 +252,90 @@ def test_files_of_no_whisper_are_refused(tmp_path: Path) -> None:
         WhisperTokenizer({"☃": 0} | {name: id_ for name, id_ in vocabulary.items() if id_}, merges)
     with pytest.raises(ValueError, match="'zz', which is not a text token"):
         WhisperTokenizer(vocabulary, [("z", "z")])
+
+
+def with_added(*names: str) -> dict[str, int]:
+    return toy_vocabulary()[0] | {name: TOY.timestamp_end + at for at, name in enumerate(names)}
+
+
+def test_tokens_after_the_timestamps_are_text() -> None:
+    t = WhisperTokenizer(with_added(" für", "[noise]", "<|speaker|>", "☃"), toy_vocabulary()[1], {"[noise]"})
+    assert (t.timestamp_end, t.text_end, t.n_vocab) == (TOY.n_vocab, TOY.n_vocab + 4, TOY.n_vocab + 4)
+    word, noise, speaker, snow = range(t.timestamp_end, t.n_vocab)
+    tokens = [*t.encode(" the"), word, noise, t.timestamp_begin + 3, speaker, snow, t.eot]
+    assert t.decode(tokens) == " the für☃"
+    assert t.decode_with_timestamps(tokens) == " the für[noise]<|0.06|><|speaker|>☃<|endoftext|>"
+    assert [t.is_text(token) for token in tokens[-6:]] == [True, False, False, False, True, False]
+    assert [t.is_timestamp(token) for token in tokens[-6:]] == [False, False, True, False, False, False]
+    assert [text for text, _ in t.split_to_word_tokens(tokens)] == [
+        *[" the", " für", "[noise]", "<|0.06|>", "<|speaker|>", "☃", "<|endoftext|>"]
+    ]
+    assert t.is_word_start(word)
+    assert not t.is_word_start(snow)
+    assert {noise, speaker} <= set(t.suppressed_tokens)
+    assert not {word, snow} & set(t.suppressed_tokens)
+    assert t.encode(" für") == TOY.encode(" für")
+
+
+def test_ids_that_no_token_has_are_never_written() -> None:
+    t = WhisperTokenizer(toy_vocabulary()[0] | {"word": TOY.n_vocab + 2}, toy_vocabulary()[1])
+    unused = {TOY.n_vocab, TOY.n_vocab + 1}
+    assert unused <= set(t.suppressed_tokens)
+    assert t.decode([*unused, TOY.n_vocab + 2]) == "word"
+
+
+def test_a_model_with_another_number_of_tokens_is_refused() -> None:
+    TOY.check_model(TOY.n_vocab)
+    for n_vocab in (TOY.n_vocab - 1, TOY.n_vocab + 1):
+        with pytest.raises(ValueError, match=f"the model has {n_vocab} tokens and the tokenizer {TOY.n_vocab}, so"):
+            TOY.check_model(n_vocab)
+
+
+def test_words_in_place_of_timestamps_are_refused() -> None:
+    timestamps = {f"<|{step * 0.02:.2f}|>": TOY.timestamp_begin + step for step in range(1501)}
+    assert WhisperTokenizer(toy_vocabulary()[0] | timestamps, toy_vocabulary()[1]).n_vocab == TOY.n_vocab
+    with pytest.raises(ValueError, match=r"token 'word' is at \d+, where Whisper has the timestamp <\|0\.00\|>"):
+        WhisperTokenizer(toy_vocabulary()[0] | {"word": TOY.timestamp_begin}, toy_vocabulary()[1])
+
+
+@pytest.mark.parametrize(
+    ("form", "special"), [("tokenizer.json", True), ("tokenizer_config.json", True), ("added_tokens.json", False)]
+)
+def test_added_tokens_are_read_with_what_they_are(form: str, special: bool, tmp_path: Path) -> None:
+    vocabulary, merges = toy_vocabulary()
+    added = {"word": TOY.n_vocab, "[x]": TOY.n_vocab + 1}
+    described = [{"content": name, "id": id_, "special": name == "[x]"} for name, id_ in added.items()]
+    if form == "tokenizer.json":
+        content = {"model": {"vocab": vocabulary, "merges": merges}, "added_tokens": described}
+    elif form == "tokenizer_config.json":
+        content = {"added_tokens_decoder": {str(token.pop("id")): token for token in described}}
+    else:
+        content = added
+    (tmp_path / form).write_text(json.dumps(content))
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in merges), encoding="utf-8")
+    t = WhisperTokenizer.load(tmp_path)
+    assert t.decode(added.values()) == ("word" if special else "word[x]")
+
+
+@pytest.mark.parametrize("id_", [-1, 1.5, "3", None, True, 2**40, [1]])
+def test_ids_that_are_none_are_refused(id_: object, tmp_path: Path) -> None:
+    vocabulary, merges = toy_vocabulary()
+    model = {"vocab": vocabulary | {"word": id_}, "merges": merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": []}))
+    with pytest.raises(ValueError, match=r"tokenizer\.json (gives token 'word' the id|gives \d+ tokens)"):
+        WhisperTokenizer.load(tmp_path)
+
+
+def test_damaged_descriptions_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    for content in (
+        "[" * 100_000,
+        "[]",
+        "3",
+        '{"model": [], "added_tokens": []}',
+        '{"model": {"vocab": {}, "merges": [3]}}',
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"tokenizer\.json is not"):
+            WhisperTokenizer.load(tmp_path)
