@@ -30,7 +30,7 @@ ZERO_CROSSINGS = (
 ROLLOFF = 0.95  # centre of the transition band, relative to the lower Nyquist frequency
 KAISER_BETA = 10.06  # 100 dB of stop-band attenuation (Kaiser 1974: 0.1102 · (100 - 8.7))
 CHANNELS = 64  # of the convolution, at least about
-LARGEST_TABLE = 2**23  # taps, 32 MiB; the largest among customary rates is 192 kHz -> 44.1 kHz with half a million
+LARGEST_TABLE = 2**20  # taps, 4 MiB; the largest among customary rates is 192 kHz -> 44.1 kHz with half a million
 
 
 class Resampler(StreamingModule):
@@ -48,29 +48,16 @@ class Resampler(StreamingModule):
 
     def __init__(self, orig_rate: int, new_rate: int) -> None:
         super().__init__()
-        for rate in (orig_rate, new_rate):
-            if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                raise ValueError(f"sample rate {rate} Hz is outside {LOWEST_RATE} … {HIGHEST_RATE} Hz")
-        common = math.gcd(orig_rate, new_rate)
-        self.orig, self.new = orig_rate // common, new_rate // common
-        cutoff = ROLLOFF * min(1.0, self.new / self.orig)
-        reach = ZERO_CROSSINGS / cutoff  # of the sinc to either side, in input samples
-        left = math.ceil(reach) - 1
-        right = math.ceil(self.orig - self.orig / self.new + reach) - 1  # from the period's last output
-        kernel = left + 1 + right
-        if kernel * self.new > LARGEST_TABLE:
-            raise ValueError(
-                f"resampling {orig_rate} -> {new_rate} Hz has the ratio {self.new}:{self.orig} in lowest terms, which "
-                f"needs {kernel * self.new} filter taps (at most {LARGEST_TABLE}); "
-                "convert to a customary rate such as 48000 Hz first"
-            )
-        self.window = Window(kernel, self.orig, left, right)
-        if self.orig == self.new:
-            self.window = Window(1)
-        # With few phases a matrix product would be too narrow to be fast: several periods make one.
-        self.periods = max(1, CHANNELS // self.new)
-        taps = _taps(self.orig, self.new, self.periods, left, right, cutoff)
+        self.orig, self.new, self.periods, left, right = _shape(orig_rate, new_rate)
+        self.window = Window(1) if self.orig == self.new else Window(left + 1 + right, self.orig, left, right)
+        taps = _taps(self.orig, self.new, self.periods, left, right, _cutoff(self.orig, self.new))
         self.register_buffer("taps", taps.float()[:, None], persistent=False)
+
+    @staticmethod
+    def table_taps(orig_rate: int, new_rate: int) -> int:
+        """Taps of the table between two rates, four bytes each, without making it; raises as making it does."""
+        orig, new, periods, left, right = _shape(orig_rate, new_rate)
+        return periods * new * ((periods - 1) * orig + left + 1 + right)
 
     def initial_state(self, batch: int) -> WindowState:
         """The last samples of each stream."""
@@ -160,6 +147,31 @@ def resample_blocks(blocks: Iterable[np.ndarray], orig_rate: int, new_rate: int,
 def _stepped(module: Resampler, state: WindowState, block: np.ndarray, last: bool) -> np.ndarray:
     with torch.inference_mode():
         return module.step(torch.tensor(block)[None], state, last=last).data[0].numpy()
+
+
+def _shape(orig_rate: int, new_rate: int) -> tuple[int, int, int, int, int]:
+    """Ratio in lowest terms, periods in one product, and inputs under the kernel to the left and right of the first."""
+    for rate in (orig_rate, new_rate):
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise ValueError(f"sample rate {rate} Hz is outside {LOWEST_RATE} … {HIGHEST_RATE} Hz")
+    common = math.gcd(orig_rate, new_rate)
+    orig, new = orig_rate // common, new_rate // common
+    reach = ZERO_CROSSINGS / _cutoff(orig, new)  # of the sinc to either side, in input samples
+    left = math.ceil(reach) - 1
+    right = math.ceil(orig - orig / new + reach) - 1  # from the period's last output
+    kernel = left + 1 + right
+    if kernel * new > LARGEST_TABLE:
+        raise ValueError(
+            f"resampling {orig_rate} -> {new_rate} Hz has the ratio {new}:{orig} in lowest terms, which "
+            f"needs {kernel * new} filter taps (at most {LARGEST_TABLE}); "
+            "convert to a customary rate such as 48000 Hz first"
+        )
+    # With few phases a matrix product would be too narrow to be fast: several periods make one.
+    return orig, new, max(1, CHANNELS // new), left, right
+
+
+def _cutoff(orig: int, new: int) -> float:
+    return ROLLOFF * min(1.0, new / orig)
 
 
 def _taps(orig: int, new: int, periods: int, left: int, right: int, cutoff: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.cached_attention import attention_mask, cached_attention
 from loquent.speech.nn.positions import Rotary
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import MOST, State, check_range
 from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk, as_rows
 
 
@@ -21,6 +21,12 @@ class RingState(State):
     k: Tensor  # (S, H, capacity, D)
     v: Tensor  # (S, H, capacity, D)
     position: Tensor  # (S,) int64
+    longest: int = MOST  # steps that a stream may have
+
+    def check(self) -> None:
+        """See `State.check`."""
+        super().check()
+        check_range("position", self.position, 0, self.longest)
 
 
 class RingAttention(StreamingModule):
@@ -83,6 +89,7 @@ class RingAttention(StreamingModule):
             torch.zeros(shape, device=weight.device, dtype=weight.dtype),
             torch.zeros(shape, device=weight.device, dtype=weight.dtype),
             torch.zeros(batch, device=weight.device, dtype=torch.long),
+            self.capacity if self.left is None else MOST,
         )
 
     def step(self, x: Chunk | Tensor, state: RingState, rows: Tensor | None = None, last: bool = False) -> Chunk:

@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+MOST = 2**44  # steps of a stream: years of samples, and far from the end of 64 bits in any arithmetic
+
 
 def initial(value: float) -> Any:
     """Field of a `State` whose rows start at ``value`` rather than at zero."""
@@ -23,7 +25,7 @@ class State:
 
     Subclasses are dataclasses whose fields are tensors of shape (S, ...), other states, or tuples of states; S is the
     number of slots. Because it is only tensors, a stream can be cloned, moved, saved, rolled back and batched by
-    indexing.
+    indexing. A field that is an int is a property of the pool, such as the size of a vocabulary; it is not saved.
     """
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, Tensor, float]]:
@@ -34,7 +36,7 @@ class State:
                 yield name, value, field.metadata.get("initial", 0)
             elif isinstance(value, State):
                 yield from value.leaves(name + ".")
-            else:
+            elif not isinstance(value, int):
                 for index, part in enumerate(value):
                     yield from part.leaves(f"{name}.{index}.")
 
@@ -44,6 +46,8 @@ class State:
         def apply(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return function(value)
+            if isinstance(value, int):
+                return value
             return value.map(function) if isinstance(value, State) else tuple(apply(part) for part in value)
 
         return type(self)(**{field.name: apply(getattr(self, field.name)) for field in dataclasses.fields(self)})
@@ -103,11 +107,33 @@ class State:
             raise ValueError(f"not a saved state: {error}") from error
         self.load(loaded)
 
-    def load(self, loaded: Mapping[str, Tensor]) -> None:
-        """Overwrite every tensor with that of its dotted name; nothing is changed when names, shapes or dtypes differ.
+    def check(self) -> None:
+        """Check values that come from elsewhere, before a step relies on them.
+
+        Floats have to be finite. Integers have to be counts, from 0 (or a smaller initial value) to 2**44.
+        A state whose integers are used as indices overrides this, calls it, and calls `check_range` for them: an index
+        that is out of range must never reach a kernel.
 
         Raises:
-            ValueError: the tensors belong to a state of another structure.
+            ValueError: a value is out of range.
+        """
+        for name, tensor, value in self.leaves():
+            if tensor.is_floating_point():
+                if not bool(torch.isfinite(tensor).all()):
+                    raise ValueError(f"state '{name}' has values that are not finite")
+            elif tensor.dtype != torch.bool:
+                check_range(name, tensor, min(0, int(value)), MOST)
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            for one in part if isinstance(part, tuple) else (part,):
+                if isinstance(one, State):
+                    one.check()
+
+    def load(self, loaded: Mapping[str, Tensor]) -> None:
+        """Overwrite every tensor with that of its dotted name; nothing is changed when one of them does not fit.
+
+        Raises:
+            ValueError: the tensors belong to a state of another structure, or fail its `check`.
         """
         mine = {name: tensor for name, tensor, _ in self.leaves()}
         if loaded.keys() != mine.keys():
@@ -120,8 +146,23 @@ class State:
                     f"saved '{name}' is {loaded[name].dtype} {tuple(loaded[name].shape)}, "
                     f"expected {tensor.dtype} {tuple(tensor.shape)}"
                 )
+        values = iter([loaded[name] for name in mine])
+        self.map(lambda _: next(values)).check()
         for name, tensor in mine.items():
             tensor.copy_(loaded[name])
+
+
+def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
+    """Check integers that a step uses as indices or counts.
+
+    Args:
+        low, high: the smallest and the largest that is allowed.
+
+    Raises:
+        ValueError: one is outside.
+    """
+    if tensor.numel() and not low <= int(tensor.min()) <= int(tensor.max()) <= high:
+        raise ValueError(f"state '{name}' has values outside {low} … {high}")
 
 
 def _index(rows: Tensor | list[int], tensor: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import time
@@ -13,28 +12,47 @@ from typing import Any
 import numpy as np
 import torch
 
-from loquent.speech.audio.resample import Resampler
+from loquent.speech.audio.resamplers import Resamplers, TooManyTables
 from loquent.speech.nn.streaming import Chunk
+from loquent.speech.runtime.events import Speech
 from loquent.speech.runtime.inbox import Inbox, SampleInbox, TextInbox
+from loquent.speech.runtime.load import Pace
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.snapshot import unpack
+from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
 from loquent.speech.runtime.task import Memo, Task, Turn
 
 log = logging.getLogger(__name__)
 
 
+MAX_CHANNELS = 64  # of the packets of a stream
+
+
 class EngineFull(RuntimeError):
-    """All slots are taken; try again when a stream has ended, or use a larger capacity."""
+    """There is no room for another stream; try again when one has ended.
+
+    reason: what there is too little of: "slots", "streams" (of the whole machine), or "load" (time of the machine).
+    """
+
+    def __init__(self, message: str, reason: str = "slots") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sessions that step together, what each takes out of its inbox, and their slots."""
+    """Sessions that step together, what each takes out of its inbox, their slots, and when that was.
+
+    heard_s: source time that the sessions had processed before, in all, in seconds.
+    failed:  sessions that had to be ended instead of stepped.
+    """
 
     sessions: list[Session]
     claims: list[Any]
     rows: torch.Tensor
+    begin: float
+    heard_s: float
+    failed: list[Session]
 
 
 class Engine:
@@ -49,7 +67,11 @@ class Engine:
         max_batch: most sessions in one step; the longest-waiting go first.
         max_wait_s: how long a ready session may wait for others to share its batch.
         ahead_s: speech that may wait to be drained from a stream, in seconds; meanwhile it is not stepped.
-        clock: monotonic seconds; only used for waiting times, never for results.
+        clock: monotonic seconds; only used for waiting times and for measuring, never for results.
+
+    Attributes:
+        pace: how long the latest steps took.
+        resamplers: between the rates of its streams and the model's; their tables are large, and clients choose them.
     """
 
     def __init__(
@@ -71,8 +93,8 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
         self._names = itertools.count(1)
-        # Shared, as their tables can be large; bounded, as clients choose the rates.
-        self.resampler = functools.lru_cache(16)(lambda rate: Resampler(rate, task.takes.sample_rate or rate))
+        self.pace = Pace()
+        self.resamplers = Resamplers()
 
     @property
     def active(self) -> int:
@@ -102,22 +124,24 @@ class Engine:
 
         Raises:
             EngineFull: no slot is free.
+            TooManyTables: the sample rate is unusual, and so are those of too many other streams.
             ValueError: an option is wrong; no slot is taken.
         """
         chosen = parse_options(self.task.Options, options)
         memo = self.task.start(chosen)
         try:
             inbox = self._inbox(sample_rate, channels)
-            return self._admit(stream or f"stream-{next(self._names)}", memo, chosen, inbox)
+            session = self._admit(stream or f"stream-{next(self._names)}", memo, chosen, inbox)
         except Exception:
             self.task.end(memo)
             raise
+        return self._begun(session)
 
     def restore(self, snapshot: bytes, stream: str | None = None) -> Session:
         """Continue a stream from `Session.snapshot`, as if it had never been interrupted.
 
         Raises:
-            EngineFull: no slot is free.
+            EngineFull, TooManyTables: there is no room for it.
             ValueError: not a snapshot, a damaged one, or one of another model; nothing is changed.
         """
         header, tensors = unpack(snapshot)
@@ -125,10 +149,8 @@ class Engine:
             raise ValueError(
                 "the snapshot is of a stream of another model, or of one with other options (policy, chunk)"
             )
-        try:
+        with foreign("a snapshot of a stream of this model", EngineFull, TooManyTables):
             return self._restored(header, tensors, stream)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"not a snapshot of a stream of this model: {error!r}") from error
 
     def step(self) -> int:
         """Step every ready session once; returns how many there were."""
@@ -164,18 +186,29 @@ class Engine:
 
     def collect(self) -> Batch | None:
         """Take what the ready sessions need out of their inboxes, the longest-waiting first; None without any."""
-        sessions = list(itertools.islice(self._ready, self.max_batch))
-        if not sessions:
-            return None
-        claims = []
-        for session in sessions:
+        begin = self.clock()
+        sessions, claims, failed = [], [], []
+        for session in list(itertools.islice(self._ready, self.max_batch)):
             del self._ready[session]
-            claims.append(session.inbox.claim(self.task.wants(session.memo) or 0))
+            try:
+                claims.append(session.inbox.claim(self.task.wants(session.memo) or 0))
+            except Exception as error:
+                log.exception("a stream could not be stepped")
+                self._give_up(session, error)
+                failed.append(session)
+                continue
+            sessions.append(session)
             session.busy = True
-        return Batch(sessions, claims, torch.tensor([session.slot for session in sessions]))
+        if not sessions and not failed:
+            return None
+        heard_s = sum(session.inbox.clock for session in sessions)
+        rows = torch.tensor([session.slot for session in sessions], dtype=torch.long)
+        return Batch(sessions, claims, rows, begin, heard_s, failed)
 
     def compute(self, batch: Batch) -> list[Turn]:
         """Run the model; touches only the batch's slots, memos and claims."""
+        if not batch.sessions:
+            return []
         inputs: Any = [
             session.inbox.resolve(claim) for session, claim in zip(batch.sessions, batch.claims, strict=True)
         ]
@@ -187,16 +220,21 @@ class Engine:
 
     def deliver(self, batch: Batch, turns: list[Turn]) -> None:
         """Hand results to their sessions; those that ended give back their slots."""
+        self._measure(batch, turns)
         for session, turn in zip(batch.sessions, turns, strict=True):
             if turn.error is not None:
                 log.error("a stream failed", exc_info=turn.error)
-            session.settle(turn)
+            try:
+                session.settle(turn)
+            except Exception as error:
+                log.exception("a stream failed between its steps")
+                self._give_up(session, error)
 
     def abort(self, batch: Batch, error: Exception) -> None:
         """End the sessions of a batch that could not be computed; the others are untouched."""
         log.error("a step of %d sessions failed", len(batch.sessions), exc_info=error)
         for session in batch.sessions:
-            session.fail("internal", f"the model failed on this stream: {type(error).__name__}: {error}")
+            self._give_up(session, error)
 
     def release(self, session: Session) -> None:
         """Free a session's slot (once its step under way, if any, is over)."""
@@ -206,6 +244,18 @@ class Engine:
             self._free.append(session.slot)
             self.task.end(session.memo)
 
+    def _give_up(self, session: Session, error: Exception) -> None:
+        session.fail("internal", f"the model failed on this stream: {type(error).__name__}: {error}")
+
+    def _measure(self, batch: Batch, turns: list[Turn]) -> None:
+        if self.task.takes.kind == "text" and self.task.gives.kind == "audio":
+            spoken = (event for turn in turns for event in turn.events if isinstance(event, Speech))
+            progress_s = sum(event.end - event.start for event in spoken)
+        else:
+            progress_s = sum(session.inbox.clock for session in batch.sessions) - batch.heard_s
+        if batch.sessions:
+            self.pace.observe(len(batch.sessions), self.clock() - batch.begin, progress_s)
+
     def _inbox(self, sample_rate: int | None, channels: int) -> Inbox:
         port = self.task.takes
         if port.kind == "text":
@@ -213,8 +263,12 @@ class Engine:
                 raise ValueError("this model takes text, which has neither sample_rate nor channels")
             return TextInbox()
         assert port.sample_rate is not None
-        rate = sample_rate or port.sample_rate
-        return SampleInbox(rate, channels, port.sample_rate, self.resampler(rate))
+        rate = port.sample_rate if sample_rate is None else sample_rate
+        if type(rate) is not int:
+            raise ValueError(f"the sample rate is a whole number of Hz, got {rate!r}")
+        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+            raise ValueError(f"expected from 1 to {MAX_CHANNELS} channels, got {channels!r}")
+        return SampleInbox(rate, channels, port.sample_rate, self.resamplers.get(rate, port.sample_rate))
 
     def _admit(self, stream: str, memo: Memo, options: Any, inbox: Inbox) -> Session:
         if not self._free:
@@ -222,27 +276,34 @@ class Engine:
         slot = self._free.pop()
         self.state.reset([slot])
         session = self._sessions[slot] = Session(self, stream, memo, options, inbox, slot)
-        self.touch(session)  # a task may have something to say before anything comes in
         return session
 
-    def _restored(self, header: dict[str, Any], tensors: dict[str, torch.Tensor], stream: str | None) -> Session:
-        options = parse_options(self.task.Options, header["options"])
-        values = header["inbox"]
+    def _restored(self, header: Header, tensors: dict[str, torch.Tensor], stream: str | None) -> Session:
+        options = parse_options(self.task.Options, header.mapping("options"))
+        values = header.mapping("inbox")
         inbox = self._inbox(values.get("sample_rate"), values.get("channels", 1))
-        inbox.restore(values, _under(tensors, "inbox."))
+        inbox.restore(values, under(tensors, "inbox."))
         slot = self.state.gather([0])
-        slot.load(_under(tensors, "state."))
-        markers = [(int(position), str(id)) for position, id in header["markers"]]
-        sequence, given_s = int(header["sequence"]), float(header["given_s"])
-        memo = self.task.restore(header["memo"])
+        slot.load(under(tensors, "state."))
+        markers, sequence = header.markers(inbox.received), header.count("sequence")
+        given_s, name = header.seconds("given_s"), header.text("stream")
+        memo = self.task.restore(header.mapping("memo"))
         try:
-            session = self._admit(stream or str(header["stream"]), memo, options, inbox)
+            session = self._admit(stream or name, memo, options, inbox)
         except Exception:
             self.task.end(memo)
             raise
-        self.state.scatter([session.slot], slot)
         session.sequence, session.markers, session.given_s = sequence, markers, given_s
-        self.touch(session)
+        self.state.scatter([session.slot], slot)
+        return self._begun(session)
+
+    def _begun(self, session: Session) -> Session:
+        """Look whether a new session can step: a task may have something to say before anything comes in."""
+        try:
+            self.touch(session)
+        except Exception:
+            session.close()
+            raise
         return session
 
 
@@ -255,7 +316,3 @@ def _padded(taken: list[tuple[np.ndarray, bool]]) -> Chunk:
         torch.tensor([len(block) for block, _ in taken]),
         torch.tensor([last for _, last in taken]),
     )
-
-
-def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

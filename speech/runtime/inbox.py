@@ -16,7 +16,8 @@ import torch
 from loquent.speech.audio.files import Audio, to_mono_float32
 from loquent.speech.audio.resample import Resampler
 from loquent.speech.nn.streaming import Chunk
-from loquent.speech.text.words import Text, TimedWord, WordChunk, WordFramer
+from loquent.speech.runtime.snapshot import counted, flagged, timed, under
+from loquent.speech.text.words import MAX_WORD, Text, TimedWord, WordChunk, WordFramer
 
 
 class Inbox(Protocol):
@@ -207,17 +208,30 @@ class SampleInbox:
 
     def restore(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `to_dict` and `tensors`."""
-        state = {name: tensor for name, tensor, _ in self.resampler_state.leaves()}
-        self._raw, self._tail = _SampleQueue(), _saved(tensors, "tail", None, torch.float32).numpy().copy()
-        self._raw.append(_saved(tensors, "raw", None, torch.float32).numpy())
-        for name, tensor in state.items():
-            tensor.copy_(_saved(tensors, f"resampler.{name}", tensor.shape, tensor.dtype))
-        for name in ("received", "claimed", "taken"):
-            setattr(self, name, _counted(values, name))
-        for name in ("ended", "exhausted"):
-            setattr(self, name, values[name] is True)
-        if self.claimed + len(self._raw) != self.received:
+        raw, tail = (_saved_samples(tensors, name) for name in ("raw", "tail"))
+        self.received, self.claimed, self.taken = (counted(values, name) for name in ("received", "claimed", "taken"))
+        self.ended, self.exhausted = (flagged(values, name) for name in ("ended", "exhausted"))
+        if self.claimed + len(raw) != self.received:
             raise ValueError("the audio that waits does not fit the counters")
+        if self.exhausted and (len(raw) or not self.ended):
+            raise ValueError("the audio has been used to its end, but has not ended")
+        if self.taken + len(tail) != self._made():
+            raise ValueError("the resampled audio that waits does not fit the counters")
+        self.resampler_state.load(under(tensors, "resampler."))
+        if self.sample_rate != self.model_rate and int(self.resampler_state.received[0]) != self.claimed:
+            raise ValueError("the resampler's state does not fit the counters")
+        self._raw, self._tail = _SampleQueue(), tail
+        self._raw.append(raw)
+
+    def _made(self) -> int:
+        """Samples at the model's rate that have come of those claimed."""
+        resampler = self.resampler
+        if self.sample_rate == self.model_rate:
+            return self.claimed
+        if self.exhausted:
+            return -(-self.claimed * resampler.new // resampler.orig)
+        window = resampler.window
+        return max(0, (self.claimed + window.left - window.kernel) // window.stride + 1) * resampler.new
 
     def _resample(self, block: np.ndarray, last: bool) -> np.ndarray:
         if self.sample_rate == self.model_rate:
@@ -383,28 +397,38 @@ class TextInbox:
 
     def restore(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `to_dict`."""
-        self.received, self.taken = _counted(values, "received"), _counted(values, "taken")
-        self._pushed, self._flushed = _counted(values, "pushed"), _counted(values, "flushed")
-        self.ended = values["ended"] is True
-        pending, time_s = values["pending"]
-        self._framer = WordFramer(str(pending), float(time_s))
-        self._words = deque(deque(TimedWord(str(text), float(at)) for text, at in words) for words in values["words"])
-        self._time_s = float(values["time_s"])
-        if not self._words:
-            raise ValueError("a text inbox has at least one row of words")
+        self.received, self.taken = counted(values, "received"), counted(values, "taken")
+        self._pushed, self._flushed = counted(values, "pushed"), counted(values, "flushed")
+        self.ended, self._time_s = flagged(values, "ended"), timed(values["time_s"], "time_s")
+        (pending, pending_s), rows = values["pending"], values["words"]
+        self._words, last_s = deque(), self._time_s
+        for row in rows:
+            self._words.append(deque())
+            for text, time_s in row:
+                if timed(time_s, "words") < last_s:
+                    raise ValueError("the times of the words that wait go back")
+                last_s = float(time_s)
+                self._words[-1].append(TimedWord(_text(text, 1), last_s))
+        self._framer = WordFramer(_text(pending, 0), timed(pending_s, "pending"))
+        if not self._words or self._framer.time_s < last_s:
+            raise ValueError("the words that wait do not fit the text that follows them")
+        waiting = sum(len(word.text) for words in self._words for word in words) + len(self._framer.pending)
+        if not self.taken + waiting == self._pushed >= max(self.received, self._flushed):
+            raise ValueError("the text that waits does not fit the counters")
 
 
-def _counted(values: dict[str, Any], name: str) -> int:
-    count = values[name]
-    if type(count) is not int or not 0 <= count < 2**62:
-        raise ValueError(f"'{name}' has to be a count, got {count!r}")
-    return count
+def _text(value: Any, least: int) -> str:
+    if not isinstance(value, str) or not least <= len(value) <= MAX_WORD:
+        raise ValueError(f"a word that waits has to be a text of {least} to {MAX_WORD} characters")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("a word that waits has half of a surrogate pair")
+    return value
 
 
-def _saved(tensors: dict[str, torch.Tensor], name: str, shape: torch.Size | None, dtype: torch.dtype) -> torch.Tensor:
+def _saved_samples(tensors: dict[str, torch.Tensor], name: str) -> np.ndarray:
     tensor = tensors[name]
-    if tensor.dtype != dtype or (tensor.ndim != 1 if shape is None else tensor.shape != shape):
-        raise ValueError(f"saved '{name}' is {tensor.dtype} {tuple(tensor.shape)}, which does not fit")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"saved '{name}' has values that are not finite")
-    return tensor
+    if tensor.dtype != torch.float32 or tensor.ndim != 1 or not bool(torch.isfinite(tensor).all()):
+        raise ValueError(
+            f"saved '{name}' is {tensor.dtype} {tuple(tensor.shape)}; expected finite float32 samples (N,)"
+        )
+    return tensor.numpy().copy()

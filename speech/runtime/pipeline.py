@@ -99,18 +99,21 @@ class Pipeline(Stream):
         """Continue from `snapshot` on engines of the same tasks, by the same names.
 
         Raises:
-            EngineFull: an engine has no free slot; none is taken.
-            ValueError: not a snapshot of such a pipeline.
+            EngineFull, TooManyTables: there is no room for it; no slot is taken.
+            ValueError: not a snapshot of such a pipeline, or a damaged one; nothing is changed.
         """
         header, tensors = unpack(snapshot)
         if header.get("stages") != list(engines):
-            raise ValueError(f"expected a snapshot of a pipeline of {', '.join(engines)}, got {header.get('stages')!r}")
+            raise ValueError(f"not a snapshot of a pipeline of {', '.join(engines)}, but of other stages")
+        name, parts = header.text("stream"), {stage: tensors.get(stage) for stage in engines}
+        for stage, part in parts.items():
+            if part is None or part.dtype != torch.uint8 or part.ndim != 1:
+                raise ValueError(f"not a snapshot of such a pipeline: stage {stage!r} is missing or damaged")
         stages: dict[str, Session] = {}
         try:
-            for name, engine in engines.items():
-                part = tensors.get(name, torch.zeros(0, dtype=torch.uint8))
-                stages[name] = engine.restore(part.numpy().tobytes())
-            return cls(stages, stream or str(header.get("stream")))
+            for stage, engine in engines.items():
+                stages[stage] = engine.restore(parts[stage].numpy().tobytes())  # type: ignore[union-attr]
+            return cls(stages, stream or name)
         except Exception:
             for session in stages.values():
                 session.close()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loquent.speech.runtime.engine import Engine, EngineFull
+from loquent.speech.runtime.load import Pace, machine_load, most_streams
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.stream import Stream
+
+log = logging.getLogger(__name__)
 
 StepObserver = Callable[[Engine, int, float], None]  # engine, streams in the step, seconds it took
 
@@ -25,12 +30,20 @@ class Scheduler:
         engines: to be stepped.
         max_streams: most streams at a time, over all engines; None leaves it to their capacities.
         on_step: told about every step.
+        max_load: share of its time that the machine may need for its streams; see `load`.
     """
 
     def __init__(
-        self, engines: Iterable[Engine], max_streams: int | None = None, on_step: StepObserver | None = None
+        self,
+        engines: Iterable[Engine],
+        max_streams: int | None = None,
+        on_step: StepObserver | None = None,
+        max_load: float = 0.9,
     ) -> None:
         self.engines, self.max_streams, self._on_step = tuple(engines), max_streams, on_step
+        self.max_load = max_load
+        self._opening: Counter[Engine] = Counter()  # slots that are spoken for
+        self._openings = 0  # streams
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-step")
         self._listeners: dict[Session, Callable[[], None]] = {}
         self._streams: dict[Stream, None] = {}
@@ -41,14 +54,60 @@ class Scheduler:
         """Streams that are listened to."""
         return list(self._streams)
 
-    def admit(self) -> None:
-        """Check that the machine takes another stream.
+    @contextlib.contextmanager
+    def place(self, engines: Collection[Engine]) -> Iterator[None]:
+        """Keep a place for a stream over ``engines`` while it is opened, which may take a while.
+
+        By what its latest steps took, the machine must be able to keep up with one more stream. The first stream of all
+        is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
 
         Raises:
-            EngineFull: it does not.
+            EngineFull: there is none.
         """
-        if self.max_streams is not None and len(self._streams) >= self.max_streams:
-            raise EngineFull(f"all {self.max_streams} streams of this server are in use; try again later")
+        streams = len(self._streams) + self._openings
+        if self.max_streams is not None and streams >= self.max_streams:
+            raise EngineFull(f"all {self.max_streams} streams of this server are in use; try again later", "streams")
+        for engine in engines:
+            if engine.active + self._opening[engine] >= engine.capacity:
+                raise EngineFull(f"all {engine.capacity} streams are in use; raise the capacity or try again later")
+        load = self._load_with(engines)
+        if self._counts().total() and load > self.max_load:
+            raise EngineFull(
+                f"one stream more would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
+                "so that those under way keep up: try again later, or another server",
+                "load",
+            )
+        self._opening.update(engines)
+        self._openings += 1
+        try:
+            yield
+        finally:
+            self._opening.subtract(engines)
+            self._openings -= 1
+
+    @property
+    def load(self) -> float:
+        """Share of its time that the machine needs to keep the streams there are at the pace of their sources."""
+        return self._load_with(())
+
+    def load_without(self, streams: Iterable[Stream]) -> float:
+        """What `load` would be if some streams ended."""
+        ended = Counter(session.engine for stream in streams for session in stream.sessions if not session.done)
+        return machine_load(self._paces(), self._counts() - ended)
+
+    def capacity(self, engines: Collection[Engine]) -> int:
+        """How many streams over ``engines`` would fit beside those that the others have, as measured."""
+        most = min(engine.capacity for engine in engines)
+        return most_streams(self._paces(), self._counts(), engines, self.max_load, most)
+
+    def _load_with(self, engines: Collection[Engine]) -> float:
+        return machine_load(self._paces(), self._counts() + Counter(engines))
+
+    def _counts(self) -> Counter[Engine]:
+        return Counter({engine: engine.active + self._opening[engine] for engine in self.engines})
+
+    def _paces(self) -> dict[Engine, Pace]:
+        return {engine: engine.pace for engine in self.engines}
 
     def attach(self, stream: Stream, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every step of any stage of a stream; it drains the events."""
@@ -100,9 +159,12 @@ class Scheduler:
             engine.abort(batch, error)
         if self._on_step is not None:
             self._on_step(engine, len(batch.sessions), engine.clock() - begin)
-        for session in batch.sessions:
+        for session in (*batch.failed, *batch.sessions):
             if listener := self._listeners.get(session):
-                listener()
+                try:
+                    listener()
+                except Exception:
+                    log.exception("what a stream said could not be handed on")
 
     def shut_down(self) -> None:
         """Let the worker thread end, after its step under way."""

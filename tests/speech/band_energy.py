@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from loquent.speech.nn.state import State, initial
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Event, Final, Partial, Word
+from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 
 RATE, FRAME = 16_000, 160
@@ -38,6 +39,8 @@ class BandOptions:
     def __post_init__(self) -> None:
         if not 10 <= self.chunk_ms <= 1000:
             raise ValueError(f"chunk_ms {self.chunk_ms} is outside 10 … 1000")
+        if not 0 <= self.padding <= 1_000_000:
+            raise ValueError(f"padding {self.padding} is outside 0 … 1000000")
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Notes:
     padding: int
     fail_at: int | None
     break_at: int | None
-    words: list[str] = field(default_factory=list)
+    words: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,7 +84,9 @@ class BandEnergy:
         memo.chunk_ms = options.chunk_ms
 
     def restore(self, values: dict[str, Any]) -> Notes:
-        return Notes(**values)
+        notes = parse_options(Notes, values)
+        BandOptions(notes.chunk_ms, notes.padding, notes.fail_at, notes.break_at)
+        return notes
 
     def wants(self, memo: Notes) -> int:
         return memo.chunk_ms * RATE // 1000
@@ -120,7 +125,7 @@ class BandEnergy:
         if memo.fail_at is not None and frames >= memo.fail_at:
             raise RuntimeError(f"failed at frame {frames}")
         word = " " + "/".join(str(level) for level in state.level[row].tolist())
-        memo.words.append(word)
+        memo.words += (word,)
         time = frames * FRAME / RATE
         events: list[Event] = [
             Partial(stable=str(frames), unstable=str(len(values)) + "." * memo.padding),
@@ -128,7 +133,7 @@ class BandEnergy:
         ]
         if last or len(memo.words) == 10:
             events.append(Final(text="".join(memo.words), start=0.0, end=time))
-            memo.words.clear()
+            memo.words = ()
         return events
 
 

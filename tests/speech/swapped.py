@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loquent.speech.nn.state import State
 from loquent.speech.runtime.events import Event, Translation
+from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 from loquent.speech.text.words import WordChunk
 
@@ -52,7 +53,7 @@ class Swapped:
         memo.capitals = options.capitals
 
     def restore(self, values: dict[str, Any]) -> SwapMemo:
-        return SwapMemo(**values)
+        return parse_options(SwapMemo, values)
 
     def wants(self, memo: SwapMemo) -> int:
         return 2

@@ -6,7 +6,7 @@ A word is spoken once the next one is known, as the last letter glides to it, or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from loquent.speech.nn.state import State
 from loquent.speech.runtime.events import Event, Interrupted, Speech
+from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 from loquent.speech.text.words import WordChunk
 
@@ -49,8 +50,8 @@ class ToneMemo:
     pitch: float
     fail_on: str
     held: tuple[str, int] | None = None
-    letters: list[tuple[str, int, str]] = field(default_factory=list)
-    spoken: list[tuple[str, int, int]] = field(default_factory=list)
+    letters: tuple[tuple[str, int, str], ...] = ()
+    spoken: tuple[tuple[str, int, int], ...] = ()
     samples: int = 0
     restart: bool = False
     ended: bool = False
@@ -74,9 +75,14 @@ class Tones:
         memo.pitch = options.pitch
 
     def restore(self, values: dict[str, Any]) -> ToneMemo:
-        held = values["held"]
-        lists = {name: [tuple(entry) for entry in values[name]] for name in ("letters", "spoken")}
-        return ToneMemo(**{**values, **lists, "held": tuple(held) if held else None})
+        memo = parse_options(ToneMemo, values)
+        letters = [letter for letter, *_ in (*memo.letters, *memo.spoken)]
+        positions = (
+            [at for _, at, _ in (*memo.letters, *memo.spoken)] + [end for *_, end in memo.spoken] + [memo.samples]
+        )
+        if not all(len(letter) == 1 for letter in letters) or not all(0 <= at < 2**44 for at in positions):
+            raise ValueError("what was or will be said are single letters at positions in the text")
+        return memo
 
     def wants(self, memo: ToneMemo) -> int:
         return 0 if memo.letters else 1
@@ -110,12 +116,13 @@ class Tones:
         for samples, memo in zip(tone, memos, strict=True):
             events: list[Event] = []
             if memo.letters:
-                letter, at, _ = memo.letters.pop(0)
+                (letter, at, _), *letters = memo.letters
+                memo.letters = tuple(letters)
                 if letter == memo.fail_on:
                     turns.append(Turn([], True, RuntimeError(f"cannot say {letter}")))
                     continue
                 start, memo.samples = memo.samples / RATE, memo.samples + LETTER
-                memo.spoken = [*memo.spoken[-99:], (letter, at, memo.samples)]
+                memo.spoken = (*memo.spoken[-99:], (letter, at, memo.samples))
                 events.append(
                     Speech(
                         samples=samples.numpy().copy(),
@@ -133,7 +140,7 @@ class Tones:
         played = memo.samples if played_s is None else round(played_s * RATE)
         heard = [entry for entry in memo.spoken if entry[2] <= played]
         begin = heard[0][1] if heard else 0
-        memo.held, memo.letters, memo.spoken, memo.samples, memo.restart = None, [], [], played, True
+        memo.held, memo.letters, memo.spoken, memo.samples, memo.restart = None, (), (), played, True
         text = "".join(letter for letter, *_ in heard)
         return [Interrupted(text=text, span=(begin, heard[-1][1] + 1 if heard else begin), heard=played / RATE)]
 
@@ -157,4 +164,4 @@ class Tones:
         places = [(letter.lower(), begin + i) for i, letter in enumerate(text) if letter.isascii() and letter.isalpha()]
         following = following if following.isascii() and following.isalpha() else ""
         after = [letter for letter, _ in places[1:]] + [following]
-        memo.letters += [(letter, at, more) for (letter, at), more in zip(places, after, strict=False)]
+        memo.letters += tuple((letter, at, more) for (letter, at), more in zip(places, after, strict=False))

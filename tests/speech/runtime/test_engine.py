@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.speech.audio.resamplers import Resamplers
 from loquent.speech.runtime.engine import Engine, EngineFull
 from loquent.speech.runtime.events import Failure
 
@@ -165,6 +166,8 @@ def test_a_stream_closed_in_the_middle_of_a_step_frees_its_slot_afterwards(band_
 
 def test_clients_cannot_fill_the_memory_with_resamplers(band_energy):
     engine = Engine(band_energy.BandEnergy(), 1)
+    engine.resamplers = Resamplers(most_bytes=2**20)
     for rate in range(8000, 8000 + 25 * 80, 80):
         engine.open(sample_rate=rate).close()
-    assert engine.resampler.cache_info().currsize <= 16
+        assert 0 < engine.resamplers.nbytes <= 2**20
+    assert engine.resamplers.made == 25

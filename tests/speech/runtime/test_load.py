@@ -1,0 +1,142 @@
+"""What a machine can keep up with is measured on its steps, and streams beyond it are not let in."""
+
+import numpy as np
+import pytest
+
+from loquent.speech.runtime.engine import Engine, EngineFull
+from loquent.speech.runtime.load import Pace
+from loquent.speech.runtime.scheduler import Scheduler
+
+CHUNK_S = 0.1
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def slow(band_energy, clock, per_stream_s, per_step_s=0.0):
+    """A model whose steps take a known time on a clock of ours."""
+
+    class Slow(band_energy.BandEnergy):
+        def launch(self, inputs, state, rows, memos):
+            clock.now += per_step_s + per_stream_s * len(memos)
+            return super().launch(inputs, state, rows, memos)
+
+    return Engine(Slow(), 64, clock=clock)
+
+
+def opened(scheduler, engine):
+    with scheduler.place([engine]):
+        return engine.open()
+
+
+def played(engine, sessions, chunks=3):
+    """Streams that all get a chunk, several times."""
+    for _ in range(chunks):
+        for session in sessions:
+            session.feed(np.zeros(1600, np.int16))
+        engine.step()
+
+
+@pytest.mark.parametrize(
+    ("per_stream_s", "per_step_s", "fitting"), [(0.0099, 0.0, 9), (0.00099, 0.05, 40), (0.2, 0.0, 1)]
+)
+def test_as_many_streams_are_let_in_as_the_machine_keeps_up_with(band_energy, per_stream_s, per_step_s, fitting):
+    engine = slow(band_energy, Clock(), per_stream_s, per_step_s)
+    scheduler = Scheduler([engine], max_load=0.9)
+    sessions, refusal = [], None
+    while refusal is None:
+        try:
+            sessions.append(opened(scheduler, engine))
+            played(engine, sessions)
+        except EngineFull as full:
+            refusal = full
+    assert refusal.reason == "load"
+    assert "one stream more would need" in str(refusal)
+    assert len(sessions) == fitting
+    if fitting > 1:
+        assert scheduler.load == pytest.approx((per_step_s + fitting * per_stream_s) / CHUNK_S)
+        assert scheduler.load <= 0.9
+    assert scheduler.capacity([engine]) == (fitting if fitting > 1 else 0)
+    scheduler.shut_down()
+
+
+def test_before_anything_is_measured_everybody_is_let_in(band_energy):
+    engine = slow(band_energy, Clock(), 1.0)
+    scheduler = Scheduler([engine])
+    assert [opened(scheduler, engine) for _ in range(10)]
+    assert scheduler.load == 0
+    scheduler.shut_down()
+
+
+def test_an_old_measure_keeps_no_first_stream_out(band_energy):
+    clock = Clock()
+    engine = slow(band_energy, clock, 1.0)
+    scheduler = Scheduler([engine])
+    session = opened(scheduler, engine)
+    played(engine, [session])
+    with pytest.raises(EngineFull, match="1000% of this machine"):
+        opened(scheduler, engine)
+    session.close()
+    assert opened(scheduler, engine)
+    scheduler.shut_down()
+
+
+def test_all_engines_share_the_machine(band_energy):
+    clock = Clock()
+    first, second = slow(band_energy, clock, 0.03), slow(band_energy, clock, 0.03)
+    scheduler = Scheduler([first, second], max_load=0.95)
+    sessions = {first: [], second: []}
+    for streams in (1, 2) * 3:
+        second.pace.observe(streams, 0.03 * streams, 0.1 * streams)
+    for engine in (first, second, first):
+        sessions[engine].append(opened(scheduler, engine))
+        for one, some in sessions.items():
+            played(one, some)
+    with pytest.raises(EngineFull):
+        opened(scheduler, second)
+    assert scheduler.capacity([first]) == 2
+    assert scheduler.capacity([second]) == 1
+    scheduler.shut_down()
+
+
+def test_a_place_is_kept_while_a_stream_is_opened(band_energy):
+    engine = Engine(band_energy.BandEnergy(), 1)
+    scheduler = Scheduler([engine])
+    with scheduler.place([engine]), pytest.raises(EngineFull, match="all 1 streams are in use"):
+        opened(scheduler, engine)
+    assert opened(scheduler, engine)
+    scheduler.shut_down()
+
+
+def test_one_slow_step_is_no_measure():
+    pace = Pace()
+    for seconds in (0.01, 0.01, 5.0, 0.01):
+        pace.observe(2, seconds, 0.2)
+    assert pace.load(2) == pytest.approx(0.1)
+    pace.observe(7, 9.0, 0.7)  # once: not believed
+    assert pace.load(3) == pytest.approx(0.1)  # one more may cost nothing
+    assert pace.load(6) == pytest.approx(0.2)  # many more do not
+    assert pace.load(0) == 0
+    for _ in range(3):
+        pace.observe(1, 0.006, 0.1)
+    assert pace.load(3) == pytest.approx(0.14)
+    assert pace.load(8) == pytest.approx(0.36)
+
+
+def test_speech_that_is_made_counts_as_what_is_played(tones):
+    clock = Clock()
+    engine = Engine(tones.Tones(), 4, clock=clock)
+    session = engine.open()
+    session.feed("abcdefgh ")
+    session.end()
+    while not session.done:
+        batch = engine.collect()
+        turns = engine.compute(batch)
+        clock.now += 0.01
+        engine.deliver(batch, turns)
+        session.drain()
+    assert engine.pace.load(1) == pytest.approx(0.01 / (0.04 * 8 / 9), rel=0.15)
