@@ -64,6 +64,8 @@ class ConformerConfig:
     def __post_init__(self) -> None:
         check_sizes(self, _LARGEST)
         check_fraction("dropout", self.dropout)
+        if not isinstance(self.xscaling, bool) or not isinstance(self.bias, bool):
+            raise ValueError(f"expected truth values for xscaling and bias, got {self.xscaling} and {self.bias}")
         if not isinstance(self.lookaheads, tuple) or not all(
             type(one) is int and one <= MOST_FRAMES for one in self.lookaheads
         ):

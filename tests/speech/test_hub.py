@@ -260,6 +260,10 @@ def test_an_interrupted_download_is_not_taken_for_a_model(tmp_path, files):
     assert not hub._complete(fill_hub_cache(tmp_path, "acme/half", **files))
 
 
+def index_of(shard: str) -> str:
+    return json.dumps({"weight_map": {"a": shard}})
+
+
 @pytest.mark.parametrize(
     ("files", "complete"),
     [
@@ -267,14 +271,14 @@ def test_an_interrupted_download_is_not_taken_for_a_model(tmp_path, files):
         (
             {
                 "pytorch_model-1__bin": "x",
-                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-1.bin"}}',
+                "pytorch_model__bin__index__json": index_of("pytorch_model-1.bin"),
             },
             True,
         ),
         (
             {
                 "pytorch_model-1__bin": "x",
-                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-2.bin"}}',
+                "pytorch_model__bin__index__json": index_of("pytorch_model-2.bin"),
             },
             False,
         ),
@@ -284,7 +288,7 @@ def test_an_interrupted_download_is_not_taken_for_a_model(tmp_path, files):
         (
             {
                 "model__safetensors": "x",
-                "pytorch_model__bin__index__json": '{"weight_map": {"a": "pytorch_model-2.bin"}}',
+                "pytorch_model__bin__index__json": index_of("pytorch_model-2.bin"),
             },
             True,
         ),

@@ -1,12 +1,15 @@
 """The Conformer encoder: one network for training, files and streams, whatever the look-ahead."""
 
+import json
 import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from loquent.asr.conformer.encoder import ConformerConfig, ConformerEncoder
+from loquent.asr.conformer.model import ConformerModel
 from loquent.speech.nn.streaming import Chunk
 
 LOOKAHEADS = (2, 0, 5, 1)
@@ -112,3 +115,32 @@ def test_errors_say_what_to_do():
         ConformerConfig(lookaheads=(1, 1))
     with pytest.raises(ValueError, match="multiple of heads"):
         ConformerConfig(dim=100, heads=8)
+
+
+KEPT = {"adaptive_lookahead": (0,), "dropout": (0,), "language": ("8",)}  # values of the following that are taken
+
+
+@pytest.mark.parametrize("value", [10**9, 0, -3, "8", 8.5, None, True, float("nan"), float("inf")])
+def test_configurations_that_cannot_be_are_refused_before_anything_is_made(value, toy_conformer, tmp_path):
+    model, tokenizer = toy_conformer
+    model.save_pretrained(tmp_path, tokenizer)
+    good = json.loads((tmp_path / "config.json").read_text())
+    for section in (None, "encoder", "transducer"):
+        part = good[section] if section else good
+        for name in part.keys() - {"encoder", "transducer", "model_type", "predictor"}:
+            if value in KEPT.get(name, ()) or (value is True and isinstance(part[name], bool)):
+                continue
+            changed = part | {name: value}
+            (tmp_path / "config.json").write_text(json.dumps(good | ({section: changed} if section else changed)))
+            with pytest.raises(ValueError, match=r"cannot read the model in|expected|must be"):
+                ConformerModel.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(toy_conformer, tmp_path):
+    model, tokenizer = toy_conformer
+    model.save_pretrained(tmp_path, tokenizer)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["ctc.out.bias"][3] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"ctc\.out\.bias has numbers that are not finite"):
+        ConformerModel.from_pretrained(tmp_path)

@@ -8,6 +8,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +311,41 @@ def test_models_that_nemo_has_not_are_not_written(tmp_path):
         with pytest.raises(ValueError, match=reason):
             save_nemo(tmp_path / "copy.nemo", model, tokenizer)
     assert not list(tmp_path.iterdir())
+
+
+def nan_in(name: str) -> Change:
+    return lambda settings, weights: weights[name].view(-1)[:1].fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (nan_in("encoder.pre_encode.out.bias"), r"encoder\.pre_encode\.out\.bias has numbers that are not finite"),
+        (
+            lambda settings, weights: weights.update({"encoder.pre_encode.out.bias": torch.zeros(1).expand(32)}),
+            "is larger than what the file stores of it",
+        ),
+        (
+            lambda settings, weights: weights.update({"encoder.pre_encode.out.bias": torch.zeros(32, device="meta")}),
+            "is no plain tensor",
+        ),
+        (setting("encoder.att_context_size", [10**9, 6]), "left_context is '1000000000', expected a whole number"),
+        (setting("encoder.att_context_size", [28, 10**9]), "lookaheads must be numbers of frames up to"),
+        (setting("encoder.dropout", float("nan")), "encoder.dropout: nan is not a fraction"),
+        (setting("encoder.dropout", "much"), "encoder.dropout: much is not a fraction"),
+    ],
+)
+def test_sizes_and_numbers_that_cannot_be_are_refused(changed, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_nemo(changed("ctc", change))
+
+
+@pytest.mark.parametrize(
+    "bomb", [["&a [x, x]"] + [f"&{b} [*{a}{f', *{a}' * 9}]" for a, b in pairwise("abcdefghi")], ["&a [*a]"]]
+)
+def test_settings_that_repeat_themselves_are_refused(bomb, tmp_path):
+    parts = parts_of(DATA / "nemo_ctc.nemo")
+    lines = "".join(f"bomb{n}: {line}\n" for n, line in enumerate(bomb))
+    parts["model_config.yaml"] = lines.encode() + parts["model_config.yaml"]
+    with pytest.raises(ValueError, match="has more than 500000 values; aliases"):
+        load_nemo(packed(parts, tmp_path / "bomb.nemo"))

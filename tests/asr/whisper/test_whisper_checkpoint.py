@@ -472,12 +472,6 @@ def test_weights_that_are_not_finite_are_named(
         load_whisper(WRITERS[kind](tmp_path, weights | {name: damaged}))
 
 
-def test_large_finite_weights_are_sound(weights: Weights, tmp_path: Path) -> None:
-    large = {name: torch.full_like(weight, 60_000).half() for name, weight in weights.items()}  # their sums overflow
-    save_whisper(tmp_path, CONFIG, large)
-    assert load_whisper(tmp_path).weights["decoder.ln.bias"][0] == 60_000
-
-
 def test_weights_under_two_names_are_refused(weights: Weights, tmp_path: Path) -> None:
     write_hugging_face_configs(tmp_path)
     names = hugging_face_names(weights)
