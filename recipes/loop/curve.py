@@ -40,7 +40,11 @@ def draw_curve(logs: Sequence[Path], picture: Path) -> None:
             for name, points in sorted(rates.items()):
                 axis.plot(*zip(*points, strict=True), marker=".", linewidth=1, label=name)
             axis.set_ylabel("word error rate, %")
-            axis.set_yscale("symlog", linthresh=1)
+            values = [value for points in rates.values() for _, value in points]
+            if max(values) > 10 * min(values):
+                axis.set_yscale("symlog", linthresh=1)
+            else:
+                axis.set_ylim(bottom=0)
             axis.legend(fontsize=7, ncols=3)
         (below or [above])[0].set_xlabel("steps")
         for axis in (above, *below):

@@ -35,7 +35,7 @@ class PassageOptions:
     joined: float = 0.5  # share of the windows that may hold several recordings
     pause_s: tuple[float, float] = (0.2, 1.0)  # between them
     timestamps: float = 0.5  # share of the windows whose texts have times
-    whole: float = 0.25  # share of the batches that are padded to the model's 30 s, which takes longer
+    whole: float = 0.15  # share of the batches that are padded to the model's 30 s, which takes longer
 
     def __post_init__(self) -> None:
         for name in ("joined", "timestamps", "whole"):
