@@ -255,14 +255,9 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
     folder = Path(config).parent if isinstance(config, str) else None
     if folder is None or not _complete(folder):
         try:
-            for wanted in (_WANTED, _WANTED + _PICKLED):
-                folder = Path(
-                    huggingface_hub.snapshot_download(
-                        repository, allow_patterns=list(wanted), ignore_patterns=list(_UNWANTED)
-                    )
-                )
-                if _holds_weights(folder):
-                    break
+            folder = _fetched(repository, _WANTED)
+            if not _holds_weights(folder):
+                folder = _fetched(repository, _WANTED + _PICKLED)
         except Exception as error:  # which ones depends on the HTTP library that huggingface_hub was built on
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             asked = f"{name!r}" if name == repository else f"{name!r} ({repository})"
@@ -276,6 +271,13 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
                 f"{', '.join(_WEIGHTS + _PICKLED)}, found {found}"
             )
     return Checkpoint(folder, "hub", name, _size(folder), _licence(folder))
+
+
+def _fetched(repository: str, wanted: tuple[str, ...]) -> Path:
+    import huggingface_hub
+
+    patterns = {"allow_patterns": list(wanted), "ignore_patterns": list(_UNWANTED)}
+    return Path(huggingface_hub.snapshot_download(repository, **patterns))
 
 
 def _shipped(name: str) -> Checkpoint:
