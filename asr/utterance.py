@@ -8,6 +8,8 @@ from typing import Any
 
 from loquent.speech.runtime.events import Event, Final, Partial, Word
 
+MOST = 2**44  # seconds, which no stream lasts
+
 
 @dataclass
 class OpenUtterance:
@@ -33,8 +35,9 @@ class OpenUtterance:
         text, start, end, shown = (values.get(name) for name in ("text", "start", "end", "shown"))
         match text, start, end, shown:
             case str(), int() | float(), int() | float(), [str() as stable, str() as unstable]:
-                return cls(text, float(start), float(end), (stable, unstable))
-        raise ValueError(f"not an utterance: {dict(values)}")
+                if 0 <= start <= MOST and 0 <= end <= MOST:  # what is no number is in no range
+                    return cls(text, float(start), float(end), (stable, unstable))
+        raise ValueError(f"not an utterance: {str(dict(values))[:200]}")
 
     def add(self, word: Word) -> None:
         """Append a committed word."""

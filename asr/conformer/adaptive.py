@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from loquent.asr.conformer.encoder import ConformerConfig, ConformerEncoder, ConformerLayer, Schedule
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.relative_attention import RelativeAttention, Sight
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import ChainState, Chunk, WindowState, as_chunk, as_rows
 
 GAIN = 5.0  # of gates in training, so that they move at the learning rates of fine-tuning
@@ -67,6 +67,16 @@ class AdaptiveLayerState(State):
     waiting: Tensor  # (S, K, C) frames that wait for those they look at, right-aligned
     needed: Tensor  # (S, K) int64, how many frames must have come for each of them
     held: Tensor  # (S,) int64, how many of them there are
+
+    def check(self) -> None:
+        """See `State.check`."""
+        super().check()
+        most, position = self.needed.shape[1], self.attention.position[:, None]
+        check_range("held", self.held, 0, most)
+        step = position - torch.arange(most, 0, -1, device=position.device)
+        waits = torch.arange(most, 0, -1, device=position.device) <= self.held[:, None]
+        if not bool((~waits | ((step >= 0) & (self.needed > step) & (self.needed <= step + 1 + most))).all()):
+            raise ValueError("state 'needed' is not that of frames which wait for at most the look-ahead")
 
 
 @dataclass

@@ -20,7 +20,7 @@ from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.relative_attention import RelativeAttention, Sight
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import (
     Chain,
     ChainState,
@@ -111,6 +111,16 @@ class ConformerState(State):
     following: Tensor  # (S,) int64, that of the chunks after it
     position: Tensor  # (S,) int64, frames that have passed the layers
     layers: tuple[LayerState, ...]
+    choices: int  # look-aheads that there are
+
+    def check(self) -> None:
+        """See `State.check`."""
+        super().check()
+        check_range("held", self.held, 0, self.waiting.shape[1])
+        for name, index in (("chosen", self.chosen), ("following", self.following)):
+            check_range(name, index, 0, self.choices - 1)
+        if not all(torch.equal(layer.attention.position, self.position) for layer in self.layers):
+            raise ValueError("state 'position' differs from those of the layers")
 
 
 class ConformerEncoder(StreamingModule):
@@ -165,7 +175,8 @@ class ConformerEncoder(StreamingModule):
         held, chosen, following, position = (one.clone() for one in zeros)
         waiting = weight.new_zeros(batch, self.widest, self.config.dim)
         layers = tuple(layer.initial_state(batch) for layer in self._typed_layers)
-        return ConformerState(self.subsampling.initial_state(batch), waiting, held, chosen, following, position, layers)
+        subsampling, choices = self.subsampling.initial_state(batch), len(self.config.lookaheads)
+        return ConformerState(subsampling, waiting, held, chosen, following, position, layers, choices)
 
     def set_lookahead(self, state: ConformerState, rows: Tensor, lookahead: int) -> None:
         """Choose the look-ahead of streams, from the next chunk of each that has not begun.

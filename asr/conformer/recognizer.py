@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loquent.asr.conformer.memo import ConformerMemo
 from loquent.asr.conformer.model import MODEL_TYPE, ConformerModel
 from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions, ConformerTranscribeOptions
-from loquent.asr.conformer.task import ConformerMemo, ConformerStreamingTask, offered_lookaheads
+from loquent.asr.conformer.task import ConformerStreamingTask, offered_lookaheads
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.families import model_type
 from loquent.asr.options import checked_options

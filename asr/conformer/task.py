@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from loquent.asr.conformer.adaptive import AdaptiveConformerEncoder
 from loquent.asr.conformer.encoder import SUBSAMPLING, ConformerState
+from loquent.asr.conformer.memo import ConformerMemo
 from loquent.asr.conformer.model import ConformerModel
 from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions
+from loquent.asr.conformer.restoring import MAX_PHRASE_TOKENS, check_memo
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.options import checked_options
 from loquent.asr.search.biasing import Biasing
@@ -37,38 +39,9 @@ from loquent.speech.text.languages import language_code
 
 FRAME_S = 0.01 * SUBSAMPLING
 FRAME_MS = 10 * SUBSAMPLING
-MAX_PHRASE_TOKENS = 10_000  # of all phrases of one stream
 
 # Tokens take the place of speech: a frame has speech if a token was found in it.
 TOKENS = SpeechOptions(frame_s=FRAME_S, min_speech_s=0.0, min_silence_s=FRAME_S, padding_s=0.0)
-
-
-@dataclass
-class ConformerMemo:
-    """What the recogniser remembers of a stream besides tensors.
-
-    options:   that it began with, or was last configured to.
-    lookahead, following: of the chunk under way and of those after it, in encoder frames.
-    search:    the search's own memo.
-    samples:   of audio received.
-    frames:    encoder frames searched.
-    word:      tokens of the word under way.
-    """
-
-    options: ConformerStreamOptions
-    lookahead: int
-    following: int
-    search: SearchMemo
-    samples: int = 0
-    frames: int = 0
-    endpoint: EndpointMemory = field(default_factory=EndpointMemory)
-    utterance: OpenUtterance = field(default_factory=OpenUtterance)
-    word: list[Token] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
-        nested = {name: dict(vars(getattr(self, name))) for name in ("options", "endpoint", "utterance")}
-        return vars(self) | nested | {"search": self.search.to_dict(), "word": [list(token) for token in self.word]}
 
 
 @dataclass
@@ -77,7 +50,7 @@ class ConformerStreamState(State):
 
     features: ChainState
     encoder: Any  # ConformerState or AdaptiveState
-    search: State
+    search: Any  # of a search, which has `frames`
 
 
 class ConformerStep(NamedTuple):
@@ -150,23 +123,27 @@ class ConformerStreamingTask:
         try:
             values = dict(values)
             values["options"] = checked_options(ConformerStreamOptions, values["options"])
-            values["endpoint"] = EndpointMemory(**values["endpoint"])
+            values["endpoint"] = EndpointMemory.from_dict(values["endpoint"])
             values["utterance"] = OpenUtterance.from_dict(values["utterance"])
             values["word"] = [Token(*token) for token in values["word"]]
             values["search"] = SearchMemo.from_dict(values["search"])
             memo = ConformerMemo(**values)
-            tokens = [*memo.word, *(token for one in memo.search.hypotheses for token in one.tokens)]
-            sound = (
-                {memo.lookahead, memo.following} <= set(self.lookaheads)
-                and all(type(count) is int and count >= 0 for count in (memo.frames, memo.samples))
-                and all(0 <= token.id < self.tokenizer.vocab_size for token in tokens)
-                and len(memo.search.hypotheses) <= self.settings.beam_size
-            )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the memo of a Conformer's stream: {error}") from error
-        if not sound:
-            raise ValueError("not the memo of a stream of this Conformer: its values are out of range")
+        check_memo(
+            memo,
+            lookaheads=self.lookaheads,
+            vocabulary=self.tokenizer.vocab_size,
+            beam=self.settings.beam_size,
+            has_language_model=getattr(self.search, "fusion", None) is not None,
+        )
         return memo
+
+    def check_restored(self, memo: ConformerMemo, state: ConformerStreamState) -> None:
+        """See `loquent.speech.runtime.task.Restorable`."""
+        frames = int(state.search.frames[0])
+        if frames != memo.frames:
+            raise ValueError(f"the stream has had {memo.frames} frames, but the state of its search {frames}")
 
     def configure(self, memo: ConformerMemo, options: ConformerStreamOptions) -> None:
         """Change the latency of a stream from its next chunk on.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.nn.linear import Linear
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import State, check_range
 from loquent.speech.sizes import check_fraction, check_sizes
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
@@ -75,6 +75,12 @@ class ContextState(State):
     """What a stateless predictor remembers: the last tokens, oldest first, plus 1; 0 stands before the first token."""
 
     tokens: Tensor  # (S, context) int64
+    vocabulary: int  # tokens that there are, without the blank
+
+    def check(self) -> None:
+        """See `State.check`."""
+        super().check()
+        check_range("tokens", self.tokens, 0, self.vocabulary)
 
 
 class LSTMPredictor(nn.Module):
@@ -134,7 +140,7 @@ class StatelessPredictor(nn.Module):
     def initial_state(self, slots: int) -> ContextState:
         """State before the start token."""
         device = self.embedding.weight.device
-        return ContextState(torch.zeros(slots, self.context, dtype=torch.long, device=device))
+        return ContextState(torch.zeros(slots, self.context, dtype=torch.long, device=device), self.start)
 
     def forward(self, targets: Tensor) -> Tensor:
         """Outputs (B, U + 1, D) after the start token and after each of the targets (B, U)."""
@@ -146,7 +152,7 @@ class StatelessPredictor(nn.Module):
         newest = torch.where(tokens == self.start, 0, tokens + 1)
         seen = torch.cat([state.tokens[:, 1:], newest[:, None]], dim=1)
         embedded = self.embedding(torch.where(seen == 0, self.start, seen - 1))
-        return F.relu((embedded * self.conv.weight[:, 0].T).sum(1)), ContextState(seen)
+        return F.relu((embedded * self.conv.weight[:, 0].T).sum(1)), ContextState(seen, state.vocabulary)
 
 
 class Joiner(nn.Module):

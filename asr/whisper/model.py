@@ -29,16 +29,16 @@ from loquent.kernels.linear import linear
 from loquent.speech.nn.convolution import Conv1d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters, project
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
 
 
 @dataclass
 class KeyValues(State):
-    """Keys and values of one layer."""
+    """Keys and values of one layer, (S, H, R, D) each."""
 
-    k: Tensor  # (S, H, R, D)
-    v: Tensor  # (S, H, R, D)
+    k: Tensor
+    v: Tensor
 
 
 @dataclass
@@ -50,6 +50,10 @@ class EncoderState(State):
     waiting: WindowState  # frames of a block that is not complete
     position: Tensor  # (S,) int64, frames encoded
     layers: tuple[KeyValues, ...]
+
+    def check(self) -> None:
+        super().check()
+        check_range("position", self.position, 0, self.layers[0].k.shape[2])
 
     def restart(self, rows: list[int]) -> None:
         """Begin a new window in these slots; keys and values beyond ``position`` are never read, so they may stay."""
@@ -64,6 +68,10 @@ class DecoderState(State):
 
     position: Tensor  # (S,) int64, tokens decoded
     layers: tuple[KeyValues, ...]
+
+    def check(self) -> None:
+        super().check()
+        check_range("position", self.position, 0, self.capacity)
 
     @property
     def capacity(self) -> int:
@@ -102,6 +110,10 @@ class AudioMemory(State):
 
     frames: Tensor  # (S,) int64
     layers: tuple[KeyValues, ...]
+
+    def check(self) -> None:
+        super().check()
+        check_range("frames", self.frames, 0, self.capacity)
 
     @property
     def capacity(self) -> int:
@@ -480,7 +492,7 @@ class Whisper(nn.Module):
 def key_values(batch: int, heads: int, capacity: int, like: Tensor) -> KeyValues:
     """Empty keys and values of one layer as wide as ``like``."""
     shape = (batch, heads, capacity, like.shape[0] // heads)
-    return KeyValues(*(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2)))
+    return KeyValues(*(like.new_zeros(shape) for _ in range(2)))
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10000) -> Tensor:

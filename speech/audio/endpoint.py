@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,31 @@ class EndpointMemory:
     silent_since: int = 0  # end of the last speech or utterance
     utterance_start: int = 0
     last_end_s: float = 0.0  # of the speech announced last
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EndpointMemory:
+        """Inverse of `dataclasses.asdict`.
+
+        Raises:
+            ValueError: the values are not those of a stream.
+        """
+        try:
+            memory = cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not the memory of an end-pointer: {error}") from error
+        onset, release = memory.onset, memory.release
+        counts = (memory.frames, memory.silent_since, memory.utterance_start, onset or 0, release or 0)
+        sound = (
+            all(type(count) is int and 0 <= count <= memory.frames <= 2**44 for count in counts)
+            and (release is None or (onset is not None and onset <= release))
+            and isinstance(memory.confirmed, bool)
+            and isinstance(memory.heard, bool)
+            and type(memory.last_end_s) in (int, float)
+            and 0 <= memory.last_end_s <= 2**44
+        )
+        if not sound:
+            raise ValueError(f"not the memory of an end-pointer: {str(memory)[:200]}")
+        return memory
 
 
 @dataclass

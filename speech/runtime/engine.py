@@ -20,7 +20,7 @@ from loquent.speech.runtime.load import Pace
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
-from loquent.speech.runtime.task import Memo, Task, Turn
+from loquent.speech.runtime.task import Memo, Restorable, Task, Turn
 
 log = logging.getLogger(__name__)
 
@@ -289,6 +289,8 @@ class Engine:
         given_s, name = header.seconds("given_s"), header.text("stream")
         memo = self.task.restore(header.mapping("memo"))
         try:
+            if isinstance(self.task, Restorable):
+                self.task.check_restored(memo, slot)
             session = self._admit(stream or name, memo, options, inbox)
         except Exception:
             self.task.end(memo)

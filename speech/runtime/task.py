@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,18 @@ class Memo(Protocol):
 
 
 Inputs: TypeAlias = "Chunk | Sequence[WordChunk]"  # of a batch: samples (B, N), or each stream's words
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A task that can tell more of a saved stream than its memo and its state do each by itself."""
+
+    def check_restored(self, memo: Any, state: Any) -> None:
+        """Make sure that a restored memo and a restored slot (a state of one stream) belong together.
+
+        Raises:
+            ValueError: they do not.
+        """
 
 
 class Task(Protocol):

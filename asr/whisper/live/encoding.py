@@ -138,7 +138,7 @@ class IncrementalEncoding:
     keeps_tokens = True
 
     def __init__(self, model: Whisper, block: int) -> None:
-        self.decoder = model.decoder
+        self.decoder, self.block = model.decoder, block
         self.encoder = model.encoder.with_block(block)
         self.normalize = RunningMaxNormalize().to(model.decoder.ln.weight.device)
 

@@ -90,7 +90,7 @@ class WhisperMemo:
         try:
             values = dict(values)
             values["options"] = checked_options(WhisperStreamOptions, values["options"])
-            values["endpoint"] = EndpointMemory(**values["endpoint"])
+            values["endpoint"] = EndpointMemory.from_dict(values["endpoint"])
             values["utterance"] = OpenUtterance.from_dict(values["utterance"])
             values["held"] = values["held"] and tuple(values["held"])
             if values["window"] is not None:

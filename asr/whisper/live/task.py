@@ -18,9 +18,16 @@ from torch import Tensor
 
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, DraftDecoder, StreamingHypothesis
-from loquent.asr.whisper.live.encoding import AudioEncoding, EncodedAudio, IncrementalEncoding, Reencoding
+from loquent.asr.whisper.live.encoding import (
+    AudioEncoding,
+    EncodedAudio,
+    IncrementalEncoding,
+    IncrementalState,
+    Reencoding,
+)
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
+from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -164,10 +171,28 @@ class WhisperStreamingTask:
                 under its name.
         """
         memo = WhisperMemo.from_dict(values)
+        check_memo(
+            memo,
+            self.tokenizer,
+            chunk=self.chunk,
+            longest_window=self.longest_window,
+            capacity=self.model.config.n_text_ctx,
+            longest_context=self._context,
+        )
         self.adapters.acquire(memo)
         if memo.adapter is not None and self.adapters[memo.adapter].digest != memo.adapter_digest:
             raise ValueError(f"the stream began with another adapter of the name {memo.adapter!r}; load that one")
         return memo
+
+    def check_restored(self, memo: WhisperMemo, state: StreamState) -> None:
+        """See `loquent.speech.runtime.task.Restorable`."""
+        received = self.features.inputs_for(memo.frames)
+        if not received == int(state.features.received[0]) == int(state.vad.samples.received[0]):
+            raise ValueError(
+                f"the stream has had {memo.frames} frames, but its state is not that of {received} samples"
+            )
+        if isinstance(self.encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
+            check_encoding(memo, self.encoding, state.encoding)
 
     def configure(self, memo: WhisperMemo, options: WhisperStreamOptions) -> None:
         """Refuse any change: a stream keeps the options that it began with.
