@@ -172,7 +172,9 @@ class TestUsage:
     @pytest.mark.parametrize("head", ["ctc", "transducer"])
     def test_uploads_go_through_the_head_of_the_server(self, monkeypatch, head):
         served = {}
-        monkeypatch.setattr("loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options))
+        monkeypatch.setattr(
+            "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options)
+        )
         monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
         assert main(["serve", "--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--head", head]) == 0
         assert served["transcribe"].keywords == {"head": head}
@@ -180,7 +182,9 @@ class TestUsage:
 
     def test_the_language_of_a_server_is_that_of_its_streams(self, capsys, monkeypatch):
         served = {}
-        monkeypatch.setattr("loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(engines))
+        monkeypatch.setattr(
+            "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(engines)
+        )
         monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
         flags = ["--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--language"]
         assert main(["serve", *flags, "English"]) == 0
