@@ -98,7 +98,7 @@ class Bench:
 
     def tries(self, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
         """Whether the stream goes on; its neighbour steps along with it."""
-        slot, neighbour = self.neighbour.slot, self.neighbour
+        neighbour = self.neighbour
         try:
             session = self.engine.restore(packed(header, tensors))
         except ValueError:
