@@ -160,7 +160,7 @@ def test_weights_have_to_fit(toy_conformer):
         ({"language": "de"}, "'en' only"),
         ({"task": "translate"}, "only 'transcribe'"),
         ({"head": "attention"}, "head: expected one of ctc, transducer"),
-        ({"beam_size": 0}, "from 1 to 64"),
+        ({"beam_size": 0}, "expected 1 to 64"),
         ({"phrases": "one two"}, "phrases: expected a list"),
         ({"phrases": ["x"] * 1001}, "at most 1000"),
         ({"phrases": ["x y"], "phrase_boost": 1e39}, "at most 100"),

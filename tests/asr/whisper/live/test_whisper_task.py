@@ -166,7 +166,7 @@ def test_wrong_stream_options_take_no_slot(task: WhisperStreamingTask) -> None:
         ({"language": 5}, "language"),
         ({"prompt": None}, "prompt"),
         ({"adapter": 3}, "adapter"),
-        ({"task": []}, "mode"),
+        ({"task": []}, "task"),
         ({"language": "Klingon"}, "Klingon"),
         ({"phrases": ["fox"]}, "phrases"),
     ],
