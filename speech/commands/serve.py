@@ -18,6 +18,7 @@ from loquent.speech.commands.arguments import (
     add_key_argument,
     add_model_arguments,
     add_streaming_arguments,
+    check_options,
     load_recognizer,
     model_name,
     optional,
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
+    check_options(arguments, stream={})
     listener = _bound(arguments.host, arguments.port)
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine

@@ -37,18 +37,20 @@ WHISPER_FLAGS = """
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "argv",
     [
-        ["--language", "xx"],
-        ["--temperature=-1"],
-        ["--stream", "--chunk-ms", "7"],
-        ["--model", "small", "--patience", "0"],
+        ["transcribe", str(SAMPLE), "--language", "xx"],
+        ["transcribe", str(SAMPLE), "--temperature=-1"],
+        ["transcribe", str(SAMPLE), "--stream", "--chunk-ms", "7"],
+        ["transcribe", str(SAMPLE), "--model", "small", "--patience", "0"],
+        ["serve", "--language", "xx"],
+        ["serve", "--policy", "incremental", "--chunk-ms", "7"],
     ],
 )
-def test_wrong_values_are_refused_before_anything_heavy_is_imported(flags):
+def test_wrong_values_are_refused_before_anything_heavy_is_imported(argv):
     script = (
         "import sys\nfrom loquent.speech.commands.cli import main\n"
-        f"assert main(['transcribe', {str(SAMPLE)!r}, *{flags!r}]) == 2\n"
+        f"assert main({argv!r}) == 2\n"
         "heavy = {'torch', 'numpy', 'numba', 'soundfile', 'huggingface_hub'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
