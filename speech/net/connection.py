@@ -37,7 +37,7 @@ from loquent.speech.net.protocol import Phase, ServerProtocol
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
-from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port

@@ -34,7 +34,7 @@ from loquent.speech.net.openai_answers import error_answer, model_description
 from loquent.speech.net.openapi import description
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
 

@@ -15,12 +15,14 @@ import torch
 from loquent.speech.audio.resamplers import Resamplers, TooManyTables
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Speech
-from loquent.speech.runtime.inbox import Inbox, SampleInbox, TextInbox
+from loquent.speech.runtime.inbox import Inbox
 from loquent.speech.runtime.load import Pace
 from loquent.speech.runtime.options import parse_options
+from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
 from loquent.speech.runtime.task import Memo, Restorable, Task, Turn
+from loquent.speech.runtime.text_inbox import TextInbox
 
 log = logging.getLogger(__name__)
 

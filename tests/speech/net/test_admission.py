@@ -18,7 +18,7 @@ from loquent.speech.net.admission import Relief
 from loquent.speech.net.arrivals import Arrivals
 from loquent.speech.net.limits import Limits
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 
 

@@ -15,7 +15,7 @@ from loquent.speech.audio.files import Audio
 from loquent.speech.audio.resample import resample
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Marker, Word
-from loquent.speech.runtime.inbox import SampleInbox
+from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.stream import StreamClosed
 
 RATES = (16_000, 8_000, 11_025, 44_100, 48_000)
