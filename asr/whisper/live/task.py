@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from loquent.asr.whisper.live.encoding import (
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
+from loquent.asr.whisper.live.state import StreamState, WhisperStep
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -37,9 +38,8 @@ from loquent.speech.audio.endpoint import (
     UtteranceEnd,
 )
 from loquent.speech.audio.features import WhisperLogMel
-from loquent.speech.audio.vad import SileroVad, VadState
-from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk, WindowState
+from loquent.speech.audio.vad import SileroVad
+from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
@@ -49,27 +49,6 @@ FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters saw few longer windows in training, and add words there
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
-
-
-@dataclass
-class StreamState(State):
-    """Pool of streams: front end, the last 30 s of log-mel frames, and what the encoding keeps."""
-
-    features: WindowState
-    vad: VadState
-    mel: Tensor  # (S, 3000, F), frame t in entry t mod 3000
-    encoding: State
-
-
-class WhisperStep(NamedTuple):
-    """A step whose front end has been launched; B streams."""
-
-    memos: list[WhisperMemo]
-    state: StreamState
-    rows: Tensor  # (B,)
-    last: list[bool]  # whether the input of each ends with this step
-    mel: Chunk  # (B, T, F) log-mel frames
-    speech: Chunk  # (B, N) probabilities of speech
 
 
 class WhisperStreamingTask:
