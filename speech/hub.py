@@ -276,8 +276,10 @@ def _from_hub(name: str, repository: str, settings: str = "config.json") -> Chec
 def _fetched(repository: str, wanted: tuple[str, ...]) -> Path:
     import huggingface_hub
 
-    patterns = {"allow_patterns": list(wanted), "ignore_patterns": list(_UNWANTED)}
-    return Path(huggingface_hub.snapshot_download(repository, **patterns))
+    fetched = huggingface_hub.snapshot_download(
+        repository, allow_patterns=list(wanted), ignore_patterns=list(_UNWANTED)
+    )
+    return Path(fetched)
 
 
 def _shipped(name: str) -> Checkpoint:

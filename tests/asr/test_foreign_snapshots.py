@@ -27,8 +27,8 @@ from loquent.speech.runtime.snapshot import pack, unpack
 from loquent.speech.runtime.task import Task
 
 WRONG = [
-    -1, 1, 7, 10**6, 2**44, -(2**63), 2**63, 10**400, 0.5, -1e300, 1e300, float("inf"), True, False, None, "", "x", "de",
-    "y" * 5000, [], [[]], [1, 2, 3], [[0, 1]], [[0, 1, 0.5]] * 3, [50_000_000], {}, {"a": 1}, KeyError,
+    -1, 1, 7, 10**6, 2**44, -(2**63), 2**63, 10**400, 0.5, -1e300, 1e300, float("inf"), True, False, None, "", "x",
+    "de", "y" * 5000, [], [[]], [1, 2, 3], [[0, 1]], [[0, 1, 0.5]] * 3, [50_000_000], {}, {"a": 1}, KeyError,
 ]  # fmt: skip
 FAR = (-1, 1, 3, 64, 2**31, 2**44, -(2**63), 2**63 - 1)
 KINDS = ["local-agreement", "incremental", "ctc", "ctc-beam", "transducer", "transducer-beam", "adaptive", "stateless"]
