@@ -76,4 +76,4 @@ def _is_count(value: Any, most: int = MOST) -> bool:
 
 def _expect(name: str, sound: bool, value: Any) -> None:
     if not sound:
-        raise ValueError(f"not the memo of a stream of this Conformer: {name} is {str(value)[:60]}")
+        raise ValueError(f"not the memo of a stream of this Conformer: {name} is out of range: {str(value)[:60]}")

@@ -397,12 +397,11 @@ class TextDecoder(nn.Module):
 
     def set_audio(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
         """What `add_audio` does for the whole window (T, C) of one new stream, without its indexing."""
-        frames = features.shape[0]
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
             attention = block.cross_attn
-            cache.k[slot, :, :frames] = attention.split(attention.key(features)).transpose(0, 1)
-            cache.v[slot, :, :frames] = attention.split(attention.value(features)).transpose(0, 1)
-        memory.frames[slot] = frames
+            cache.k[slot, :, : len(features)] = attention.split(attention.key(features)).transpose(0, 1)
+            cache.v[slot, :, : len(features)] = attention.split(attention.value(features)).transpose(0, 1)
+        memory.frames[slot] = len(features)
 
     def step(
         self,

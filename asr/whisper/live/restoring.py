@@ -116,4 +116,4 @@ def _is_number(value: Any) -> bool:
 
 def _expect(name: str, sound: bool, value: Any) -> None:
     if not sound:
-        raise ValueError(f"not the memo of a stream of this Whisper: {name} is {str(value)[:60]}")
+        raise ValueError(f"not the memo of a stream of this Whisper: {name} is out of range: {str(value)[:60]}")
