@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loquent.asr.utterance import Utterance
+from loquent.asr.utterance import OpenUtterance
 from loquent.speech.runtime.events import Final, Partial, Word
 
 
@@ -13,7 +13,7 @@ def word(text: str, start: float, end: float) -> Word:
 
 
 def test_an_utterance_is_shown_when_it_reads_differently_and_ends_with_all_its_words() -> None:
-    utterance = Utterance()
+    utterance = OpenUtterance()
     assert utterance.show("", "") == []
     utterance.add(word(" one", 0.5, 1.0))
     utterance.add(word(" two", 1.0, 1.5))
@@ -27,9 +27,9 @@ def test_an_utterance_is_shown_when_it_reads_differently_and_ends_with_all_its_w
 
 
 def test_it_is_a_value() -> None:
-    utterance = Utterance(" one", 0.5, 1.0, (" one", " two"))
+    utterance = OpenUtterance(" one", 0.5, 1.0, (" one", " two"))
     saved = json.loads(json.dumps(vars(utterance)))
-    assert Utterance.from_dict(saved) == utterance
+    assert OpenUtterance.from_dict(saved) == utterance
     for wrong in ({"text": 5}, {"end": "now"}, {"shown": [1, 2]}, {"shown": None}):
         with pytest.raises(ValueError, match="not an utterance"):
-            Utterance.from_dict(saved | wrong)
+            OpenUtterance.from_dict(saved | wrong)
