@@ -23,6 +23,7 @@ SPEECH = {*RUNTIME, "speech"}
 ASR = {*SPEECH, "asr", "asr/recordings"}
 WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
+TTS = {*SPEECH, "tts"}
 TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
 MAY_IMPORT = {
     "kernels": {"kernels/cpu", "kernels/gpu"},
@@ -44,11 +45,21 @@ MAY_IMPORT = {
     "asr/whisper/offline": WHISPER,
     "asr/whisper/live": WHISPER,
     "asr/conformer": CONFORMER,
+    "tts": {*TTS, "tts/frontend"},
+    "tts/frontend": SPEECH,
+    "tts/vocoder": SPEECH,
+    "tts/hibari": {*TTS, "tts/vocoder"},
+    "tts/flow": SPEECH,
+    "tts/tokens": SPEECH,
+    "tts/lm": {*SPEECH, "tts/tokens"},
+    "tts/cosyvoice": {*TTS, "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
+    "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
+    "recipes/voice": {*TRAINING, *TTS, "tts/flow", "tts/flow_voice", "tts/frontend", "tts/hibari", "tts/vocoder"},
     "recipes/commands": {*TRAINING, *CONFORMER, "recipes/conformer", "recipes/whisper"},
 }
 LAYERS = ("kernels", "speech", "asr", "tts", "translate", "recipes")

@@ -1,0 +1,1 @@
+"""Speech synthesis: text in, word by word, and speech out."""

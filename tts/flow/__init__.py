@@ -1,0 +1,1 @@
+"""Chunk-aware conditional flow matching."""

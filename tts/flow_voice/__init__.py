@@ -1,0 +1,1 @@
+"""The voice of loquent: flow matching on words."""

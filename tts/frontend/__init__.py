@@ -1,0 +1,1 @@
+"""What is said: text made into spoken words and phonemes, word by word as it comes."""

@@ -1,0 +1,1 @@
+"""Text to speech tokens: a language model."""
