@@ -248,22 +248,22 @@ class SpeechTask:
             with turns.of(i):
                 while self._hungry(memos[i]):
                     window, phonemes = self._window(memos[i])
-                    (sound,) = self.voice.acoustics([window])
+                    sound = self.voice.acoustics([window])[0] if window.end > window.begin else None
                     self._queue_word(memos[i], state.queue[slots[i]], window, phonemes, sound)
 
     def _hungry(self, memo: SpeechMemo) -> bool:
         return not memo.silence and not memo.closing and memo.queued < self.chunk and self._speakable(memo)
 
     def _queue_word(
-        self, memo: SpeechMemo, queue: Tensor, window: PhoneWindow, phonemes: str, sound: WordAcoustics
+        self, memo: SpeechMemo, queue: Tensor, window: PhoneWindow, phonemes: str, sound: WordAcoustics | None
     ) -> None:
-        word, durations = memo.words[memo.at], sound.durations.tolist()
+        word, durations = memo.words[memo.at], sound.durations.tolist() if sound else []
         opens, closes = window.opens and window.begin == 0, window.closes and window.end == len(window.phones)
         limits = [MOST_FRAMES // max(len(durations), 1)] * len(durations)
         if opens and durations:
             limits[0] = round(LEAD_S * self.frames_per_second)
         kept = [min(pair) for pair in zip(durations, limits, strict=True)]
-        if kept:
+        if sound:
             firsts = (torch.cumsum(sound.durations, 0) - sound.durations).tolist()
             index = torch.cat([torch.arange(first, first + count) for first, count in zip(firsts, kept, strict=True)])
             phone = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(kept))
