@@ -6,6 +6,7 @@ Maureese Williams), see `tts/assets/english/NOTICE`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -28,16 +29,31 @@ class Phonemizer:
     tokens to either side, and on the first phone of the word behind it: "the", "to", "in".
 
     Args:
-        folder: of the lexicons, the tagger and the weights.
+        tokenizer, tagger, lexicon: of the language.
+        weights: of the net for words that the lexicon does not know; they are loaded for the first one.
+        fingerprint: of them all.
     """
 
-    def __init__(self, folder: Path = ASSETS) -> None:
-        self._tokenizer = Tokenizer(Table.load(folder / "exceptions.tsv.gz"))
-        self._tagger = Tagger(Table.load(folder / "words.tsv.gz"), Table.load(folder / "tags.tsv.gz"))
-        self._lexicon = Lexicon(Table.load(folder / "gold.tsv.gz"), Table.load(folder / "silver.tsv.gz"))
-        self._weights = folder / "unknown_words.safetensors"
-        self._unknown_words: UnknownWords | None = None  # loaded for the first unknown word
+    def __init__(self, tokenizer: Tokenizer, tagger: Tagger, lexicon: Lexicon, weights: Path, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._tokenizer, self._tagger, self._lexicon, self._weights = tokenizer, tagger, lexicon, weights
+        self._unknown_words: UnknownWords | None = None
         self._read = lru_cache(maxsize=16384)(self._read_group)
+
+    @classmethod
+    def load(cls, folder: Path = ASSETS) -> Phonemizer:
+        """Load the language of a folder; American English by default."""
+        digest = hashlib.sha256(b"1")  # of these rules
+        for path in sorted(folder.glob("*.*")):
+            digest.update(path.read_bytes())
+        table = {path.name.partition(".")[0]: Table.load(path) for path in folder.glob("*.tsv.gz")}
+        return cls(
+            Tokenizer(table["exceptions"]),
+            Tagger(table["words"], table["tags"]),
+            Lexicon(table["gold"], table["silver"]),
+            folder / "unknown_words.safetensors",
+            digest.hexdigest()[:16],
+        )
 
     def phonemes(self, words: Sequence[SpokenWord]) -> list[str]:
         """The phonemes of each word of a window, with its punctuation and the space behind it.

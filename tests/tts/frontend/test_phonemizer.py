@@ -10,7 +10,7 @@ from loquent.tts.frontend.spoken import SpokenWord
 
 @pytest.fixture(scope="module")
 def phonemizer() -> Phonemizer:
-    return Phonemizer()
+    return Phonemizer.load()
 
 
 def words(text: str) -> list[SpokenWord]:
