@@ -283,6 +283,8 @@ class SpeechTask:
     def _place(self, memo: SpeechMemo, word: SpokenWord, begin: int, end: int) -> None:
         """Note when a word is spoken. Spoken words of one place in the text, as of a number, are one word of it."""
         first, last = (memo.offset + frame * self.voice.hop_length for frame in (begin, max(begin, end)))
+        if not word.text:  # it only closes the utterance
+            return
         if word.end > memo.told or not memo.opened:
             gap = memo.source[max(0, memo.told - memo.source_at) : max(0, word.begin - memo.source_at)]
             if any(map(str.isalnum, gap)):  # text that is not spoken
