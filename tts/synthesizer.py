@@ -71,8 +71,8 @@ class Synthesizer:
         path = resolve(name_or_path).path
         chosen = compute_device(device)
         use_threads(threads)
-        voice: VoiceModel = family_of(path).load().load(path, chosen)
-        return cls(voice, Phonemizer.load(), chunk_ms)
+        voice = family_of(path).load().load(path)
+        return cls(voice.to(chosen), Phonemizer.load(), chunk_ms)
 
     @property
     def voices(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ class VoiceFamily:
     """A kind of voice.
 
     voice:      ``module:class`` of its `VoiceModel`, imported when a checkpoint of the family is loaded. The class has
-                ``load(path, device)``.
+                ``load(path)`` and is a `torch.nn.Module`.
     model_type: what the checkpoint's config.json says.
     file:       pattern of files that only this family has.
     """
