@@ -78,15 +78,14 @@ class ChunkAttention(nn.Module):
         return self.out(y.flatten(2))
 
     def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_size)).unbind(2)
-        return self._rotate(q, position), self._rotate(k, position), v
-
-    def _rotate(self, x: Tensor, position: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_size))
+        q, k, v = qkv.unbind(2)
         if self.rotary is None:
-            return x
-        if self.rotated == self.heads:
-            return self.rotary(x, position)
-        return torch.cat([self.rotary(x[:, :, : self.rotated], position), x[:, :, self.rotated :]], dim=2)
+            return q, k, v
+        turned = self.rotary(qkv[:, :, :2, : self.rotated].flatten(2, 3), position).unflatten(2, (2, -1))
+        if self.rotated < self.heads:
+            turned = torch.cat([turned, qkv[:, :, :2, self.rotated :]], dim=3)
+        return turned[:, :, 0], turned[:, :, 1], v
 
 
 def bounded(mask: ChunkMask) -> int:
