@@ -59,10 +59,14 @@ class CompactEstimator(Estimator):
             nn.init.zeros_(head.bias)
         nn.init.zeros_(self.film.weight)
 
-    def estimate(self, x: Tensor, t: Tensor, view: View) -> Tensor:
+    def moment(self, t: Tensor) -> Tensor:
+        """Scale and shift of each layer; see `Estimator`."""
+        return self.film(F.silu(self.time(t)))
+
+    def estimate(self, x: Tensor, moment: Tensor, view: View) -> Tensor:
         """See `Estimator`."""
         h = self.inputs(x)
-        film = self.film(F.silu(self.time(t))).unflatten(1, (self.config.layers, 2, 1, -1))
+        film = moment.unflatten(1, (self.config.layers, 2, 1, -1))
         for layer, (scale, shift) in zip(self.layers, (both.unbind(1) for both in film.unbind(1)), strict=True):
             h = layer(h, scale, shift, view)
         return self.out(self.norm(h))
@@ -80,8 +84,8 @@ class CompactLayer(nn.Module):
             self.attention = ChunkAttention(channels, config.heads, rotary=Rotary(channels // config.heads))
         self.conv = Conv1d(channels, channels, config.kernel, groups=channels)
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
-        self.widen = Linear(channels, config.expansion * channels)
-        self.narrow = Linear(config.expansion * channels, channels)
+        self.expand = Linear(channels, config.expansion * channels)
+        self.contract = Linear(config.expansion * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), 1 / config.layers))
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, view: View) -> Tensor:
@@ -89,7 +93,7 @@ class CompactLayer(nn.Module):
         if self.attention is not None:
             x = x + view.attend(self.attention, self.attention_norm(x))
         y = torch.addcmul(shift, self.norm(view.convolve(self.conv, x)), 1 + scale)
-        return torch.addcmul(x, self.narrow(F.gelu(self.widen(y))), self.gamma)
+        return torch.addcmul(x, self.contract(F.gelu(self.expand(y))), self.gamma)
 
 
 class TimeEmbedding(nn.Module):
@@ -98,11 +102,11 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.features = features
-        self.widen, self.out = Linear(features, channels), Linear(channels, channels)
+        self.expand, self.out = Linear(features, channels), Linear(channels, channels)
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) in 0 … 1 to (B, C)."""
         half = self.features // 2
         wave = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10_000) / (half - 1)))
         angle = 1000 * t.float()[:, None] * wave
-        return self.out(F.silu(self.widen(torch.cat([angle.sin(), angle.cos()], dim=1).to(t.dtype))))
+        return self.out(F.silu(self.expand(torch.cat([angle.sin(), angle.cos()], dim=1).to(t.dtype))))
