@@ -105,7 +105,7 @@ def config_of(weights: Mapping[str, Tensor], head_size: int = 64) -> TokenFlowCo
 
 def cosyvoice_name(name: str, config: TokenFlowConfig) -> str:
     """Upstream's name of a weight of `TokenFlow`; of fused projections, with to_qkv for to_q, to_k and to_v."""
-    names = _FLOW
+    names: tuple[tuple[str, str], ...] = _FLOW
     if name.startswith("encoder."):
         names = _ENCODER if isinstance(config.encoder, EncoderConfig) else _REPEAT
     elif name.startswith("solver."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,14 +67,15 @@ class DiffusionTransformer(Estimator):
     def moment(self, t: Tensor) -> Tensor:
         """What scales, shifts and gates each layer; see `Estimator`."""
         time = F.silu(self.time(t))
-        return torch.cat([*(layer.modulation(time) for layer in self.layers), self.modulation(time)], dim=1)
+        layers = cast(list[DiTLayer], list(self.layers))  # ModuleList does not tell
+        return torch.cat([*(layer.modulation(time) for layer in layers), self.modulation(time)], dim=1)
 
     def estimate(self, x: Tensor, moment: Tensor, view: View) -> Tensor:
         """See `Estimator`."""
         parts = moment.unflatten(1, (6 * len(self.layers) + 2, 1, -1)).unbind(1)
         x = self.inputs(x)
         y = x
-        for conv in self.positions:
+        for conv in cast(list[Conv1d], list(self.positions)):
             y = F.mish(view.convolve(conv, y))
         x = x + y
         for index, layer in enumerate(self.layers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -114,11 +115,13 @@ class RepeatEncoder(StreamingModule):
         """See above."""
         return self.lookahead(x).repeat_interleave(2, dim=1)
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> PreLookaheadState:
         """That of the look-ahead."""
         return self.lookahead.initial_state(batch)
 
-    def step(self, x: Chunk | Tensor, state: State, rows: Tensor | None = None, last: bool = False) -> Chunk:
+    def step(
+        self, x: Chunk | Tensor, state: PreLookaheadState, rows: Tensor | None = None, last: bool = False
+    ) -> Chunk:
         """Frames of the tokens whose look-ahead has come."""
         chunk = self.lookahead.step(as_chunk(x, last), state, rows)
         return chunk.with_data(chunk.data.repeat_interleave(2, dim=1), 2 * chunk.length)
@@ -183,9 +186,9 @@ class UpsampleEncoder(StreamingModule):
         return UpsampleEncoderState(
             self.lookahead.initial_state(batch),
             self.blocks.initial_state(batch),
-            tuple(layer.attention.initial_state(batch) for layer in self.layers),
+            tuple(layer.attention.initial_state(batch) for layer in _typed(self.layers)),
             self.up_conv.initial_state(batch),
-            tuple(layer.attention.initial_state(batch) for layer in self.up_layers),
+            tuple(layer.attention.initial_state(batch) for layer in _typed(self.up_layers)),
         )
 
     def step(
@@ -213,7 +216,7 @@ class UpsampleEncoder(StreamingModule):
         self, layers: nn.ModuleList, mask: ChunkMask, chunk: Chunk, states: Sequence[RingState], rows: Tensor
     ) -> Chunk:
         sight = _sight(mask, states[0].position[rows], chunk.data.shape[1], chunk.length)
-        for layer, state in zip(layers, states, strict=True):
+        for layer, state in zip(_typed(layers), states, strict=True):
             chunk = chunk.with_data(layer.step(chunk, state, rows, sight))
         return chunk
 
@@ -253,6 +256,10 @@ class EncoderLayer(nn.Module):
 
     def _feed(self, x: Tensor) -> Tensor:
         return x + self.contract(F.silu(self.expand(self.norm(x))))
+
+
+def _typed(layers: nn.ModuleList) -> list[EncoderLayer]:
+    return cast(list[EncoderLayer], list(layers))  # ModuleList does not tell
 
 
 def _sight(mask: ChunkMask, position: Tensor, steps: int, length: Tensor | None = None) -> Sight:

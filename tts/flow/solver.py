@@ -131,4 +131,7 @@ class FlowSolver(StreamingModule):
         return x if self.branches == 1 else torch.cat([x, x])
 
     def _guide(self, y: Tensor) -> Tensor:
-        return y if self.branches == 1 else guide(*y.chunk(2), self.guidance)
+        if self.branches == 1:
+            return y
+        conditional, unconditional = y.chunk(2)
+        return guide(conditional, unconditional, self.guidance)

@@ -178,7 +178,8 @@ class TokenFlow(StreamingModule):
         """Frames of the chunks of tokens that are complete, with their look-ahead."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
-        chunk = self.encoder.step(chunk.with_data(self._embed(chunk.data)), state.encoder, rows)
+        encoder: StreamingModule = self.encoder
+        chunk = encoder.step(chunk.with_data(self._embed(chunk.data)), state.encoder, rows)
         mu, frame = self._project(chunk.data), state.frame[rows]
         at = frame[:, None] + torch.arange(mu.shape[1], device=mu.device)
         place = at.clamp(max=self.how.prompt - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,8 @@ class CausalUNet(Estimator):
         x = self.last(view.convolve(self.up_conv, x), view)
         return self.out(x)
 
-    def _stages(self) -> list[nn.Module]:
-        return [self.down, *self.middle, self.up]
+    def _stages(self) -> list[Stage]:
+        return [self.down, *cast(list[Stage], list(self.middle)), self.up]  # ModuleList does not tell
 
 
 class Stage(nn.Module):
