@@ -149,8 +149,8 @@ _ENCODER = (
     (r"layers\.(\d+)\.norm\.", r"layers.\1.norm_ff."),
     (r"layers\.(\d+)\.", r"encoders.\1."),
     (r"attention_norm\.", "norm_mha."),
-    (r"expand\.", "feed_forward.w_1."),
-    (r"contract\.", "feed_forward.w_2."),
+    (r"widen\.", "feed_forward.w_1."),
+    (r"narrow\.", "feed_forward.w_2."),
     (r"attention\.query\.", "self_attn.linear_q."),
     (r"attention\.key\.", "self_attn.linear_k."),
     (r"attention\.value\.", "self_attn.linear_v."),
@@ -165,7 +165,7 @@ _REPEAT = (
 )
 _UNET = (
     (r"^solver\.", "decoder."),
-    (r"estimator\.time\.expand\.", "estimator.time_mlp.linear_1."),
+    (r"estimator\.time\.widen\.", "estimator.time_mlp.linear_1."),
     (r"estimator\.time\.out\.", "estimator.time_mlp.linear_2."),
     (r"estimator\.last\.conv\.", "estimator.final_block.block.0."),
     (r"estimator\.last\.norm\.", "estimator.final_block.block.2."),
@@ -184,12 +184,12 @@ _UNET = (
     (r"attention_norm\.", "norm1."),
     (r"attention\.qkv\.", "attn1.to_qkv."),
     (r"attention\.out\.", "attn1.to_out.0."),
-    (r"expand\.", "ff.net.0.proj."),
-    (r"contract\.", "ff.net.2."),
+    (r"widen\.", "ff.net.0.proj."),
+    (r"narrow\.", "ff.net.2."),
 )
 _DIT = (
     (r"^solver\.", "decoder."),
-    (r"estimator\.time\.expand\.", "estimator.time_embed.time_mlp.0."),
+    (r"estimator\.time\.widen\.", "estimator.time_embed.time_mlp.0."),
     (r"estimator\.time\.out\.", "estimator.time_embed.time_mlp.2."),
     (r"estimator\.inputs\.", "estimator.input_embed.proj."),
     (r"estimator\.positions\.0\.", "estimator.input_embed.conv_pos_embed.conv1.0."),
@@ -200,6 +200,6 @@ _DIT = (
     (r"layers\.(\d+)\.", r"transformer_blocks.\1."),
     (r"attention\.qkv\.", "attn.to_qkv."),
     (r"attention\.out\.", "attn.to_out.0."),
-    (r"expand\.", "ff.ff.0.0."),
-    (r"contract\.", "ff.ff.2."),
+    (r"widen\.", "ff.ff.0.0."),
+    (r"narrow\.", "ff.ff.2."),
 )

@@ -94,12 +94,12 @@ class DiTLayer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=1e-6, elementwise_affine=False)
         rotary = Rotary(config.head_size, interleaved=True)
         self.attention = ChunkAttention(channels, config.heads, config.head_size, rotary=rotary, rotated=1)
-        self.expand, self.contract = Linear(channels, inner), Linear(inner, channels)
+        self.widen, self.narrow = Linear(channels, inner), Linear(inner, channels)
 
     def forward(self, x: Tensor, moment: tuple[Tensor, ...], view: View) -> Tensor:
         """(B, T, C) to the same; the moment is shift, scale and gate of both parts, six of (B or 1, 1, C)."""
         shift, scale, gate, feed_shift, feed_scale, feed_gate = moment
         y = view.attend(self.attention, torch.addcmul(shift, self.norm(x), 1 + scale))
         x = torch.addcmul(x, gate, y)
-        y = self.expand(torch.addcmul(feed_shift, self.norm(x), 1 + feed_scale))
-        return torch.addcmul(x, feed_gate, self.contract(F.gelu(y, approximate="tanh")))
+        y = self.widen(torch.addcmul(feed_shift, self.norm(x), 1 + feed_scale))
+        return torch.addcmul(x, feed_gate, self.narrow(F.gelu(y, approximate="tanh")))

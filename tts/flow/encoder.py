@@ -243,7 +243,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(channels, eps=1e-12)
         self.attention = RelativeAttention(channels, config.heads, past=left + ahead, future=ahead, memory=left)
         self.norm = nn.LayerNorm(channels, eps=1e-12)
-        self.expand, self.contract = Linear(channels, config.inner), Linear(config.inner, channels)
+        self.widen, self.narrow = Linear(channels, config.inner), Linear(config.inner, channels)
 
     def forward(self, x: Tensor, sight: Sight) -> Tensor:
         """The whole (B, T, C)."""
@@ -255,7 +255,7 @@ class EncoderLayer(nn.Module):
         return self._feed(x + self.attention.step(chunk.with_data(self.attention_norm(x)), state, rows, sight))
 
     def _feed(self, x: Tensor) -> Tensor:
-        return x + self.contract(F.silu(self.expand(self.norm(x))))
+        return x + self.narrow(F.silu(self.widen(self.norm(x))))
 
 
 def _typed(layers: nn.ModuleList) -> list[EncoderLayer]:

@@ -84,8 +84,8 @@ class CompactLayer(nn.Module):
             self.attention = ChunkAttention(channels, config.heads, rotary=Rotary(channels // config.heads))
         self.conv = Conv1d(channels, channels, config.kernel, groups=channels)
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
-        self.expand = Linear(channels, config.expansion * channels)
-        self.contract = Linear(config.expansion * channels, channels)
+        self.widen = Linear(channels, config.expansion * channels)
+        self.narrow = Linear(config.expansion * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), 1 / config.layers))
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, view: View) -> Tensor:
@@ -93,7 +93,7 @@ class CompactLayer(nn.Module):
         if self.attention is not None:
             x = x + view.attend(self.attention, self.attention_norm(x))
         y = torch.addcmul(shift, self.norm(view.convolve(self.conv, x)), 1 + scale)
-        return torch.addcmul(x, self.contract(F.gelu(self.expand(y))), self.gamma)
+        return torch.addcmul(x, self.narrow(F.gelu(self.widen(y))), self.gamma)
 
 
 class TimeEmbedding(nn.Module):
@@ -102,11 +102,11 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.features = features
-        self.expand, self.out = Linear(features, channels), Linear(channels, channels)
+        self.widen, self.out = Linear(features, channels), Linear(channels, channels)
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) in 0 … 1 to (B, C)."""
         half = self.features // 2
         wave = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10_000) / (half - 1)))
         angle = 1000 * t.float()[:, None] * wave
-        return self.out(F.silu(self.expand(torch.cat([angle.sin(), angle.cos()], dim=1).to(t.dtype))))
+        return self.out(F.silu(self.widen(torch.cat([angle.sin(), angle.cos()], dim=1).to(t.dtype))))

@@ -116,9 +116,9 @@ class TransformerBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(channels)
         self.attention = ChunkAttention(channels, config.heads, config.head_size, bias=False)
         self.norm = nn.LayerNorm(channels)
-        self.expand, self.contract = Linear(channels, 4 * channels), Linear(4 * channels, channels)
+        self.widen, self.narrow = Linear(channels, 4 * channels), Linear(4 * channels, channels)
 
     def forward(self, x: Tensor, view: View) -> Tensor:
         """(B, T, C) to the same."""
         x = x + view.attend(self.attention, self.attention_norm(x))
-        return x + self.contract(F.gelu(self.expand(self.norm(x))))
+        return x + self.narrow(F.gelu(self.widen(self.norm(x))))
