@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loquent.speech.net.openai_answers import DECODING
-from loquent.speech.net.openai_form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
+from loquent.speech.net.openai.answers import DECODING
+from loquent.speech.net.openai.form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
 
 _KINDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary"},

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from loquent.speech import captions
-from loquent.speech.net.openai_form import TranscriptionRequest
+from loquent.speech.net.openai.form import TranscriptionRequest
 from loquent.speech.transcript import Segment
 
 DECODING = ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob")  # numbers in a segment

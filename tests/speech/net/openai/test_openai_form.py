@@ -10,7 +10,7 @@ import pytest
 
 from loquent.speech.audio.files import write_audio
 from loquent.speech.net.guard import Guard
-from loquent.speech.net.openai_form import FIELDS, FORMATS
+from loquent.speech.net.openai.form import FIELDS, FORMATS
 from loquent.speech.runtime.options import OptionError
 from loquent.speech.transcript import Segment
 
