@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loquent.speech.net.openai_form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
+from loquent.speech.net.openai.answers import DECODING
+from loquent.speech.net.openai.form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
 
 _KINDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary"},
@@ -24,8 +25,6 @@ _KINDS: dict[str, dict[str, Any]] = {
         ]
     },
 }
-_NUMBERS = ("id", "seek", "start", "end", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
-_WHOLE = ("id", "seek")
 _ERRORS = {
     "400": "A field is wrong; `param` names it.",
     "401": "The token is missing or wrong.",
@@ -114,8 +113,10 @@ def _schemas() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     number = {"type": "number"}
     model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
-    segment: dict[str, Any] = {name: {"type": "integer"} if name in _WHOLE else number for name in _NUMBERS}
-    segment |= {"text": text, "tokens": {"type": "array", "items": {"type": "integer"}}}
+    segment: dict[str, Any] = {"id": {"type": "integer"}, "start": number, "end": number, "text": text}
+    segment["seek"] = {"type": ["integer", "null"]}
+    segment["tokens"] = {"type": ["array", "null"], "items": {"type": "integer"}}
+    segment |= {name: {"type": ["number", "null"]} for name in DECODING}
     word = {"word": text, "start": number, "end": number}
     verbose = {
         "task": text,

@@ -29,8 +29,8 @@ from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model, models_of
-from loquent.speech.net.openai import Transcriptions
-from loquent.speech.net.openai_answers import error_answer, model_description
+from loquent.speech.net.openai.answers import error_answer, model_description
+from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine

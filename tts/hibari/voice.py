@@ -73,11 +73,6 @@ class HibariVoice(nn.Module):
         end = window.end + 1 + (window.closes and window.end == len(window.phones))
         hidden = self.prosody.text(phones)
         units = self.prosody.durations(hidden, window.speed)[0]
-        ends = units.cumsum(0)
-        first, last = int(ends[begin] - units[begin]), int(ends[end - 1])
-        # The curves of these units depend on those within reach only.
-        reach = self.prosody.reach
-        low, high = max(first - reach, 0), min(last + reach, int(ends[-1]))
-        stretched = hidden[0].repeat_interleave(units, 0)[None, low:high]
-        curves = self.prosody.pitch_and_energy(stretched)[0, (first - low) * UNIT : (last - low) * UNIT]
+        first, last = int(units[:begin].sum()), int(units[:end].sum())
+        curves = self.prosody.pitch_and_energy(hidden.repeat_interleave(units, 1), first, last)[0]
         return WordAcoustics(self.text(phones)[0, begin:end], units[begin:end] * UNIT, curves)

@@ -24,8 +24,8 @@ from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import Model
-from loquent.speech.net.openai_answers import error_answer, sent_event, transcription_answer
-from loquent.speech.net.openai_form import TranscriptionRequest, parse_form
+from loquent.speech.net.openai.answers import error_answer, sent_event, transcription_answer
+from loquent.speech.net.openai.form import TranscriptionRequest, parse_form
 from loquent.speech.net.uploads import NotRead, Refused, Uploads, impatient, watched
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
