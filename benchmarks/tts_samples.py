@@ -30,8 +30,8 @@ SENTENCES = (
 )
 HEAD = """# Samples
 
-What the voices sound like. Each sentence came word by word, as from a language model; the samples are those of the whole
-text. Lines mark where words begin, the bar the chunks in which the speech came. Made by
+What the voices sound like. Each sentence came word by word, as from a language model; the samples are those of the
+whole text. Lines mark where words begin, the bar the chunks in which the speech came. Made by
 `python benchmarks/tts_samples.py {arguments}`.
 """
 
