@@ -8,7 +8,7 @@ libopus does the work; it is imported (0.3 s) with the first Opus decoder or enc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,11 @@ ENCODINGS: Mapping[str, Encoding] = {
     "mulaw": Encoding("mulaw", sample_bytes=1),
     "opus": Encoding("opus", sample_bytes=None, rates=tuple(OPUS_BIT_RATES), most_channels=2),
 }
+
+
+def nearest_rate(sample_rate: int, rates: Collection[int] | None) -> int:
+    """The rate among ``rates`` (None: any) to resample to: the same, the next higher one, or else the highest."""
+    return sample_rate if rates is None else min(rates, key=lambda rate: (rate < sample_rate, abs(rate - sample_rate)))
 
 
 class Decoder(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from loquent.speech.audio.encoders import FILE_FORMATS
+from loquent.speech.net.openai import speech_body
 from loquent.speech.net.openai.answers import DECODING
 from loquent.speech.net.openai.form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
 
@@ -25,12 +27,19 @@ _KINDS: dict[str, dict[str, Any]] = {
         ]
     },
 }
+_SPEECH_KINDS: dict[str, dict[str, Any]] = {
+    "input": {"type": "string", "maxLength": speech_body.LONGEST_INPUT},
+    "voice": {"oneOf": [{"type": "string"}, {"type": "object", "properties": {"id": {"type": "string"}}}]},
+    "response_format": {"type": "string", "enum": list(speech_body.FORMATS), "default": "mp3"},
+    "speed": {"type": "number", "minimum": speech_body.SLOWEST, "maximum": speech_body.FASTEST, "default": 1},
+    "stream_format": {"type": "string", "enum": list(speech_body.STREAM_FORMATS), "default": "audio"},
+}
 _ERRORS = {
     "400": "A field is wrong; `param` names it.",
     "401": "The token is missing or wrong.",
     "403": "Pages of this origin may not use the server.",
-    "404": "There is no such model, or no recogniser for files.",
-    "408": "The upload is too slow.",
+    "404": "There is no such model, or none that does this.",
+    "408": "The request is too slow.",
     "413": "The file is too large or too long.",
     "429": "Too many files at a time.",
     "503": "All streams are in use, or the server is shutting down.",
@@ -69,6 +78,7 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
                 | {"security": security}
             },
             "/v1/audio/transcriptions": {"post": _transcription() | {"security": security}},
+            "/v1/audio/speech": {"post": _speech() | {"security": security}},
         },
         "components": {
             "schemas": _schemas(),
@@ -90,6 +100,22 @@ def _transcription() -> dict[str, Any]:
         "summary": "Transcribe a file.",
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
         "responses": {"200": {"description": "The transcription.", "content": answers}} | _errors(tuple(_ERRORS)),
+    }
+
+
+def _speech() -> dict[str, Any]:
+    kinds, fields = _SPEECH_KINDS, speech_body.FIELDS
+    properties = {name: kinds.get(name, {"type": "string"}) | {"description": text} for name, text in fields.items()}
+    body = {"type": "object", "required": ["input"], "properties": properties, "additionalProperties": False}
+    sound = {"schema": {"type": "string", "format": "binary"}}
+    answers: dict[str, Any] = {format.media_type: sound for format in FILE_FORMATS.values()}
+    answers["text/event-stream"] = {"schema": {"type": "string"}}
+    errors = tuple(status for status in _ERRORS if status not in ("413", "429"))
+    return {
+        "operationId": "createSpeech",
+        "summary": "Speak a text.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "The speech.", "content": answers}} | _errors(errors),
     }
 
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from loquent.speech import captions
 from loquent.speech.net.openai.form import TranscriptionRequest
+from loquent.speech.runtime.events import Failure
 from loquent.speech.transcript import Segment
 
 DECODING = ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob")  # numbers in a segment
@@ -56,6 +57,12 @@ def transcription_answer(result: Any, request: TranscriptionRequest, duration_s:
         words = [word for segment in segments for word in segment.words]
         body["words"] = [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]
     return JSONResponse(body)
+
+
+def failure_event(failure: Failure) -> dict[str, Any]:
+    """The last message of a stream that fails; OpenAI's client raises what is under ``error``."""
+    error = {"message": failure.message, "type": "server_error", "param": None, "code": failure.code}
+    return {"type": "error", "code": failure.code, "message": failure.message, "error": error}
 
 
 def sent_event(message: dict[str, Any]) -> str:
