@@ -21,6 +21,7 @@ from loquent.tts.frontend.pronunciation.unknown_words import UnknownWords
 from loquent.tts.frontend.spoken import SpokenWord
 
 SHELL = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # punctuation around a word
+DOTTED = re.compile(r"\W*(?:[A-Za-z]\.)+[A-Za-z]\W+")  # whose last dot ends the sentence
 ASSETS = Path(__file__).parents[1] / "assets" / "english"
 
 
@@ -82,7 +83,7 @@ class Phonemizer:
 
     def _tokens(self, word: SpokenWord) -> list[tuple[str, str | None]]:
         """The tokens of a word, and their phonemes if they are given."""
-        if word.phonemes is None:
+        if word.phonemes is None and not DOTTED.fullmatch(word.text):
             return [(token, None) for token in self._tokenizer(word.text)]
         before, core, behind = SHELL.fullmatch(word.text).groups()  # type: ignore[union-attr] - matches any text
         shell = [(token, None) for token in self._tokenizer(behind)] if behind else []

@@ -68,7 +68,8 @@ def tag(view: View) -> Reading | None:
         return said(["at", *_spelled(found[1], underscore=False)])
     found = NUMBER_SIGN.fullmatch(core)
     if found:
-        return said(["number", *(number_words(found[1], years=False) or digits(re.sub(r"\D", "", found[1])))])
+        figures = found[1].replace(",", "")
+        return said(["number", *(cardinal(int(figures)) if len(figures) < 6 else digits(figures))])
     found = HASHTAG.fullmatch(core)
     return said(["hashtag", *_spelled(found[1], underscore=False)]) if found else None
 

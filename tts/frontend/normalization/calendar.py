@@ -123,7 +123,7 @@ def time_of_day(view: View) -> Reading | None:
             return _half_day(words, half, view) if half else said(words)
     found = TIMES.fullmatch(core)
     if found and (":" in core or found[3]):
-        alone = ":" in core and not found[3]
+        alone = ":" in core and not found[3] and not (not dot and HALF_DAY.fullmatch(view.follower()))
         first, last = clock_words(found[1], alone), clock_words(found[2], alone)
         if first and last:
             words = [*first, "to", *last]
@@ -210,7 +210,7 @@ def _letters(half: str) -> str:
 
 
 def _month(text: str) -> bool:
-    name = text.removesuffix(".")
+    name = text.removesuffix(".").rpartition("-")[2]
     return name in MONTHS or name in ABBREVIATED
 
 

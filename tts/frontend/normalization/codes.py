@@ -9,13 +9,13 @@ from loquent.tts.frontend.normalization.numerals import DECADE, ORDINAL, is_numb
 from loquent.tts.frontend.normalization.view import Letter, Reading, View, said
 
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
+PER = set("second minute hour day week month year person user unit item head capita night mile kilometer kg".split())
 VOWEL = re.compile("[aeiouy]")
 PART = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*'?|\d[\d,]*(?:\.\d+)?(?:(?:st|nd|rd|th)\b|'?s\b)?|[^A-Za-z\d]")
 KNOWN = {
-    "C#": "C sharp", "F#": "F sharp", "24/7": "twenty four seven", "JSON": "Jason", "SQL": "sequel", "n/a": "N.A",
+    "C#": "C sharp", "F#": "F sharp", "24/7": "twenty four seven", "n/a": "N.A",
     "N/A": "N.A", "a/c": "A.C", "A/C": "A.C", "I/O": "I.O", "TCP/IP": "T.C.P I.P", "A/B": "A.B", "mp3": "M.P three",
-    "mp4": "M.P four", "OK": "OK", "PhD": "P.H.D", "LaTeX": "lay tech", "YAML": "yammel", "GUI": "gooey",
-    "JPEG": "jay peg", "CRUD": "crud", "CAPTCHA": "captcha", "SaaS": "sass", "DevOps": "dev ops",
+    "mp4": "M.P four", "OK": "OK", "PhD": "P.H.D",
     "->": "to", "=>": "to", "-->": "to", ">=": "at least", "<=": "at most", "!=": "not equal to", "==": "equals",
     "&&": "and", "++": "plus plus", "<>": "not equal to",
 }  # fmt: skip
@@ -79,6 +79,8 @@ def code_words(text: str) -> list[str]:
             words += _number(part, beside=before[-1:].isalpha() or after[:1].isalpha())
         elif part[0].isalpha() and part[0].isascii():
             words += _letters(part, before, after)
+        elif part == "/" and after in PER and before.isalpha():
+            words.append("per")
         elif part in "*×" and before[-1:].isdigit() and after[:1].isdigit():
             words.append("by" if part == "×" and len(before) > 1 and len(after) > 1 else "times")
         elif part in GREEK:

@@ -6,7 +6,8 @@ import re
 
 from loquent.tts.frontend.normalization.number_words import count
 from loquent.tts.frontend.normalization.numerals import WHOLE, number_words
-from loquent.tts.frontend.normalization.units import RATES, UNITS
+from loquent.tts.frontend.normalization.unit_names import UNITS
+from loquent.tts.frontend.normalization.units import RATES
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
 # One, several, one and several of its hundredths.
@@ -37,6 +38,7 @@ MAGNITUDES = {
     "tn": "trillion",
 }  # fmt: skip
 MAGNITUDE_WORDS = {"hundred", "thousand", "million", "billion", "trillion"}
+PIECES = {"bill", "bills", "note", "notes", "coin", "coins"}  # "a $20 bill"
 AMOUNT = rf"((?:{WHOLE})?(?:\.\d+)?)"
 BEFORE = re.compile(
     rf"([-+]?)([A-Z]{{0,2}})([{SIGNS}])([-+]?){AMOUNT}-?({'|'.join(MAGNITUDES)}|{'|'.join(MAGNITUDE_WORDS)})?(\+?)(?:/([A-Za-z]+))?",
@@ -103,6 +105,8 @@ def _amount(view: View, found: re.Match[str]) -> Reading:
         number = number_words(amount, years=False) or []
         return Reading(((*before, *number), (following.lower(), *abroad, CURRENCIES[sign][1])))
     words = amount_words(amount, sign, magnitude)
+    if following in PIECES and words[-1] == CURRENCIES[sign][1]:
+        words[-1] = CURRENCIES[sign][0]
     if abroad:
         at = next(i for i, word in enumerate(words) if word in CURRENCIES[sign][:2])
         words[at:at] = abroad

@@ -13,6 +13,7 @@ from loquent.tts.frontend.normalization.number_words import (
     plural,
     year,
 )
+from loquent.tts.frontend.normalization.unit_names import UNITS
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
 WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"
@@ -100,10 +101,9 @@ def _with_thousands(view: View) -> Reading | None:
 
 
 def _is_year_here(view: View) -> bool:
-    figures = view.core
-    if 1000 <= int(figures) <= 1099:
-        return view.preceding().lower() in YEARS_FOLLOW
-    return is_year(figures)
+    if is_year(view.core):
+        return view.follower() not in UNITS
+    return 1000 <= int(view.core) <= 2999 and view.preceding().lower() in YEARS_FOLLOW
 
 
 def ordinal_number(view: View) -> Reading | None:
@@ -175,13 +175,17 @@ def number_range(view: View) -> Reading | None:
     found = RANGE.fullmatch(view.core)
     if not found:
         return None
-    words = range_words(found[1], found[2])
-    return said(words)
+    years = len(found[1]) == 4 and view.follower() not in UNITS
+    return said(range_words(found[1], found[2], years))
 
 
-def range_words(first: str, last: str) -> list[str]:
-    """From one number to another; in equal halves there is no "to"."""
-    to = [] if first == last else ["to"]
-    years = is_year(first) if first.isdigit() else False
-    after = number_words(last, years=years or (last.isdigit() and is_year(last)))
-    return [*(number_words(first) or []), *to, *(after or [])]
+def range_words(first: str, last: str, years: bool) -> list[str]:
+    """From one number to another. In equal halves there is no "to", nor where it would go back: "ISO 639-3".
+
+    Args:
+        years: whether four digits may be a year.
+    """
+    low, high = (float(number.replace(",", "")) for number in (first, last))
+    back = low > high and low >= 100 and not (len(first) == 4 and len(last) == 2)
+    to = [] if first == last or back else ["to"]
+    return [*(number_words(first, years) or []), *to, *(number_words(last, years) or [])]
