@@ -67,7 +67,7 @@ class Reader:
         self._lead = ""  # punctuation that stands by itself, for the next word
         self._spoken = 0  # words of the utterance
         self._end = 0  # of the last word
-        self._begun = False  # whether there was a word at all
+        self._started = self._begun = False  # whether a word was taken in, and spoken
         self._skipped: SkippedText | None = None  # more of it may follow
         self._markup = Markup() if options.ssml else None
 
@@ -94,7 +94,8 @@ class Reader:
         text = word.lstrip()
         begin = position + len(word) - len(text)
         lines = word[: begin - position].count("\n")
-        starts_line = lines > 0 or not (self._begun or self._pieces)
+        starts_line = lines > 0 or not self._started
+        self._started = True
         if lines > 1 or (lines and not text[:1].islower()):
             pause_s = LINE_PAUSE_S if lines == 1 else PARAGRAPH_PAUSE_S
             self._pieces.append(Piece("", begin, begin, pause_s=pause_s))
@@ -110,8 +111,8 @@ class Reader:
                 used, words = self._next(View(self._pieces, complete, self._before))
             except Undecided:
                 break
-            if words or not self._pieces[0].unread:
-                result += self._tell_skipped() if not self._pieces[0].unread else []
+            if not self._pieces[0].unread:
+                result += self._tell_skipped()
             result += words
             del self._pieces[:used]
         return result
@@ -248,6 +249,7 @@ class Reader:
                 self._lead,
                 self._spoken,
                 self._end,
+                self._started,
                 self._begun,
                 self._skipped,
                 self._markup.state if self._markup else None,
@@ -265,7 +267,8 @@ class Reader:
         if (state.markup is None) != (self._markup is None):
             raise ValueError("the saved reader has another option 'ssml'")
         self._pieces, self._before, self._lead = list(state.pieces), state.before, state.lead
-        self._spoken, self._end, self._begun, self._skipped = state.spoken, state.end, state.begun, state.skipped
+        self._spoken, self._end, self._skipped = state.spoken, state.end, state.skipped
+        self._started, self._begun = state.started, state.begun
         if self._markup and state.markup:
             self._markup.state = state.markup
 
@@ -279,6 +282,7 @@ class ReaderState:
     lead: str
     spoken: int
     end: int
+    started: bool
     begun: bool
     skipped: SkippedText | None
     markup: MarkupState | None
