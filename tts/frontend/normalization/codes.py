@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from loquent.tts.frontend.normalization.number_words import cardinal, digits, year
+from loquent.tts.frontend.normalization.number_words import cardinal, digits, plural, year
 from loquent.tts.frontend.normalization.numerals import DECADE, ORDINAL, is_number, number_words, ordinal_words
 from loquent.tts.frontend.normalization.view import Letter, Reading, View, said
 
@@ -112,15 +112,12 @@ def _number(text: str, beside: bool) -> list[str]:
     found = ORDINAL.fullmatch(text)
     if found:
         return ordinal_words(found[1])
-    if DECADE.fullmatch(text):
-        figures = text.rstrip("s").rstrip("'")
-        words = year(int(figures)) if len(figures) == 4 else cardinal(int(figures))
-        last = words[-1]
-        return [*words[:-1], last[:-1] + "ies" if last.endswith("y") else last + "s"]
+    several = DECADE.fullmatch(text)
+    if several:
+        return plural(year(int(several[1])) if len(several[1]) == 4 else cardinal(int(several[1])))
     text = text.rstrip(",")
-    figures = re.match(r"[\d,.]+", text)
-    if not is_number(text) and figures:
-        text = figures[0].rstrip(",.")
+    if not is_number(text):
+        text = re.sub(r"[^\d,.]", "", text).rstrip(",.")
     if beside and text.isdigit():
         return _figures(text)
     return number_words(text) or digits(re.sub(r"\D", "", text))
