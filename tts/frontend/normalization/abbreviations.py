@@ -85,8 +85,10 @@ def abbreviation(view: View) -> Reading | None:
 def initial(view: View) -> Reading | None:
     """A letter with a dot: of a name ("J. K. Rowling"), or at the end of a sentence ("Plan B.")."""
     core, closing = view.core, view.piece.closing
-    if len(core) != 1 or not "A" <= core <= "Z" or closing != ".":
+    if len(core) != 1 or not "A" <= core <= "Z":
         return None
+    if closing != ".":
+        return said([Letter(core)]) if view.preceding()[:1].islower() else None  # "an A", not "Build A House"
     following = view.after()
     if following is None:
         return said([Letter(core)])

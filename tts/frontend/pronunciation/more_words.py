@@ -15,6 +15,7 @@ MORE_WORDS = {
     "LaTeX": "lˈAtˌɛk",
     "Linux": "lˈɪnəks",
     "Miz": "mɪz",
+    "PhDs": "pˌiˌAʧdˈiz",
     "PyTorch": "pˈItˌɔɹʧ",
     "SQL": "sˈikwəl",
     "SaaS": "sˈæs",
