@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from loquent.speech.tasks import load_task
 
     options = _options(arguments)
-    parse_options(load_task("synthesis options"), options)
+    parse_options(load_task("synthesis options")(arguments.model), options)
     named = {} if arguments.model is None else {"name_or_path": arguments.model}
     synthesizer = load_task("synthesizer").from_pretrained(**named, device=arguments.device, threads=arguments.threads)
     session = synthesizer.session(**options)
@@ -170,10 +170,11 @@ def _sinks(
 
 
 def _save_words(path: Path, segments: Sequence[Segment]) -> None:
-    """One caption a word; json has all words in their sentences."""
+    """One caption a word; json has all words in their sentences. Where no words are told, one an utterance."""
     format = path.suffix.lower().lstrip(".")
+    options = CaptionOptions(max_words_per_line=1) if all(segment.words for segment in segments) else CaptionOptions()
     try:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
-            write(format, segments, file, CaptionOptions(max_words_per_line=1), "en")
+            write(format, segments, file, options, "en")
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}") from error

@@ -54,6 +54,11 @@ class CosyVoice:
         voices = read_voices(known) if known.is_file() else {}
         self.voices = {name: self.prompt_of(voice) for name, voice in voices.items()}
 
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the known voices; the first is the default."""
+        return tuple(self.voices)
+
     @classmethod
     def from_pretrained(
         cls,
