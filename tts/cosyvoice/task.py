@@ -83,7 +83,10 @@ class CosyVoiceTask:
     def add_voice(
         self, name: str, recording: str | os.PathLike[str] | Audio, text: str = "", *, instruction: str | None = None
     ) -> None:
-        """Offer the voice of a recording to streams that begin from now on; the arguments are those of `CosyVoice.voice`.
+        """Offer the voice of a recording to streams that begin from now on.
+
+        Args:
+            recording, text, instruction: see `CosyVoice.voice`.
 
         Raises:
             ValueError: there is a voice of that name, or none, or the recording is of no use.
