@@ -256,8 +256,8 @@ class CosyVoiceTask:
                 memo.said = [*memo.said, ToldText(text, *span, memo.samples)][-REMEMBERED:]
                 memo.told = span[1]
             rate = self.voice.sample_rate
-            times = {"start": begin / rate, "end": memo.samples / rate}
-            events.append(Speech(samples=samples, sample_rate=rate, text=text, span=span, **times))
+            start, end = begin / rate, memo.samples / rate
+            events.append(Speech(samples=samples, sample_rate=rate, text=text, span=span, start=start, end=end))
         if memo.utterance is not None and memo.utterance.done:
             self._close(memo, events)
 

@@ -131,7 +131,11 @@ def test_utterances_end_with_sentences_that_are_long_enough(brief, text, utteran
 
 
 @version_2
-@pytest.mark.parametrize("text", ["fox " * 12, "x" * 50, "\U0001f98a狐" * 4, " " * 700 + "fox" + "!" * 160])
+@pytest.mark.parametrize(
+    "text",
+    ["fox " * 12, "x" * 50, "\U0001f98a狐" * 4, " " * 700 + "fox" + "!" * 160],
+    ids=["words", "one word", "symbols", "white space and punctuation"],
+)
 def test_what_has_no_end_is_spoken_in_pieces(brief, text, monkeypatch):
     monkeypatch.setattr(brief.stages.generator.model.decoder, "capacity", 100)
     engine = Engine(brief)
@@ -177,7 +181,7 @@ def test_text_without_an_answer_is_told(brief, monkeypatch):
 @version_2
 def test_interruption_tells_the_speech_that_was_heard_whole(brief):
     session = Engine(brief).open(voice="Ben")
-    spoken = [event for event in session.push(f"{SENTENCE} {SENTENCE} ") if isinstance(event, Speech)]
+    spoken = [event for event in session.push(f"{SENTENCE} so ") if isinstance(event, Speech)]
     third = [event for event in spoken if event.text][2]
     (interrupted,) = session.interrupt(played_s=third.end + 0.01)
     heard = "".join(event.text for event in spoken if event.end <= third.end)
