@@ -119,6 +119,11 @@ class SpeechTask:
         self.start(memo.options)
         if memo.queued > self.chunk + MOST_FRAMES:
             raise ValueError(f"expected at most {self.chunk + MOST_FRAMES} frames that wait, got {memo.queued}")
+        if max(memo.pause, memo.silence) > round(MOST_PAUSE_S * self.frames_per_second):
+            raise ValueError(f"expected a pause of at most {MOST_PAUSE_S} s")
+        made = memo.offset + (memo.frame + memo.queued) * self.voice.hop_length
+        if max([memo.samples, *(piece.last for piece in memo.said)]) > made:
+            raise ValueError(f"expected speech up to sample {made}, the last one of the frames that there are")
         return memo
 
     def configure(self, memo: SpeechMemo, options: SpeechOptions) -> None:
