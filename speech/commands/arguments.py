@@ -283,8 +283,10 @@ def model_name(arguments: argparse.Namespace) -> str:
 
     language = (getattr(arguments, "language", None) or "en").lower()
     multilingual = language not in ("en", "english") or getattr(arguments, "task", None) == "translate"
-    names = [name for name, package in PACKAGES.items() if package.locate() is not None]
+    packages = [package for package in PACKAGES.values() if package.task == "recognizer"]
+    names = [package.name for package in packages if package.locate() is not None]
     # What comes with loquent knows a few words only: nobody gets it without asking.
-    names = names or [checkpoint.name for checkpoint in installed() if checkpoint.name not in SHIPPED]
+    found = (one for one in installed() if one.task == "recognizer") if not names else ()
+    names = names or [checkpoint.name for checkpoint in found if checkpoint.name not in SHIPPED]
     fitting = [name for name in names if not (multilingual and name.endswith(".en"))]
     return [*fitting, "base" if multilingual else "tiny.en"][0]
