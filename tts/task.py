@@ -312,9 +312,7 @@ class SpeechTask:
         lead, tail = kept[:1] if opens else [], _pause(phonemes, kept, closes)
         if phonemes.strip(PUNCTUATION):
             self._place(memo, word, begin + sum(lead), begin + sum(kept) - tail)
-        elif (
-            word.text and word.end > memo.told
-        ):  # else it only closes the utterance, or is one of the words of a number, say
+        elif word.text and word.end > memo.told:  # else it is one of the words of a number, say
             text = memo.source[max(0, word.begin - memo.source_at) : max(0, word.end - memo.source_at)]
             events.append(Skipped(text=text, span=(word.begin, word.end), reason="the voice has none of its sounds"))
         memo.at += 1
