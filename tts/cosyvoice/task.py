@@ -180,9 +180,10 @@ class CosyVoiceTask:
         rate = self.voice.sample_rate
         played = memo.samples if played_s is None else min(memo.samples, round(played_s * rate))
         heard = [one for one in memo.said if one.last <= played]
-        begin = heard[0].begin if heard else memo.told
+        begin = memo.said[0].begin if memo.said else memo.told
+        memo.told = heard[-1].end if heard else begin
         text = "".join(one.text for one in heard)
-        event = Interrupted(text=text.strip(), span=(begin, heard[-1].end if heard else begin), heard=played / rate)
+        event = Interrupted(text=text.strip(), span=(begin, memo.told), heard=played / rate)
         memo.utterance, memo.source, memo.held, memo.said = None, "", "", []
         memo.number = memo.used = memo.words = 0
         memo.closing, memo.samples = False, played
