@@ -9,6 +9,8 @@ over the length of the speech. Systems take turns; medians of the sentences, in 
 
 Then `--streams` voices speak at the same time, in one batch.
 
+`--minutes` has one stream speak for so long, and tells the cost and the memory of every fifth of it.
+
 No figure is printed for a voice whose samples depend on how the text arrives.
 """
 
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from loquent.speech.runtime.engine import Engine
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=0.0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     systems: dict[str, Callable[[str], tuple[float, float, float]]] = {}
@@ -84,6 +88,8 @@ def main() -> None:
     print()
     for name in options.voices:
         together(name, options.streams)
+        if options.minutes:
+            at_length(name, 60 * options.minutes)
 
 
 def streaming(synthesizer: Synthesizer, context: str) -> Callable[[str], tuple[float, float, float]]:
@@ -162,6 +168,21 @@ def together(name: str, streams: int) -> None:
         f"{name}: {streams} streams at a time, {torch.get_num_threads()} threads: {sum(heard):.0f} s of speech, each "
         f"at {shortest / wall:.1f} times its tempo; RTF {cpu / sum(heard):.4f}"
     )
+
+
+def at_length(name: str, seconds: float) -> None:
+    """One stream that does not end."""
+    session = Synthesizer.from_pretrained(name).session()
+    memory, spoken, parts, turn = psutil.Process().memory_info, 0.0, 5, 0
+    for part in range(1, parts + 1):
+        began, cpu = spoken, time.process_time()
+        while spoken < seconds * part / parts:
+            spoken += _length(session.push(SENTENCES[turn % len(SENTENCES)] + " "))
+            turn += 1
+        rtf, saved = (time.process_time() - cpu) / (spoken - began), len(session.snapshot())
+        print(
+            f"{name}: {spoken / 60:5.1f} min: RTF {rtf:.4f}, {memory().rss / 1e6:.0f} MB, snapshot {saved / 1e3:.0f} kB"
+        )
 
 
 def streaming_error(synthesizer: Synthesizer) -> float:

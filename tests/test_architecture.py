@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "tts": {*TTS, "tts/frontend"},
     "tts/frontend": {*SPEECH, "tts/frontend/normalization", "tts/frontend/pronunciation"},
     "tts/frontend/normalization": SPEECH,
-    "tts/frontend/pronunciation": SPEECH,
+    "tts/frontend/pronunciation": {*SPEECH, "tts/frontend/normalization"},
     "tts/vocoder": TTS,
     "tts/hibari": {*TTS, "tts/vocoder"},
     "tts/flow": SPEECH,

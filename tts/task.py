@@ -206,7 +206,6 @@ class SpeechTask:
         for one in memo.reader.read(chunk):
             if isinstance(one, SkippedText):
                 events.append(Skipped(text=one.text, span=(one.begin, one.end), reason=one.reason))
-                self._close_text(memo)
             else:
                 memo.words.append(one)
         if chunk.flush or chunk.last:

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "-" in arguments.text and sys.stdin is None:
         raise CommandError("standard input is closed; there is nothing to read")
     options = _options(arguments)
-    parse_options(load_task("synthesis options"), options)
+    parse_options(load_task("synthesis options")(arguments.model), options)
     named = {} if arguments.model is None else {"name_or_path": arguments.model}
     synthesizer = load_task("synthesizer").from_pretrained(**named, device=arguments.device, threads=arguments.threads)
     session = synthesizer.session(**options)
@@ -87,9 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         if not seconds:
             raise CommandError("there is nothing in the text that can be spoken")
-        if words:  # one caption a word; json has all words in their sentences
-            format = arguments.save_words.suffix.lower().lstrip(".")
-            write(format, segments, words, CaptionOptions(max_words_per_line=1), "en")
+        if words:  # one caption a word; json has all words in their sentences. Not every voice tells its words
+            timed = all(segment.words for segment in segments)
+            layout = CaptionOptions(max_words_per_line=1) if timed else CaptionOptions()
+            write(arguments.save_words.suffix.lower().lstrip("."), segments, words, layout, "en")
     if arguments.output:
         print(f"{arguments.output}: {seconds:.1f} s of speech", file=sys.stderr)
     return 0

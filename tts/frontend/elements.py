@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from loquent.tts.frontend.ipa import from_ipa
-from loquent.tts.frontend.normalization.calendar import clock_words, date_words
+from loquent.tts.frontend.normalization.calendar import date_words
+from loquent.tts.frontend.normalization.clock import clock_words
 from loquent.tts.frontend.normalization.codes import SIGNS
 from loquent.tts.frontend.normalization.number_words import cardinal, digits
 from loquent.tts.frontend.normalization.numerals import number_words, ordinal_words
@@ -62,13 +63,13 @@ def words_of(attributes: Mapping[str, str], content: str) -> list[str] | None:
         return _telephone(text) if kind == "telephone" else digits(re.sub(r"[^0-9]", "", text)) or None
     figures = text.replace(",", "").replace(" ", "")
     if kind in ("cardinal", "number"):
-        return number_words(figures, years=False)
+        return number_words(figures, years=False) or None
     if kind == "ordinal":
         found = re.fullmatch(r"(\d+)(?:st|nd|rd|th)?", figures)
         return ordinal_words(found[1]) if found else None
     if kind == "date":
         return _date(text, attributes.get("format", "mdy").lower())
-    return clock_words(figures) if kind == "time" else None
+    return clock_words(figures) or None if kind == "time" else None
 
 
 def characters(text: str) -> list[str] | None:

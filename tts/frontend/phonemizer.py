@@ -20,7 +20,8 @@ from loquent.tts.frontend.pronunciation.tokenizer import Tokenizer
 from loquent.tts.frontend.pronunciation.unknown_words import UnknownWords
 from loquent.tts.frontend.spoken import SpokenWord
 
-SHELL = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # punctuation around a word
+SHELL = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)  # punctuation around a word
+DOTTED = re.compile(r"\W*(?:[A-Za-z]\.)+[A-Za-z]\W+")  # whose last dot ends the sentence
 ASSETS = Path(__file__).parents[1] / "assets" / "english"
 
 
@@ -82,11 +83,11 @@ class Phonemizer:
 
     def _tokens(self, word: SpokenWord) -> list[tuple[str, str | None]]:
         """The tokens of a word, and their phonemes if they are given."""
-        if word.phonemes is None:
+        if word.phonemes is None and not DOTTED.fullmatch(word.text):
             return [(token, None) for token in self._tokenizer(word.text)]
-        before, core, behind = SHELL.fullmatch(word.text).groups()  # type: ignore[union-attr] - matches any text
-        shell = [(token, None) for token in self._tokenizer(behind)] if behind else []
-        return [*((mark, None) for mark in before), (core, word.phonemes), *shell]
+        before, core, behind = SHELL.findall(word.text)[0]
+        marks = self._tokenizer(behind) if behind else ()
+        return [*((mark, None) for mark in before), (core, word.phonemes), *((mark, None) for mark in marks)]
 
     def _read_group(self, group: tuple[tuple[str, str, str | None], ...], context: Context) -> tuple[str, Context]:
         return read_group([Part(*part) for part in group], context, self._lexicon, self._unknown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -31,9 +31,10 @@ SENTENCE_END = re.compile(r"[.!?…]")
 DOUBTFUL_END = re.compile(r"\.\.|…|[!?][\"'”’)\]]")  # a small letter behind it goes on with the sentence
 ENDS_ALONE = re.compile(r"[.!?]+[\"'”’)\]]*")
 RULE = re.compile(r"([^\w\s])\1{2,}")  # a line of Markdown
+QUOTES = "\"'”’)]"
 DASH = re.compile(r"-|–|—|--+")
 PAUSE = re.compile(r"[,;:…—|]|\.{2,}")
-BULLETS = {"-", "–", "—", "*", "+", "•", "▪", "■", "◦", "●", "‣", ">", ">>"}
+LINE_MARK = re.compile(r"[-–—*+•▪■◦●‣]|#+|>+|```\w*")  # bullets, headings, quotes, fences of code
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Reader:
         self._lead = ""  # punctuation that stands by itself, for the next word
         self._spoken = 0  # words of the utterance
         self._end = 0  # of the last word
-        self._begun = False  # whether there was a word at all
+        self._paused_s = 0.0  # since then
+        self._started = self._begun = False  # whether a word was taken in, and spoken
         self._skipped: SkippedText | None = None  # more of it may follow
         self._markup = Markup() if options.ssml else None
 
@@ -93,7 +95,8 @@ class Reader:
         text = word.lstrip()
         begin = position + len(word) - len(text)
         lines = word[: begin - position].count("\n")
-        starts_line = lines > 0 or not (self._begun or self._pieces)
+        starts_line = lines > 0 or not self._started
+        self._started = True
         if lines > 1 or (lines and not text[:1].islower()):
             pause_s = LINE_PAUSE_S if lines == 1 else PARAGRAPH_PAUSE_S
             self._pieces.append(Piece("", begin, begin, pause_s=pause_s))
@@ -109,8 +112,8 @@ class Reader:
                 used, words = self._next(View(self._pieces, complete, self._before))
             except Undecided:
                 break
-            if words or not self._pieces[0].unread:
-                result += self._tell_skipped() if not self._pieces[0].unread else []
+            if not self._pieces[0].unread:
+                result += self._tell_skipped()
             result += words
             del self._pieces[:used]
         return result
@@ -128,7 +131,7 @@ class Reader:
             return 1, list(self._speak(view, given, self._ends(view, given), known))
         spoken = any(c.isalnum() or c in SIGNS for c in piece.core) and not RULE.fullmatch(piece.text)
         reading = reading_of(view) if spoken else self._mark(view)
-        if reading is None or (piece.starts_line and piece.text in BULLETS) or re.fullmatch("#+", piece.text):
+        if reading is None or (piece.starts_line and LINE_MARK.fullmatch(piece.text)):
             return 1, list(self._close(0.0)) if self._closes_alone(piece) else []
         return len(reading.words), list(self._speak(view, reading, self._ends(view, reading)))
 
@@ -180,45 +183,42 @@ class Reader:
         result: list[SpokenWord] = []
         for piece, words in zip(pieces, reading.words, strict=True):
             behind = closing if piece is pieces[-1] else piece.closing
-            for index, word in enumerate(words):
-                last = index == len(words) - 1
-                opening = self._lead + piece.opening if index == 0 else ""
-                result += self._word(opening, word, behind if last else "", piece, last and piece.joined, phonemes)
-                self._lead = ""
+            result += self._words(piece, words, behind, phonemes)
             self._before = (*self._before, (piece.core + piece.closing)[:LONGEST_REMEMBERED])[-REMEMBERED:]
-        if result and (
-            ends or self._spoken >= LONGEST_UTTERANCE or (self._spoken >= LONG_UTTERANCE and closing.strip("\"'”’)]"))
-        ):
+        if not result:
+            return []
+        self._lead, self._begun, self._end, self._paused_s = "", True, pieces[-1].end, 0.0
+        self._spoken += len(result)
+        pauses = self._spoken >= LONG_UTTERANCE and closing.strip(QUOTES)
+        if ends or pauses or self._spoken >= LONGEST_UTTERANCE:
             result[-1] = replace(result[-1], closes=True)
             self._reset()
         return result
 
-    def _word(
-        self, opening: str, word: str, closing: str, piece: Piece, joined: bool, phonemes: str
-    ) -> list[SpokenWord]:
-        if isinstance(word, Letter) and word == "A":
-            phonemes = phonemes or "ˈA"
-        parts = [word] if phonemes else [word[at : at + LONGEST_WORD] for at in range(0, len(word), LONGEST_WORD)]
-        result = []
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            text = (opening if index == 0 else "") + part + (closing if last else "")
-            result.append(
-                SpokenWord(
-                    text,
+    def _words(self, piece: Piece, words: Sequence[str], closing: str, phonemes: str) -> Iterator[SpokenWord]:
+        """The words of one piece, long ones cut, with its punctuation around them."""
+        before = (self._lead if piece is self._pieces[0] else "") + piece.opening
+        for index, word in enumerate(words):
+            text = piece.written if word == piece.core else word
+            own = phonemes or ("ˈA" if isinstance(word, Letter) and word == "A" else "")
+            step = len(text) if own else LONGEST_WORD
+            for at in range(0, len(text), step):
+                goes_on = at + step < len(text)
+                last = index == len(words) - 1 and not goes_on
+                yield SpokenWord(
+                    before + text[at : at + step] + (closing if last else ""),
                     piece.begin,
                     piece.end,
-                    phonemes=phonemes or None,
+                    phonemes=own or None,
                     rate=piece.rate,
-                    joined=joined or not last,
+                    joined=goes_on or (last and piece.joined),
                 )
-            )
-        self._spoken += len(parts)
-        self._end, self._begun = piece.end, True
-        return result
+                before = ""
 
     def _close(self, pause_s: float) -> list[SpokenWord]:
-        """End the utterance under way; a pause is kept if there was one before."""
+        """End the utterance under way, if there is one, and pause; lines without words make the pause no longer."""
+        if self._markup is None:
+            pause_s, self._paused_s = max(0.0, pause_s - self._paused_s), max(pause_s, self._paused_s)
         if not self._spoken and not (pause_s and self._begun):
             return []
         self._reset()
@@ -252,6 +252,8 @@ class Reader:
                 self._lead,
                 self._spoken,
                 self._end,
+                self._paused_s,
+                self._started,
                 self._begun,
                 self._skipped,
                 self._markup.state if self._markup else None,
@@ -269,7 +271,8 @@ class Reader:
         if (state.markup is None) != (self._markup is None):
             raise ValueError("the saved reader has another option 'ssml'")
         self._pieces, self._before, self._lead = list(state.pieces), state.before, state.lead
-        self._spoken, self._end, self._begun, self._skipped = state.spoken, state.end, state.begun, state.skipped
+        self._spoken, self._end, self._skipped = state.spoken, state.end, state.skipped
+        self._paused_s, self._started, self._begun = state.paused_s, state.started, state.begun
         if self._markup and state.markup:
             self._markup.state = state.markup
 
@@ -283,6 +286,8 @@ class ReaderState:
     lead: str
     spoken: int
     end: int
+    paused_s: float
+    started: bool
     begun: bool
     skipped: SkippedText | None
     markup: MarkupState | None
@@ -305,6 +310,8 @@ class ReaderState:
             raise ValueError("a saved place is outside the text")
         if not all(SLOWEST <= p.rate <= FASTEST and 0 <= p.pause_s <= LONGEST_BREAK_S for p in self.pieces):
             raise ValueError("a saved tempo or pause is not possible")
+        if not 0 <= self.paused_s <= LONGEST_BREAK_S:
+            raise ValueError("a saved pause is not possible")
         if any(character.isspace() for piece in self.pieces for character in piece.text):
             raise ValueError("a saved piece of text has white space in it")
         if self.markup:

@@ -25,7 +25,7 @@ AFTER_NAMES = {
     "Bros": "Brothers", "Esq": "Esquire", **ROADS,
 }  # fmt: skip
 WORDS = {
-    "e.g": "for example", "eg": "for example", "i.e": "that is", "ie": "that is", "etc": "et cetera", "vs": "versus",
+    "e.g": "for example", "eg": "for example", "i.e": "that is", "ie": "that is", "etc": "etcetera", "vs": "versus",
     "approx": "approximately", "dept": "department", "Dept": "Department", "govt": "government", "Govt": "Government",
     "univ": "university", "Univ": "University", "assn": "association", "Assn": "Association", "cf": "compare",
     "ca": "circa", "al": "al", "incl": "including", "excl": "excluding", "esp": "especially", "misc": "miscellaneous",
@@ -43,7 +43,7 @@ BEFORE_NUMBERS = {
     "ver": "version", "Ver": "Version", "par": "paragraph", "est": "established", "Est": "Established",
 }  # fmt: skip
 WITHOUT_ANY_DOT = {
-    "vs": "versus", "aka": "also known as", "w/": "with", "w/o": "without", "b/c": "because", "etc": "et cetera",
+    "vs": "versus", "aka": "also known as", "w/": "with", "w/o": "without", "b/c": "because", "etc": "etcetera",
     "approx": "approximately", "Blvd": "Boulevard", "Hwy": "Highway", "Pkwy": "Parkway", "Ave": "Avenue",
     "Jr": "Junior", "Sr": "Senior", "eg": "for example", "ie": "that is",
 }  # fmt: skip
@@ -85,15 +85,17 @@ def abbreviation(view: View) -> Reading | None:
 def initial(view: View) -> Reading | None:
     """A letter with a dot: of a name ("J. K. Rowling"), or at the end of a sentence ("Plan B.")."""
     core, closing = view.core, view.piece.closing
-    if len(core) != 1 or not "A" <= core <= "Z" or closing != ".":
+    if len(core) != 1 or not "A" <= core <= "Z":
         return None
+    if closing != ".":
+        return said([Letter(core)]) if view.preceding()[:1].islower() else None  # "an A", not "Build A House"
     following = view.after()
-    name = following.core if following else ""
-    capital = name[:1].isupper() and name not in STARTERS
+    if following is None:
+        return said([Letter(core)])
+    name = following.core
     begins = not view.before or view.preceding()[:1].isupper()
-    if core == "I" and not (begins and len(name) == 1):
-        capital = False
-    return said([Letter(core)], closing="" if capital else ".")
+    ends = name in STARTERS or (core == "I" and name[:1].isupper() and not (begins and len(name) == 1))
+    return said([Letter(core)], closing="." if ends else "")
 
 
 def _title(view: View) -> Reading | None:

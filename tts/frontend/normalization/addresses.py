@@ -68,7 +68,8 @@ def tag(view: View) -> Reading | None:
         return said(["at", *_spelled(found[1], underscore=False)])
     found = NUMBER_SIGN.fullmatch(core)
     if found:
-        return said(["number", *(number_words(found[1], years=False) or digits(re.sub(r"\D", "", found[1])))])
+        figures = found[1].replace(",", "")
+        return said(["number", *(cardinal(int(figures)) if len(figures) < 6 else digits(figures))])
     found = HASHTAG.fullmatch(core)
     return said(["hashtag", *_spelled(found[1], underscore=False)]) if found else None
 
@@ -81,9 +82,9 @@ def version(view: View) -> Reading | None:
     figures = found[2] or found[5]
     groups = figures.split(".")
     if len(groups) == 4 and not found[1]:
-        words = _joined([digits(group) if len(group) > 2 else number_words(group) or [] for group in groups], "dot")
+        words = _joined([digits(group) if len(group) > 2 else number_words(group) for group in groups], "dot")
     else:
-        words = _joined([number_words(group, years=False) or [] for group in groups], "point")
+        words = _joined([number_words(group, years=False) for group in groups], "point")
     words = [*(["version"] if found[1] else []), *words]
     if found[3]:
         name = {"rc": "R.C", "a": "alpha", "b": "beta"}.get(found[3], found[3])

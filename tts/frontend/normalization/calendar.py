@@ -1,10 +1,11 @@
-"""Dates and times of day."""
+"""Dates."""
 
 from __future__ import annotations
 
 import re
 
-from loquent.tts.frontend.normalization.number_words import cardinal, decimal, digits, ordinal, year
+from loquent.tts.frontend.normalization.clock import clock_words
+from loquent.tts.frontend.normalization.number_words import ordinal, year
 from loquent.tts.frontend.normalization.numerals import is_number
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
@@ -21,14 +22,7 @@ DATE = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})")
 SHORT_DATE = re.compile(r"(\d{1,2})/(\d{1,2})")
 DAY = re.compile(r"(\d{1,2})(st|nd|rd|th)?")
 DAYS = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[-–—](\d{1,2})(?:st|nd|rd|th)?")
-TIME = re.compile(r"(\d{1,2})[:h](\d{2})(?::(\d{2}))?(\.\d+)?([ap]\.?m)?", re.IGNORECASE)
-HOUR = re.compile(r"(\d{1,2})([ap]\.?m)", re.IGNORECASE)
-HALF_DAY = re.compile(r"[ap]\.?m", re.IGNORECASE)
-HALF_DAY_TO = re.compile(r"([ap]\.?m)\.?[-–—](\d{1,2}(?::\d{2})?)([ap]\.?m)?", re.IGNORECASE)
-TIMES = re.compile(r"(\d{1,2}(?::\d{2})?(?:[ap]m)?)[-–—](\d{1,2}(?::\d{2})?)([ap]m)?", re.IGNORECASE)
-RATIO = re.compile(r"(\d{1,3}):(\d{1,3})")
 DATES_FOLLOW = {"on", "since", "by", "until", "till", "before", "after", "dated", "due"}
-HOURS = re.compile(r"\d{1,2}(?::\d{2})?(?:[-–—]\d{1,2}(?::\d{2})?)?|o'clock")
 
 
 def date(view: View) -> Reading | None:
@@ -36,8 +30,7 @@ def date(view: View) -> Reading | None:
     core = view.core
     found = ISO_DATE.fullmatch(core)
     if found and _is_date(int(found[2]), int(found[3])):
-        time = clock_words(found[4]) if found[4] else []
-        at = ["at", *(time or [])] if time else []
+        at = ["at", *clock_words(found[4])] if found[4] else []
         return said([*date_words(int(found[2]), int(found[3]), found[1]), *at])
     found = DATE.fullmatch(core)
     if found:
@@ -98,119 +91,8 @@ def month(view: View) -> Reading | None:
     return None
 
 
-def time_of_day(view: View) -> Reading | None:
-    """ "7:30 p.m.", "7pm", "14:00", "7-9 pm", "16:9"."""
-    core, dot = view.core, view.piece.closing
-    found = HALF_DAY.fullmatch(core)
-    if found and HOURS.fullmatch(view.preceding()):
-        return _half_day([], core, view)
-    found = HALF_DAY_TO.fullmatch(core)
-    if found and HOURS.fullmatch(view.preceding()):
-        until = clock_words(found[2], False)
-        if until:
-            words = [_letters(found[1]), "to", *until]
-            return _half_day(words, found[3], view) if found[3] else said(words)
-    found = HOUR.fullmatch(core)
-    if found and 1 <= int(found[1]) <= 12:
-        return _half_day(cardinal(int(found[1])), found[2], view)
-    found = TIME.fullmatch(core)
-    if found:
-        half = found[5] or ""
-        whole = not half and found[2] == "00" and not found[3]
-        alone = whole and not (not dot and HALF_DAY.fullmatch(view.follower()))
-        words = clock_words(core.removesuffix(half), alone)
-        if words:
-            return _half_day(words, half, view) if half else said(words)
-    found = TIMES.fullmatch(core)
-    if found and (":" in core or found[3]):
-        alone = ":" in core and not found[3]
-        first, last = clock_words(found[1], alone), clock_words(found[2], alone)
-        if first and last:
-            words = [*first, "to", *last]
-            return _half_day(words, found[3], view) if found[3] else said(words)
-    found = RATIO.fullmatch(core)
-    if found:
-        return said([*cardinal(int(found[1])), "to", *cardinal(int(found[2]))])
-    return None
-
-
-def clock_words(text: str, alone: bool = True) -> list[str] | None:
-    """Hours, minutes, seconds; None if they are none.
-
-    Args:
-        alone: whether neither "a.m." nor "p.m." follows.
-    """
-    half = re.search(r"[ap]\.?m$", text, re.IGNORECASE)
-    if half:
-        words = clock_words(text[: half.start()], False)
-        return None if words is None else [*words, _letters(half[0])]
-    found = TIME.fullmatch(text)
-    if not found:
-        return cardinal(int(text)) if text.isdigit() and int(text) <= 24 else None
-    hours, minutes, seconds, fraction = int(found[1]), int(found[2]), found[3], found[4]
-    if minutes > 59 or (seconds and int(seconds) > 59) or (fraction and not seconds and hours > 24):
-        return None
-    if seconds or hours > 24:
-        return _lasting(hours, minutes, seconds or "", fraction or "")
-    if fraction:
-        return [*cardinal(hours), *_two(minutes), *decimal(fraction)]
-    if minutes:
-        return [*cardinal(hours), *_two(minutes)]
-    if not alone:
-        return cardinal(hours)
-    if 1 <= hours <= 12:
-        return [*cardinal(hours), "o'clock"]
-    return [*(["zero"] if hours == 0 else cardinal(hours)), "hundred"]
-
-
-def _lasting(hours: int, minutes: int, seconds: str, fraction: str) -> list[str]:
-    if not seconds:
-        return [*cardinal(hours), *_two(minutes)]
-    rest = decimal(str(int(seconds)) + fraction) if fraction else cardinal(int(seconds))
-    unit = "second" if rest == ["one"] else "seconds"
-    minute = [*cardinal(minutes), "minute" if minutes == 1 else "minutes"]
-    return [*cardinal(hours), "hour" if hours == 1 else "hours", *minute, "and", *rest, unit]
-
-
-def _two(number: int) -> list[str]:
-    return ["oh", *digits(str(number))] if number < 10 else cardinal(number)
-
-
-def _half_day(words: list[str], half: str, view: View) -> Reading:
-    """With "a.m." or "p.m.", whose dot may end the sentence."""
-    closing = view.piece.closing
-    if "." in half and closing == ".":
-        following = view.after()
-        name = following.core if following else ""
-        goes_on = bool(name) and (not name[0].isupper() or name in (*MONTHS, *WEEKDAYS.values(), *ZONES))
-        return said([*words, _letters(half)], closing="" if goes_on else ".")
-    return said([*words, _letters(half)])
-
-
-ZONES = (
-    "Eastern",
-    "Pacific",
-    "Central",
-    "Mountain",
-    "EST",
-    "EDT",
-    "PST",
-    "PDT",
-    "CST",
-    "CET",
-    "GMT",
-    "UTC",
-    "BST",
-    "ET",
-)
-
-
-def _letters(half: str) -> str:
-    return f"{half[0].upper()}.M"
-
-
 def _month(text: str) -> bool:
-    name = text.removesuffix(".")
+    name = text.removesuffix(".").rpartition("-")[2]
     return name in MONTHS or name in ABBREVIATED
 
 

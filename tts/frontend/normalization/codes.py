@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 
-from loquent.tts.frontend.normalization.number_words import cardinal, digits, year
+from loquent.tts.frontend.normalization.number_words import cardinal, digits, plural, year
 from loquent.tts.frontend.normalization.numerals import DECADE, ORDINAL, is_number, number_words, ordinal_words
 from loquent.tts.frontend.normalization.view import Letter, Reading, View, said
 
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
+PER = set("second minute hour day week month year person user unit item head capita night mile kilometer kg".split())
 VOWEL = re.compile("[aeiouy]")
 PART = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*'?|\d[\d,]*(?:\.\d+)?(?:(?:st|nd|rd|th)\b|'?s\b)?|[^A-Za-z\d]")
 KNOWN = {
-    "C#": "C sharp", "F#": "F sharp", "24/7": "twenty four seven", "JSON": "Jason", "SQL": "sequel", "n/a": "N.A",
+    "C#": "C sharp", "F#": "F sharp", "24/7": "twenty four seven", "n/a": "N.A",
     "N/A": "N.A", "a/c": "A.C", "A/C": "A.C", "I/O": "I.O", "TCP/IP": "T.C.P I.P", "A/B": "A.B", "mp3": "M.P three",
-    "mp4": "M.P four", "OK": "OK", "PhD": "P.H.D", "LaTeX": "lay tech", "YAML": "yammel", "GUI": "gooey",
-    "JPEG": "jay peg", "CRUD": "crud", "CAPTCHA": "captcha", "SaaS": "sass", "DevOps": "dev ops",
+    "mp4": "M.P four", "OK": "OK", "PhD": "P.H.D",
     "->": "to", "=>": "to", "-->": "to", ">=": "at least", "<=": "at most", "!=": "not equal to", "==": "equals",
     "&&": "and", "++": "plus plus", "<>": "not equal to",
 }  # fmt: skip
@@ -79,6 +79,8 @@ def code_words(text: str) -> list[str]:
             words += _number(part, beside=before[-1:].isalpha() or after[:1].isalpha())
         elif part[0].isalpha() and part[0].isascii():
             words += _letters(part, before, after)
+        elif part == "/" and after in PER and before.isalpha():
+            words.append("per")
         elif part in "*×" and before[-1:].isdigit() and after[:1].isdigit():
             words.append("by" if part == "×" and len(before) > 1 and len(after) > 1 else "times")
         elif part in GREEK:
@@ -110,15 +112,12 @@ def _number(text: str, beside: bool) -> list[str]:
     found = ORDINAL.fullmatch(text)
     if found:
         return ordinal_words(found[1])
-    if DECADE.fullmatch(text):
-        figures = text.rstrip("s").rstrip("'")
-        words = year(int(figures)) if len(figures) == 4 else cardinal(int(figures))
-        last = words[-1]
-        return [*words[:-1], last[:-1] + "ies" if last.endswith("y") else last + "s"]
+    several = DECADE.fullmatch(text)
+    if several:
+        return plural(year(int(several[1])) if len(several[1]) == 4 else cardinal(int(several[1])))
     text = text.rstrip(",")
-    figures = re.match(r"[\d,.]+", text)
-    if not is_number(text) and figures:
-        text = figures[0].rstrip(",.")
+    if not is_number(text):
+        text = re.sub(r"[^\d,.]", "", text).rstrip(",.")
     if beside and text.isdigit():
         return _figures(text)
     return number_words(text) or digits(re.sub(r"\D", "", text))

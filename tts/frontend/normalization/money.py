@@ -6,7 +6,8 @@ import re
 
 from loquent.tts.frontend.normalization.number_words import count
 from loquent.tts.frontend.normalization.numerals import WHOLE, number_words
-from loquent.tts.frontend.normalization.units import RATES, UNITS
+from loquent.tts.frontend.normalization.unit_names import UNITS
+from loquent.tts.frontend.normalization.units import RATES
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
 # One, several, one and several of its hundredths.
@@ -37,6 +38,7 @@ MAGNITUDES = {
     "tn": "trillion",
 }  # fmt: skip
 MAGNITUDE_WORDS = {"hundred", "thousand", "million", "billion", "trillion"}
+PIECES = {"bill", "bills", "note", "notes", "coin", "coins"}  # "a $20 bill"
 AMOUNT = rf"((?:{WHOLE})?(?:\.\d+)?)"
 BEFORE = re.compile(
     rf"([-+]?)([A-Z]{{0,2}})([{SIGNS}])([-+]?){AMOUNT}-?({'|'.join(MAGNITUDES)}|{'|'.join(MAGNITUDE_WORDS)})?(\+?)(?:/([A-Za-z]+))?",
@@ -77,7 +79,7 @@ def amount_words(amount: str, sign: str, magnitude: str) -> list[str]:
     """Digits and their currency; a magnitude stands between them."""
     one, several, cent, cents = CURRENCIES[sign]
     if magnitude:
-        return [*(number_words(amount, years=False) or []), magnitude, several]
+        return [*number_words(amount, years=False), magnitude, several]
     whole, point, fraction = amount.replace(",", "").partition(".")
     if not point or len(fraction) != 2 or not cent:
         return _counted(amount, one, several)
@@ -100,9 +102,11 @@ def _amount(view: View, found: re.Match[str]) -> Reading:
         behind += ["per", *RATES.get(rate, UNITS.get(rate, (rate, rate)))[0].split()]
     following = view.follower() if not magnitude and not behind else ""
     if following.lower() in MAGNITUDE_WORDS:
-        number = number_words(amount, years=False) or []
+        number = number_words(amount, years=False)
         return Reading(((*before, *number), (following.lower(), *abroad, CURRENCIES[sign][1])))
     words = amount_words(amount, sign, magnitude)
+    if following in PIECES and words[-1] == CURRENCIES[sign][1]:
+        words[-1] = CURRENCIES[sign][0]
     if abroad:
         at = next(i for i, word in enumerate(words) if word in CURRENCIES[sign][:2])
         words[at:at] = abroad
@@ -112,13 +116,13 @@ def _amount(view: View, found: re.Match[str]) -> Reading:
 def _range(view: View, found: re.Match[str]) -> Reading:
     """The currency is named once, behind the second amount."""
     sign, first, first_size, last, last_size = found.groups()
-    words = number_words(first, years=False) or []
+    words = number_words(first, years=False)
     if first_size:
         words = [*words, MAGNITUDES[first_size.lower()]]
     magnitude = MAGNITUDES.get((last_size or "").lower(), "")
     following = view.follower() if not magnitude else ""
     if following.lower() in MAGNITUDE_WORDS:
-        number = number_words(last, years=False) or []
+        number = number_words(last, years=False)
         return Reading(((*words, "to", *number), (following.lower(), CURRENCIES[sign][1])))
     return said([*words, "to", *amount_words(last, sign, magnitude)])
 
@@ -134,11 +138,11 @@ def _coded(view: View) -> Reading | None:
     piece = view.after()
     larger = view.follower(2) if piece and not piece.closing else ""
     if larger.lower() in MAGNITUDE_WORDS:
-        number = number_words(amount, years=False) or []
+        number = number_words(amount, years=False)
         return Reading(((), tuple(number), (larger.lower(), CURRENCIES[sign][1])))
     return Reading(((), tuple(amount_words(amount, sign, ""))))
 
 
 def _counted(amount: str, one: str, several: str) -> list[str]:
-    words = number_words(amount, years=False) or []
+    words = number_words(amount, years=False)
     return [*words, one if words == ["one"] else several]

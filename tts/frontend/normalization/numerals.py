@@ -13,6 +13,7 @@ from loquent.tts.frontend.normalization.number_words import (
     plural,
     year,
 )
+from loquent.tts.frontend.normalization.unit_names import UNITS
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
 WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"
@@ -33,15 +34,15 @@ DECADES_FOLLOW = {"the", "early", "mid", "late", "my", "your", "his", "her", "ou
 YEARS_FOLLOW = {"in", "since", "by", "year", "from", "until", "till", "before", "after", "of", "circa", "around"}
 
 
-def number_words(text: str, years: bool = True) -> list[str] | None:
-    """A number in digits, with sign, commas and point; None if it is none.
+def number_words(text: str, years: bool = True) -> list[str]:
+    """A number in digits, with sign, commas and point; no words if it is none.
 
     Args:
         years: whether four digits may be a year.
     """
     found = NUMBER.fullmatch(text)
     if not found or not (found[2] or found[3]):
-        return None
+        return []
     sign = {"+": ["plus"], "-": ["minus"], "": []}[found[1]]
     whole, fraction = (found[2] or "").replace(",", ""), found[3] or ""
     if fraction:
@@ -70,16 +71,18 @@ def numeral(view: View) -> Reading | None:
     """A number that stands by itself."""
     core = view.core
     if core[0] in PREFIXED and is_number(core[1:]):
-        return said([*PREFIXED[core[0]].split(), *(number_words(core[1:], years=False) or [])])
+        return said([*PREFIXED[core[0]].split(), *number_words(core[1:], years=False)])
     if core.endswith("+") and is_number(core[:-1]):
-        return said([*(number_words(core[:-1]) or []), "plus"])
+        return said([*number_words(core[:-1]), "plus"])
     if THOUSANDS_BY_DOTS.fullmatch(core):
         return said(count(core.replace(".", "")))
     if DECIMAL_COMMA.fullmatch(core):
         return said(decimal(core.replace(",", ".")))
     words = number_words(core, years=False)
-    if words is None:
+    if not words:
         return None
+    if view.piece.starts_line and core.isdigit() and view.piece.closing == ")" and not view.piece.opening:
+        return said(words, closing=".")  # of a list
     if core.isdigit() and len(core) <= 3:
         if len(core) == 3 and view.preceding().lower() in NUMBERS_FOLLOW:
             return said(digits(core))
@@ -100,10 +103,9 @@ def _with_thousands(view: View) -> Reading | None:
 
 
 def _is_year_here(view: View) -> bool:
-    figures = view.core
-    if 1000 <= int(figures) <= 1099:
-        return view.preceding().lower() in YEARS_FOLLOW
-    return is_year(figures)
+    if is_year(view.core):
+        return view.follower() not in UNITS
+    return 1000 <= int(view.core) <= 2999 and view.preceding().lower() in YEARS_FOLLOW
 
 
 def ordinal_number(view: View) -> Reading | None:
@@ -136,7 +138,7 @@ def fraction(view: View) -> Reading | None:
     core = view.core
     whole = core.rstrip("".join(VULGAR))
     if len(core) == len(whole) + 1 and (not whole or is_number(whole)):
-        before = [*(number_words(whole) or []), "and"] if whole else []
+        before = [*number_words(whole), "and"] if whole else []
         mixed = bool(whole) or _is_whole(view.preceding())
         return said([*(before or (["and"] if mixed else [])), *_part(*VULGAR[core[-1]], mixed)])
     found = FRACTION.fullmatch(core)
@@ -175,13 +177,17 @@ def number_range(view: View) -> Reading | None:
     found = RANGE.fullmatch(view.core)
     if not found:
         return None
-    words = range_words(found[1], found[2])
-    return said(words)
+    years = len(found[1]) == 4 and view.follower() not in UNITS
+    return said(range_words(found[1], found[2], years))
 
 
-def range_words(first: str, last: str) -> list[str]:
-    """From one number to another; in equal halves there is no "to"."""
-    to = [] if first == last else ["to"]
-    years = is_year(first) if first.isdigit() else False
-    after = number_words(last, years=years or (last.isdigit() and is_year(last)))
-    return [*(number_words(first) or []), *to, *(after or [])]
+def range_words(first: str, last: str, years: bool) -> list[str]:
+    """From one number to another. In equal halves there is no "to", nor where it would go back: "ISO 639-3".
+
+    Args:
+        years: whether four digits may be a year.
+    """
+    low, high = (float(number.replace(",", "")) for number in (first, last))
+    back = low > high and low >= 100 and not (len(first) == 4 and len(last) == 2)
+    to = [] if first == last or back else ["to"]
+    return [*number_words(first, years), *to, *number_words(last, years)]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from loquent.tts.frontend.normalization.letters import without_accents
+
 OPENING = "\"'“‘([{«„*_`¿¡…"
 CLOSING = "\"'”’)]}»*_`,.;:!?…—"
 SILENT = str.maketrans("", "", "*_`[]{}")  # of Markdown
@@ -15,7 +17,6 @@ SAME = str.maketrans(
     {"’": "'", "ʼ": "'", "′": "'", "″": '"', "‒": "-", "−": "-", "\u2010": "-", "\u2011": "-", "―": "—"}
 )
 IGNORED = re.compile("[\u00ad\u034f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
-LETTERS_OF_ITS_OWN = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
 LINK = re.compile(r"\]\([^()\s]*\)?")  # the address of a Markdown link
 TAG = re.compile(
     r"</?(?:a|b|br|code|div|em|h[1-6]|hr|i|li|ol|p|pre|s|small|span|strong|sub|sup|u|ul)\s*/?>", re.IGNORECASE
@@ -38,8 +39,9 @@ class Piece:
     begin, end:  characters of the stream's text.
     joined:      whether the next piece follows without white space.
     starts_line: whether it is the first of its line.
-    pause_s:     silence that a break asks for, in seconds.
     unread:      why it is not spoken; empty if it is.
+    accented:    the text with the accents of its letters, if it has any.
+    pause_s:     silence that a break asks for, in seconds.
     rate:        factor of tempo.
     phonemes, words: how it is spoken, if that is given; empty if not.
     """
@@ -49,21 +51,28 @@ class Piece:
     end: int
     joined: bool = False
     starts_line: bool = False
-    pause_s: float = 0.0
     unread: str = ""
+    accented: str = ""
+    pause_s: float = 0.0
     rate: float = 1.0
     phonemes: str = ""
     words: tuple[str, ...] = ()
 
     @cached_property
     def opening(self) -> str:
-        """Quotes and brackets in front."""
-        return self.text[: len(self.text) - len(self.text.lstrip(OPENING))].translate(SILENT)
+        """Quotes and brackets in front; what is before a digit is an apostrophe."""
+        marks = self.text[: len(self.text) - len(self.text.lstrip(OPENING))].translate(SILENT)
+        return marks.removesuffix("'") if self.core[:1].isdigit() else marks
 
     @cached_property
     def core(self) -> str:
         """What is left without them and without the punctuation behind."""
         return self.text.lstrip(OPENING).rstrip(CLOSING)
+
+    @cached_property
+    def written(self) -> str:
+        """The core with its accents."""
+        return self.accented.lstrip(OPENING).rstrip(CLOSING) if self.accented else self.core
 
     @cached_property
     def closing(self) -> str:
@@ -87,16 +96,10 @@ def cut(word: str, places: Sequence[tuple[int, int]], joined: bool, starts_line:
         for text, first, last in cuts:
             more = joined if last == len(word) else True
             begin, end = places[first][0], places[last - 1][1]
-            result.append(Piece(text, begin, end, more, starts_line and not result, unread=reason))
+            bare = text if reason else without_accents(text)
+            accented = text if bare != text and len(bare) == len(text) else ""
+            result.append(Piece(bare, begin, end, more, starts_line and not result, reason, accented=accented))
     return result
-
-
-def plain(text: str) -> str:
-    """Latin letters without accents, and one form of quotes and dashes."""
-    text = IGNORED.sub("", text).translate(SAME)
-    if text.isascii():
-        return text
-    return "".join(map(_base, unicodedata.normalize("NFC", text)))
 
 
 def _cut_run(run: str, at: int) -> Iterator[tuple[str, int, int]]:
@@ -119,20 +122,7 @@ def _clean(text: str) -> str:
         text = text.replace("~~", "")
     if "<" in text:
         text = TAG.sub("", text)
-    return plain(text)
-
-
-def _base(character: str) -> str:
-    if "\uff01" <= character <= "\uff5e":  # full-width forms of ASCII
-        return unicodedata.normalize("NFKC", character)
-    if not character.isalpha():
-        return "" if unicodedata.category(character) == "Mn" else character
-    small = character.lower()
-    if small in LETTERS_OF_ITS_OWN:
-        base = LETTERS_OF_ITS_OWN[small]
-        return base if character == small else base.capitalize()
-    bases = [c for c in unicodedata.normalize("NFKD", character) if unicodedata.category(c) != "Mn"]
-    return "".join(bases) if all(c.isascii() for c in bases) else character
+    return unicodedata.normalize("NFC", IGNORED.sub("", text).translate(SAME))
 
 
 def _runs(word: str) -> Iterator[tuple[str, str, int]]:
@@ -164,8 +154,7 @@ def _reason(character: str) -> str:
 
 
 def _is_known_letter(character: str) -> bool:
-    base = _base(character)
-    return base.isascii() or character in "µªºαβγδεζηθικλμνξπρστυφχψωΔΣΩΠ"
+    return without_accents(character).isascii() or character in "µªºαβγδεζηθικλμνξπρστυφχψωΔΣΩΠ"
 
 
 def _script(character: str) -> str:

@@ -17,6 +17,20 @@ RULERS = set(
     "Mehmed Murad Selim Suleiman Sigismund Casimir Haakon Harald Olav Margaret Juan Carlos Pedro Albert Abdullah "
     "Hussein Rama Pope King Queen Emperor".split()
 )
+TITLES = {
+    "Pope",
+    "King",
+    "Queen",
+    "Emperor",
+    "Empress",
+    "Tsar",
+    "Czar",
+    "Sultan",
+    "Prince",
+    "Duke",
+    "Pharaoh",
+    "Kaiser",
+}
 COUNTED = set(
     "Chapter Part Act Scene Section Volume Book Phase Article War Mark Type Level Stage Class Grade Bowl Apollo Gemini "
     "Fantasy Episode Round Rocky Title Figure Table Appendix Schedule Division Group Category Tier Unit Lesson Module "
@@ -34,7 +48,8 @@ def roman(view: View) -> Reading | None:
         return None
     value, before = roman_value(numeral), view.preceding()
     possessive = core[len(numeral) :]
-    if before in RULERS and numeral not in ("C", "L") and _is_numeral(view, numeral):
+    ruler = before in RULERS or (before[:1].isupper() and view.preceding(2) in TITLES)
+    if ruler and numeral not in ("C", "L") and _is_numeral(view, numeral):
         return said(["the", *_with(ordinal(value), possessive)])
     known = before if before[:1].isupper() else before.capitalize() if len(numeral) > 1 else ""
     if known in COUNTED and _is_numeral(view, numeral):

@@ -13,51 +13,9 @@ from loquent.tts.frontend.normalization.numerals import (
     number_words,
     range_words,
 )
+from loquent.tts.frontend.normalization.unit_names import UNITS
 from loquent.tts.frontend.normalization.view import Reading, View, said
 
-# One and several; None: an -s.
-UNITS = {
-    symbol: (one, several or f"{one}s")
-    for symbol, one, several in (
-        ("km", "kilometer", None), ("m", "meter", None), ("dm", "decimeter", None), ("cm", "centimeter", None),
-        ("mm", "millimeter", None), ("µm", "micrometer", None), ("μm", "micrometer", None), ("nm", "nanometer", None),
-        ("mi", "mile", None), ("yd", "yard", None), ("yds", "yard", None), ("ft", "foot", "feet"),
-        ("ha", "hectare", None), ("ac", "acre", None), ("kg", "kilogram", None), ("g", "gram", None),
-        ("mg", "milligram", None), ("µg", "microgram", None), ("μg", "microgram", None), ("mcg", "microgram", None),
-        ("lb", "pound", None), ("lbs", "pound", None), ("oz", "ounce", None), ("t", "ton", None),
-        ("L", "liter", None), ("l", "liter", None), ("ml", "milliliter", None), ("mL", "milliliter", None),
-        ("cl", "centiliter", None), ("dl", "deciliter", None), ("dL", "deciliter", None), ("gal", "gallon", None),
-        ("qt", "quart", None), ("pt", "pint", None), ("tsp", "teaspoon", None), ("tbsp", "tablespoon", None),
-        ("s", "second", None), ("sec", "second", None), ("secs", "second", None), ("ms", "millisecond", None),
-        ("µs", "microsecond", None), ("μs", "microsecond", None), ("ns", "nanosecond", None),
-        ("min", "minute", None), ("mins", "minute", None), ("h", "hour", None), ("hr", "hour", None),
-        ("hrs", "hour", None), ("yr", "year", None), ("yrs", "year", None), ("wk", "week", None),
-        ("wks", "week", None), ("mo", "month", None), ("mos", "month", None),
-        ("mph", "mile per hour", "miles per hour"), ("kph", "kilometer per hour", "kilometers per hour"),
-        ("kmh", "kilometer per hour", "kilometers per hour"), ("mpg", "mile per gallon", "miles per gallon"),
-        ("rpm", "revolution per minute", "revolutions per minute"), ("fps", "frame per second", "frames per second"),
-        ("bpm", "beat per minute", "beats per minute"), ("dpi", "dot per inch", "dots per inch"),
-        ("ppm", "part per million", "parts per million"), ("Hz", "hertz", "hertz"), ("kHz", "kilohertz", "kilohertz"),
-        ("MHz", "megahertz", "megahertz"), ("GHz", "gigahertz", "gigahertz"), ("kb", "kilobit", None),
-        ("KB", "kilobyte", None), ("kB", "kilobyte", None), ("MB", "megabyte", None), ("GB", "gigabyte", None),
-        ("TB", "terabyte", None), ("PB", "petabyte", None), ("KiB", "kibibyte", None), ("MiB", "mebibyte", None),
-        ("GiB", "gibibyte", None), ("kbps", "kilobit per second", "kilobits per second"),
-        ("Mbps", "megabit per second", "megabits per second"), ("Gbps", "gigabit per second", "gigabits per second"),
-        ("W", "watt", None), ("kW", "kilowatt", None), ("MW", "megawatt", None), ("GW", "gigawatt", None),
-        ("mW", "milliwatt", None), ("kWh", "kilowatt hour", None), ("MWh", "megawatt hour", None),
-        ("Wh", "watt hour", None), ("mAh", "milliamp hour", None), ("V", "volt", None), ("kV", "kilovolt", None),
-        ("mV", "millivolt", None), ("mA", "milliamp", None), ("Ω", "ohm", None), ("J", "joule", None),
-        ("kJ", "kilojoule", None), ("cal", "calorie", None), ("kcal", "kilocalorie", None), ("N", "newton", None),
-        ("Pa", "pascal", None), ("kPa", "kilopascal", None), ("hPa", "hectopascal", None), ("psi", "P.S.I", "P.S.I"),
-        ("mbar", "millibar", None), ("dB", "decibel", None), ("px", "pixel", None), ("MP", "megapixel", None),
-        ("pct", "percent", "percent"),
-        ("cc", "C.C", "C.C"), ("hp", "horsepower", "horsepower"), ("%", "percent", "percent"),
-        ("°", "degree", None), ("°C", "degree Celsius", "degrees Celsius"), ("℃", "degree Celsius", "degrees Celsius"),
-        ("°F", "degree Fahrenheit", "degrees Fahrenheit"), ("℉", "degree Fahrenheit", "degrees Fahrenheit"),
-        ("°K", "kelvin", None), ("in", "inch", "inches"), ("sq", "square", "square"), ("cu", "cubic", "cubic"),
-        ("cb", "cubic", "cubic"), ("‰", "per mille", "per mille"),
-    )
-}  # fmt: skip
 RATES = {
     "s": ("second",), "sec": ("second",), "min": ("minute",), "h": ("hour",), "hr": ("hour",), "d": ("day",),
     "wk": ("week",), "mo": ("month",), "yr": ("year",), "y": ("year",), "L": ("liter",), "l": ("liter",),
@@ -67,15 +25,15 @@ WRITTEN_WITH_DOT = set(
     "ft in lb lbs oz hr hrs min mins sec secs yd yds mi gal qt pt tsp tbsp sq cu wk wks yr yrs mo mos".split()
 )
 COUNTED = {"hundred", "thousand", "million", "billion", "trillion", "sq", "sq.", "cu", "cu."}  # a unit may follow
+WORDS_TOO = {"in", "ac", "t", "N", "J", "pt", "mo"}  # and letters; they are units only where a dot is behind them
 AMOUNT = rf"[~≈<>≤≥]?[+-]?(?:{WHOLE})?(?:\.\d+)?"
 MEASURE = re.compile(rf"({AMOUNT}(?:[-–—]{AMOUNT})?)(-?)([^\d\s.,+-][^\s]*)")
 FEET_AND_INCHES = re.compile(r"(\d{1,2})'(\d{1,2})(?:\"|'')?")
-FEET = re.compile(rf"({WHOLE})'")
 OVER = re.compile(r"([^/]+)/([A-Za-z]+)([²³]?)")
 
 
-def unit_words(symbol: str, several: bool) -> list[str] | None:
-    """A unit, one of it or several; None if it is none. "km/h", "m²", "µg/ml"."""
+def unit_words(symbol: str, several: bool) -> list[str]:
+    """A unit, one of it or several: "km/h", "m²", "µg/ml"; no words if it is none."""
     if symbol in UNITS:
         return UNITS[symbol][several].split()
     for power, word in POWERS.items():
@@ -85,55 +43,49 @@ def unit_words(symbol: str, several: bool) -> list[str] | None:
     found = OVER.fullmatch(symbol)
     if found:
         above = unit_words(found[1], several)
-        below = RATES.get(found[2]) or (unit_words(found[2], False) or [""])
-        if above and below[0]:
+        below = RATES.get(found[2]) or unit_words(found[2], several=False)
+        if above and below:
             return [*above, "per", *below, *{"²": ["squared"], "³": ["cubed"]}.get(found[3], [])]
+    return []
+
+
+def unit(view: View) -> Reading | None:
+    """A unit that is a piece of its own, behind a number: "5 km"."""
+    before, symbol = view.preceding(), view.core
+    if not (is_number(before) or before in COUNTED or RANGE.fullmatch(before) or FRACTION.fullmatch(before)):
+        return None
+    words = unit_words(symbol, several=before not in ("1", "-1", "+1"))
+    if not words or (symbol in WORDS_TOO and not view.piece.closing.startswith(".")):
+        return None
+    return _dotted(view, symbol, words)
+
+
+def feet(view: View) -> Reading | None:
+    """ "6'2\"", "6'"."""
+    piece = view.piece
+    found = FEET_AND_INCHES.fullmatch(piece.text.rstrip(".,;:!?)"))
+    if found and int(found[2]) < 12:
+        foot = "feet" if found[1] != "1" and found[2] == "0" else "foot"
+        return said([*number_words(found[1]), foot, *number_words(found[2])], closing=piece.text[found.end() :])
+    if is_number(piece.core) and piece.closing.startswith("'") and not piece.opening:
+        return said([*number_words(piece.core), "feet"], closing=piece.closing[1:])
     return None
 
 
 def measure(view: View) -> Reading | None:
-    """ "5km", "25°C", "5-10%", "6'2\\"", and "km" behind a number."""
-    core = view.core
-    before = view.preceding()
-    if is_number(before) or before in COUNTED or RANGE.fullmatch(before) or FRACTION.fullmatch(before):
-        reading = _alone(view)
-        if reading:
-            return reading
-    if not any(map(str.isdigit, core)):
-        return None
-    found = FEET_AND_INCHES.fullmatch(view.piece.text.rstrip(".,;:!?)"))
-    if found and int(found[2]) < 12:
-        feet, inches = int(found[1]), int(found[2])
-        words = [
-            *(number_words(found[1]) or []),
-            "foot" if feet == 1 or inches else "feet",
-            *(number_words(found[2]) or []),
-        ]
-        return said(words, closing=view.piece.text[found.end() :])
-    found = FEET.fullmatch(core + "'" if view.piece.closing.startswith("'") and not view.piece.opening else "")
-    if found:
-        return said([*(number_words(found[1]) or []), "feet"], closing=view.piece.closing[1:])
-    found = MEASURE.fullmatch(core)
+    """ "5km", "25°C", "5-10%"."""
+    found = MEASURE.fullmatch(view.core)
     if not found or not any(map(str.isdigit, found[1])):
         return None
     amount, hyphen, symbol = found.groups()
     words = _amount_words(amount)
     unit = unit_words(symbol, several=words != ["one"] and not hyphen)
-    if words is None or unit is None or (symbol in ("s", "t", "h", "N", "J", "V", "ac", "mo") and not amount):
+    if not words or not unit:
         return None
     if symbol == "°" and view.follower() in ("C", "F", "Celsius", "Fahrenheit"):
         scale = {"C": "Celsius", "F": "Fahrenheit"}.get(view.follower(), view.follower())
         return Reading(((*words, *unit), (scale,)))
     return _dotted(view, symbol, [*words, *unit])
-
-
-def _alone(view: View) -> Reading | None:
-    """A unit that is a piece of its own: "5 km"."""
-    symbol, several = view.core, view.preceding() not in ("1", "-1", "+1")
-    unit = unit_words(symbol, several)
-    if unit is None or (symbol in ("in", "ac", "t", "N", "J", "pt", "mo") and not view.piece.closing.startswith(".")):
-        return None
-    return _dotted(view, symbol, unit)
 
 
 def _dotted(view: View, symbol: str, words: list[str]) -> Reading:
@@ -146,10 +98,10 @@ def _dotted(view: View, symbol: str, words: list[str]) -> Reading:
     return said(words)
 
 
-def _amount_words(amount: str) -> list[str] | None:
+def _amount_words(amount: str) -> list[str]:
     before: list[str] = []
     if amount[0] in PREFIXED:
         before, amount = PREFIXED[amount[0]].split(), amount[1:]
     found = RANGE.fullmatch(amount)
-    words = range_words(found[1], found[2]) if found else number_words(amount, years=False)
-    return None if words is None else [*before, *words]
+    words = range_words(found[1], found[2], years=False) if found else number_words(amount, years=False)
+    return [*before, *words] if words else []
