@@ -20,8 +20,14 @@ from loquent.tts.memo import SpeechMemo
 
 
 def frames_of(sound: WordAcoustics, limits: list[int]) -> Tensor:
-    """Frames (T, C + D) for the renderer: of each phone all, or its last ones if they are more than its limit."""
+    """Frames (T, C + D) for the renderer: of each phone all, or its last ones if they are more than its limit.
+
+    Raises:
+        ValueError: a phone has none.
+    """
     durations = sound.durations.tolist()
+    if min(durations) < 1:
+        raise ValueError(f"the voice gave a phone {min(durations)} frames")
     kept = [min(pair) for pair in zip(durations, limits, strict=True)]
     ends = sound.durations.cumsum(0).tolist()
     index = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
