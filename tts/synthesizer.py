@@ -60,7 +60,7 @@ class Synthesizer:
         """Load a voice by name: one that is installed, a folder, or one of the Hugging Face hub (see `resolve`).
 
         Args:
-            chunk_ms: speech that is rendered at a time, 100 unless given. Shorter is sooner, longer takes less time in
+            chunk_ms: speech that is rendered at a time, 200 unless given. Shorter is sooner, longer takes less time in
                 all. CosyVoice has chunks of its own.
 
         Raises:

@@ -14,7 +14,7 @@ from loquent.speech.runtime.task import Task
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_CHUNK_MS = 100
+DEFAULT_CHUNK_MS = 200
 
 
 class Speakers(Protocol):
@@ -69,7 +69,7 @@ class VoiceFamily:
         """What speaks with a checkpoint.
 
         Args:
-            chunk_ms: speech that is rendered at a time, 100 unless given.
+            chunk_ms: speech that is rendered at a time, 200 unless given.
 
         Raises:
             ValueError: the checkpoint is damaged, or its family chooses ``chunk_ms`` itself.
