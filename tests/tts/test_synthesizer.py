@@ -87,6 +87,12 @@ def test_a_pronunciation_of_ones_own_is_used(hibari):
     assert own.duration_s < plain.duration_s
 
 
+@pytest.mark.parametrize("sign", ["&", "-", "$"])
+def test_a_sign_may_have_a_pronunciation(hibari, sign):
+    speech = hibari.synthesize(f"you {sign} me.", lexicon={sign: "ænd"})
+    assert [word.text.strip() for word in speech.segments[0].words][1:-1] in ([sign], [])
+
+
 def test_work_per_second_of_speech_stays_flat(hibari, monkeypatch):
     """Counted in phones that the acoustic model sees and frames that the renderer does."""
     counts: list[int] = []
