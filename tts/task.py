@@ -75,7 +75,7 @@ class SpeechTask:
     takes = Port("text")
     Options = SpeechOptions
 
-    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 100) -> None:
+    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 200) -> None:
         self.voice, self.phonemizer = voice, phonemizer
         self.gives = Port("audio", voice.sample_rate)
         self.frames_per_second = voice.sample_rate / voice.hop_length
@@ -270,17 +270,21 @@ class SpeechTask:
                 memo, slot = memos[i], slots[i]
                 while self._hungry(memo):
                     window, phonemes = self._window(memo)
-                    sound = self.voice.acoustics([window])[0] if window.end > window.begin else None
-                    first = not memo.queued and not memo.rendered
+                    behind = replace(window, begin=window.end, end=len(window.phones))
+                    sound, following = None, None
+                    if window.end > window.begin:
+                        opens = not memo.queued and not memo.rendered and memo.options.context == "words"
+                        windows = [window, behind] if opens and behind.end > behind.begin else [window]
+                        sound, following = [*self.voice.acoustics(windows), None][:2]
                     self._queue_word(memo, state.queue[slot], window, phonemes, sound, events)
-                    if first and memo.queued and memo.options.context == "words" and window.end < len(window.phones):
-                        early[i] = self._open(memo, state, slot, window)
+                    if following:
+                        early[i] = self._open(memo, state, slot, following)
         return early
 
-    def _open(self, memo: SpeechMemo, state: SpeechState, slot: int, window: PhoneWindow) -> Tensor:
+    def _open(self, memo: SpeechMemo, state: SpeechState, slot: int, following: WordAcoustics) -> Tensor:
         """Samples of the first word of an utterance, before those that it has to wait for."""
         self._begin([memo], state, torch.tensor([slot], device=state.queue.device))
-        said = open_early(self.voice, state.renderer, slot, state.queue[slot, : memo.queued], window)
+        said = open_early(self.voice, state.renderer, slot, state.queue[slot, : memo.queued], following)
         memo.lent = min(memo.queued * self.voice.hop_length, len(said))
         memo.fading = len(said) == memo.lent + self.voice.hop_length
         if memo.fading:
@@ -312,9 +316,7 @@ class SpeechTask:
         lead, tail = kept[:1] if opens else [], _pause(phonemes, kept, closes)
         if phonemes.strip(PUNCTUATION):
             self._place(memo, word, begin + sum(lead), begin + sum(kept) - tail)
-        elif (
-            word.text and word.end > memo.told
-        ):  # else it only closes the utterance, or is one of the words of a number, say
+        elif word.text and word.end > memo.told:  # else it is one of the words of a number, say
             text = memo.source[max(0, word.begin - memo.source_at) : max(0, word.end - memo.source_at)]
             events.append(Skipped(text=text, span=(word.begin, word.end), reason="the voice has none of its sounds"))
         memo.at += 1

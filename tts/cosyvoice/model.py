@@ -51,7 +51,13 @@ class CosyVoice:
             SpeechTokenGenerator(parts.language_model, config.sampling), parts.flow, parts.vocoder, config.silent
         )
         known = folder / "spk2info.pt"
-        self.voices: dict[str, Voice] = read_voices(known) if known.is_file() else {}
+        voices = read_voices(known) if known.is_file() else {}
+        self.voices = {name: self.prompt_of(voice) for name, voice in voices.items()}
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the known voices; the first is the default."""
+        return tuple(self.voices)
 
     @classmethod
     def from_pretrained(
@@ -126,7 +132,7 @@ class CosyVoice:
             ValueError: there is no such voice, or the text is too long.
         """
         tokens = self.tokenizer.encode(text)
-        samples = self.stages.whole(tokens, self._voice(voice), in_turns=in_turns, seed=seed)
+        samples = self.stages.whole(tokens, self.prompt_of(voice), in_turns=in_turns, seed=seed)
         return Audio(samples.cpu().numpy(), self.sample_rate)
 
     def stream(
@@ -145,7 +151,7 @@ class CosyVoice:
             ValueError: there is no such voice, or the text is too long.
         """
         state, held = self.stages.initial_state(1), ""
-        utterance = self.stages.begin(state, 0, self._voice(voice), in_turns=in_turns, seed=seed)
+        utterance = self.stages.begin(state, 0, self.prompt_of(voice), in_turns=in_turns, seed=seed)
         for piece in pieces:
             tokens, held = self.tokenizer.advance(held + piece)
             utterance.push(tokens)
@@ -156,13 +162,12 @@ class CosyVoice:
         for samples in self._advance(state, utterance):
             yield samples.cpu().numpy()
 
-    def _advance(self, state: StagesState, utterance: Utterance) -> Iterator[Tensor]:
-        while self.stages.ready(utterance):
-            (samples,) = self.stages.step(state, [0], [utterance])
-            if len(samples):
-                yield samples
+    def prompt_of(self, voice: Voice | str) -> Voice:
+        """A voice as the stages take it, in CosyVoice 3 with an instruction; a known one by name.
 
-    def _voice(self, voice: Voice | str) -> Voice:
+        Raises:
+            ValueError: there is no voice of that name.
+        """
         if isinstance(voice, str):
             if voice not in self.voices:
                 known = ", ".join(sorted(self.voices)) or "none"
@@ -171,6 +176,12 @@ class CosyVoice:
         if self.config.version == 3 and self.tokenizer.end_of_prompt not in voice.text:
             return dataclasses.replace(voice, text=(*self._instructed(None), *voice.text))
         return voice
+
+    def _advance(self, state: StagesState, utterance: Utterance) -> Iterator[Tensor]:
+        while self.stages.ready(utterance):
+            (samples,) = self.stages.step(state, [0], [utterance])
+            if len(samples):
+                yield samples
 
     def _instructed(self, instruction: str | None) -> list[int]:
         """Tokens of an instruction and of the mark behind it."""

@@ -64,7 +64,9 @@ class SpeakerEncoder:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError("speaker embeddings need onnxruntime: pip install 'loquent[cosyvoice]'") from error
+            raise ImportError(
+                'speaker embeddings need onnxruntime: in a checkout of loquent, pip install ".[cosyvoice]"'
+            ) from error
         if not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
         options = onnxruntime.SessionOptions()

@@ -193,6 +193,7 @@ class _Speech:
 
         Raises:
             _Failed: the stream broke down, or made no progress.
+            Refused: nothing was said.
         """
         encoder = await asyncio.to_thread(file_encoder, format, rate)
         state = resampler.initial_state(1)
@@ -207,6 +208,8 @@ class _Speech:
         async for samples in self._samples():
             if piece := await asyncio.to_thread(encode, samples):
                 yield piece
+        if not self.seconds:
+            raise Refused(400, "input: there is nothing in it that can be spoken", "input")
         yield await asyncio.to_thread(finish)
 
     async def _samples(self) -> AsyncIterator[np.ndarray]:
