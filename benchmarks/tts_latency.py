@@ -81,8 +81,9 @@ def main() -> None:
                     one = figures[name]
                     one.first_ms.append(1000 * first_s)
                     one.cpu_s, one.speech_s = one.cpu_s + cpu_s, one.speech_s + speech_s
-    print(f"{'system':28} {'first sound, ms':>16} {'95 %':>7} {'RTF':>7}")
-    for name, one in figures.items():
+    if options.rounds:
+        print(f"{'system':28} {'first sound, ms':>16} {'95 %':>7} {'RTF':>7}")
+    for name, one in figures.items() if options.rounds else ():
         late = sorted(one.first_ms)[int(0.95 * (len(one.first_ms) - 1))]
         print(f"{name:28} {statistics.median(one.first_ms):16.1f} {late:7.1f} {one.cpu_s / one.speech_s:7.4f}")
     print()
