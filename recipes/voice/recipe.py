@@ -14,6 +14,7 @@ from loquent.recipes.data.batching import BatchOptions, DurationBatches
 from loquent.recipes.loop.config import ConfigError
 from loquent.recipes.voice.corpus import Corpus, Part
 from loquent.recipes.voice.data import DataOptions, prepare, read_alphabet
+from loquent.recipes.voice.flow_part import FlowOptions, FlowPart
 from loquent.recipes.voice.prosody_part import ProsodyPart
 from loquent.tts.flow_voice.acoustic import AcousticConfig
 from loquent.tts.flow_voice.model import Nets, NetsConfig
@@ -74,6 +75,7 @@ class VoiceRecipeConfig:
     prosody: ProsodySize = field(default_factory=ProsodySize)
     acoustic: AcousticSize = field(default_factory=AcousticSize)
     vocoder: VocoderSize = field(default_factory=VocoderSize)
+    flow: FlowOptions = field(default_factory=FlowOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
     sentences: float = 0.3
     start: str | None = None
@@ -126,15 +128,16 @@ class VoiceRecipe:
 
     def _part(self, train: Sequence[Path], valid: Path) -> Part:
         config, held_out = self.config, Corpus([valid])
-        space = self.nets.config.alphabet[" "]
-        return ProsodyPart(
-            self.nets.prosody,
-            Corpus(train),
-            held_out,
-            space=space,
-            sentences=config.sentences,
-            seed=config.seed,
-        )
+        if config.part == "prosody":
+            space = self.nets.config.alphabet[" "]
+            return ProsodyPart(
+                *(self.nets.prosody, Corpus(train), held_out),
+                space=space,
+                sentences=config.sentences,
+                seed=config.seed,
+            )
+        new = bool((self.nets.acoustic.mean == 0).all())
+        return FlowPart(self.nets.acoustic, Corpus(train), held_out, config.flow, new)
 
     def _start_from(self, other: Nets) -> None:
         try:
