@@ -25,12 +25,14 @@ class FlowOptions:
 
     chunks:  of the masks, in frames of 25 ms; 0 is the full mask. weights: how often each is drawn.
     left:    frames before its chunk that a frame sees, but for the full mask.
+    default: the chunk that the voice is judged by.
     dropped: share of the utterances without conditions, which guidance needs.
     """
 
     chunks: tuple[int, ...] = (1, 5, 10, 25, 0)
     weights: tuple[float, ...] = (1.0, 1.5, 3.0, 1.5, 1.0)
     left: int = 40
+    default: int = 10
     dropped: float = 0.05
 
     def mask(self, chunk: int) -> ChunkMask:
@@ -42,18 +44,13 @@ class FlowPart:
     """Whole sentences.
 
     Args:
-        net: what is trained. corpus, valid: utterances.
-        measure: whether the mean and deviation of mel bins are to be found first.
+        net: what is trained, with the mean and deviation of mel bins. corpus, valid: utterances.
     """
 
     judged_by = "mel_l1"
 
-    def __init__(self, net: AcousticNet, corpus: Corpus, valid: Corpus, options: FlowOptions, measure: bool) -> None:
+    def __init__(self, net: AcousticNet, corpus: Corpus, valid: Corpus, options: FlowOptions) -> None:
         self.net, self.corpus, self.valid, self.options = net, corpus, valid, options
-        if measure:
-            mels = torch.cat([corpus[index].mel for index in range(0, len(corpus), max(len(corpus) // 300, 1))])
-            net.mean.copy_(mels.mean(0))
-            net.deviation.copy_(mels.std(0))
         self.module: nn.Module = _Loss(net, options)
 
     def lengths(self) -> list[float]:
@@ -68,12 +65,12 @@ class FlowPart:
         """Mean absolute errors of normalised mel bins, under masks (chunk) and by steps of the solver."""
         figures = {}
         for name, chunk, steps in (
-            ("mel_l1", 10, 1),
+            ("mel_l1", self.options.default, 1),
             ("chunk_1", 1, 1),
             ("chunk_5", 5, 1),
             ("chunk_25", 25, 1),
             ("full", 0, 1),
-            ("steps_4", 10, 4),
+            ("steps_4", self.options.default, 4),
         ):
             total, count = 0.0, 0
             for index in range(0, len(self.valid), 1 if name == self.judged_by else 4):
@@ -85,6 +82,11 @@ class FlowPart:
                 count += made.shape[1]
             figures[name] = total / count
         return figures
+
+
+def some_mels(corpus: Corpus, most: int = 300) -> Tensor:
+    """Mel frames (N, mels) of some utterances."""
+    return torch.cat([corpus[index].mel for index in range(0, len(corpus), max(len(corpus) // most, 1))])
 
 
 def rendered(net: AcousticNet, batch: Mapping[str, Tensor], options: FlowOptions, chunk: int, steps: int) -> Tensor:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from loquent.recipes.data.batching import BatchOptions, DurationBatches
 from loquent.recipes.loop.config import ConfigError
 from loquent.recipes.voice.corpus import Corpus, Part
-from loquent.recipes.voice.data import DataOptions, prepare, read_alphabet
-from loquent.recipes.voice.flow_part import FlowOptions, FlowPart
+from loquent.recipes.voice.data import DataOptions, Utterance, prepare, read_alphabet
+from loquent.recipes.voice.flow_part import FlowOptions, FlowPart, batch_of, rendered, some_mels
 from loquent.recipes.voice.prosody_part import ProsodyPart
-from loquent.tts.flow_voice.acoustic import AcousticConfig
+from loquent.recipes.voice.vocoder_part import Mels, VocoderPart, warm_start
+from loquent.tts.flow_voice.acoustic import HALVES, AcousticConfig
 from loquent.tts.flow_voice.model import Nets, NetsConfig
 from loquent.tts.flow_voice.prosody import ProsodyConfig
 from loquent.tts.flow_voice.vocoder import VocoderConfig
@@ -67,6 +68,8 @@ class VoiceRecipeConfig:
     part:      the network that this run trains.
     batch:     ``duration_s`` counts phones for the prosody, and seconds for the others.
     sentences: share of whole sentences among the prosody's examples, which are else a word and what is known then.
+    warm_start: whether the vocoder begins with the layers of hibari's decoder.
+    hears:     whose mel frames the vocoder hears: those of the recordings, or those that the flow makes of them.
     start:     folder of a voice to go on from; all of its networks are kept.
     """
 
@@ -78,6 +81,8 @@ class VoiceRecipeConfig:
     flow: FlowOptions = field(default_factory=FlowOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
     sentences: float = 0.3
+    warm_start: bool = False
+    hears: Literal["teacher", "flow"] = "teacher"
     start: str | None = None
     seed: int = 1
 
@@ -136,8 +141,29 @@ class VoiceRecipe:
                 sentences=config.sentences,
                 seed=config.seed,
             )
-        new = bool((self.nets.acoustic.mean == 0).all())
-        return FlowPart(self.nets.acoustic, Corpus(train), held_out, config.flow, new)
+        acoustic = self.nets.acoustic
+        if bool((acoustic.mean == 0).all()):
+            acoustic.measure(some_mels(Corpus(train)))
+        if config.part == "flow":
+            return FlowPart(acoustic, Corpus(train), held_out, config.flow)
+        if config.warm_start:
+            warm_start(self.nets.vocoder)
+        recorded = Corpus(train[: config.data.recorded])
+        return VocoderPart(self.nets.vocoder, recorded, held_out, self._mels(), seed=config.seed)
+
+    def _mels(self) -> Mels:
+        """What the vocoder hears: the teacher's mel frames, or what the flow makes of the same utterance."""
+        acoustic = self.nets.acoustic
+        if self.config.hears == "teacher":
+            return lambda row: acoustic.stacked(row.mel[None])[0].unflatten(1, (HALVES, -1)).flatten(0, 1)
+
+        def made(row: Utterance) -> Tensor:
+            batch = {name: value.to(acoustic.mean.device) for name, value in batch_of([row]).items()}
+            with torch.no_grad():
+                mel = rendered(acoustic, batch, self.config.flow, self.config.flow.default, 1)
+            return mel[0].unflatten(1, (HALVES, -1)).flatten(0, 1).cpu()
+
+        return made
 
     def _start_from(self, other: Nets) -> None:
         try:

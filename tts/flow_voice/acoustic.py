@@ -95,6 +95,11 @@ class AcousticNet(nn.Module):
         self.register_buffer("mean", torch.zeros(config.mels))
         self.register_buffer("deviation", torch.ones(config.mels))
 
+    def measure(self, mel: Tensor) -> None:
+        """Keep the mean and deviation of mel frames (N, mels)."""
+        self.mean.copy_(mel.mean(0))
+        self.deviation.copy_(mel.std(0))
+
     def stacked(self, mel: Tensor) -> Tensor:
         """Mel frames (B, 2 T, mels) to what the flow leads to: (B, T, 2 · mels)."""
         return ((mel - self.mean) / self.deviation).unflatten(1, (-1, HALVES)).flatten(2)

@@ -1,4 +1,4 @@
-"""From mel frames and pitch to the parts of spectra that `synthesis` makes a wave of."""
+"""From mel frames, pitch and energy to the parts of spectra that `HarmonicNoiseRenderer` makes a wave of."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.streaming import Chain
 from loquent.tts.flow_voice.prosody import scaled_pitch
 from loquent.tts.vocoder.convnext import ConvNeXtBlock, ConvNeXtStack
+from loquent.tts.vocoder.harmonic_noise import PARTS
 
-N_FFT, HOP = 1200, 300
+N_FFT, HOP = 1200, 300  # samples, at 24 kHz
 BINS = N_FFT // 2 + 1
-PARTS = 5  # magnitude and phase of the filter of pulses, magnitude of noise, magnitude and phase of the rest
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class VocoderConfig:
 
 
 class Vocoder(Chain):
-    """Mel frames and pitch (B, F, mels + 1) to parts (B, F, 5 · 601): a causal stack but for its first layer."""
+    """Mel frames, pitch in Hz and energy (B, F, mels + 2) to parts (B, F, 5 · 601).
+
+    Only the first layer looks ahead. Its layers are those of hibari's decoder, whose weights it can begin with.
+    """
 
     def __init__(self, config: VocoderConfig) -> None:
         blocks = [
@@ -44,7 +47,7 @@ class Vocoder(Chain):
         ]
         super().__init__(
             _PitchInputs(),
-            Conv1d(config.mels + 2, config.channels, config.kernel, right=config.lookahead),
+            Conv1d(config.mels + 3, config.channels, config.kernel, right=config.lookahead),
             ConvNeXtStack(blocks),
             nn.LayerNorm(config.channels, eps=1e-5),
             Linear(config.channels, PARTS * BINS),
@@ -53,8 +56,8 @@ class Vocoder(Chain):
 
 
 class _PitchInputs(nn.Module):
-    """Pitch in Hz, behind normalised mel bins, as two inputs of a network."""
+    """Pitch in Hz, behind normalised mel bins, as two inputs of a network; energy as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        mel, pitch = x[..., :-1], x[..., -1:]
-        return torch.cat([mel, scaled_pitch(pitch), (pitch > 0).to(pitch.dtype)], dim=-1)
+        mel, pitch, energy = x.split([x.shape[-1] - 2, 1, 1], dim=-1)
+        return torch.cat([mel, scaled_pitch(pitch), (pitch > 0).to(pitch.dtype), energy], dim=-1)
