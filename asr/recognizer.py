@@ -13,6 +13,7 @@ import torch
 from loquent.asr.families import family_of
 from loquent.asr.recordings.recording import RecordingSource
 from loquent.speech.audio.errors import AudioError
+from loquent.speech.devices import compute_device, use_threads
 from loquent.speech.hub import resolve
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.session import Session
@@ -62,12 +63,9 @@ class Recognizer(ABC):
         """
         if compute_type not in get_args(ComputeType):
             raise ValueError(f"compute_type: expected one of {', '.join(get_args(ComputeType))}, got {compute_type!r}")
-        if threads is not None and threads < 0:
-            raise ValueError(f"threads: expected 1 or more, or 0 for all cores, got {threads}")
-        device = _device(device)
+        use_threads(threads)
+        device = compute_device(device)
         path = resolve(name_or_path).path
-        if threads:
-            torch.set_num_threads(threads)
         if compute_type == "int8" and device.type != "cpu":
             raise ValueError(f"compute_type: 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
         recognizer: Recognizer = family_of(path).load().load(path, device, compute_type)
@@ -167,24 +165,3 @@ class Recognizer(ABC):
         )
         chosen = {name: value for name, value in options.items() if name in of_stream}
         return Engine(task).open(sample_rate=sample_rate, channels=channels, **chosen)
-
-
-def _device(name: str | torch.device) -> torch.device:
-    """The device of that name, if this machine has it.
-
-    Raises:
-        ValueError: it is not there, or there is no such kind of device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cpu":
-        return device
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if (device.index or 0) >= count:
-        here = "the CPU" if not count else f"the CPU and {count} CUDA device{'s' if count > 1 else ''}"
-        raise ValueError(f"device: {str(device)!r} is not there; torch finds {here} on this machine; use 'auto'")
-    return device

@@ -112,23 +112,60 @@ def write_audio(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: 
     The name's ending decides: 16-bit `.wav` or `.flac`, `.mp3`, `.ogg` (Vorbis) or `.opus`. Float samples outside
     [-1, 1] are clipped. Raises `AudioError` for an ending, a rate or samples that cannot be written.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in _WRITABLE:
-        raise AudioError(f"cannot write {printable(path)!r}: expected a name ending in {', '.join(_WRITABLE)}")
     if samples.ndim not in (1, 2):
         raise AudioError(f"expected samples of shape (samples,) or (samples, channels), got {samples.shape}")
-    pcm = to_pcm16(samples)
-    container, encoding = _WRITABLE[ending]
-    channels = 1 if pcm.ndim == 1 else pcm.shape[1]
-    try:
-        with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, channels, encoding, format=container) as file:
+    with AudioWriter(path, sample_rate, 1 if samples.ndim == 1 else samples.shape[1]) as writer:
+        writer.write(samples)
+
+
+class AudioWriter:
+    """An audio file that is written piece by piece, of the formats of `write_audio`. Use it as a context manager.
+
+    The file has its name once it is whole; one that is given up leaves nothing. `AudioError` says what cannot be
+    written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], sample_rate: int, channels: int = 1) -> None:
+        ending = Path(path).suffix.lower()
+        if ending not in _WRITABLE:
+            raise AudioError(f"cannot write {printable(path)!r}: expected a name ending in {', '.join(_WRITABLE)}")
+        container, encoding = _WRITABLE[ending]
+        self._what = f"{printable(path)!r} ({container} {encoding}, {sample_rate} Hz, {channels} channels)"
+        self._path, self._rate = Path(path), sample_rate
+        special = self._path.exists() and not self._path.is_file()  # a pipe, say, which cannot be replaced
+        self._scratch = self._path if special else self._path.with_name(f".loquent-{os.getpid()}{ending}")
+        with self._explained():
+            self._file = soundfile.SoundFile(
+                os.fsencode(self._scratch), "w", sample_rate, channels, encoding, format=container
+            )
+
+    def write(self, samples: np.ndarray) -> None:
+        """Append int16 or float32 samples, (N,) or (N, channels)."""
+        pcm = to_pcm16(samples)
+        with self._explained():
             # libsndfile's Vorbis encoder overflows the stack when it is given minutes at once.
-            for start in range(0, len(pcm), sample_rate):
-                file.write(pcm[start : start + sample_rate])
-    except (soundfile.LibsndfileError, ValueError, OSError) as error:
-        raise AudioError(
-            f"cannot write {printable(path)!r} ({container} {encoding}, {sample_rate} Hz, {channels} channels): {error}"
-        ) from error
+            for start in range(0, len(pcm), self._rate):
+                self._file.write(pcm[start : start + self._rate])
+
+    def __enter__(self) -> AudioWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            with self._explained():
+                self._file.close()
+                if kind is None and self._scratch != self._path:
+                    os.replace(self._scratch, self._path)
+        finally:
+            if self._scratch != self._path:
+                self._scratch.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (soundfile.LibsndfileError, ValueError, OSError) as error:
+            raise AudioError(f"cannot write {self._what}: {error}") from error
 
 
 def to_mono_float32(packet: Packet, channels: int = 1) -> np.ndarray:

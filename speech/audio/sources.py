@@ -192,11 +192,14 @@ def _sounddevice() -> ModuleType:
     try:
         import sounddevice
     except OSError as error:
-        raise MicrophoneError(
-            f"{error}. Install PortAudio to use a microphone: `sudo apt install libportaudio2` on Debian and Ubuntu, "
-            "`sudo dnf install portaudio` on Fedora, `brew install portaudio` on macOS"
-        ) from error
+        raise MicrophoneError(f"{error}. Install PortAudio to use a microphone: {PORTAUDIO_HINT}") from error
     return sounddevice
+
+
+PORTAUDIO_HINT = (
+    "`sudo apt install libportaudio2` on Debian and Ubuntu, `sudo dnf install portaudio` on Fedora, "
+    "`brew install portaudio` on macOS"
+)
 
 
 def _check_packet(packet_ms: float) -> None:

@@ -99,14 +99,11 @@ def device(text: str) -> str:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that choose the model and where it runs."""
-    group = parser.add_argument_group("model")
+    group = add_device_arguments(parser)
     group.add_argument(
         "--model",
         metavar="NAME",
         help="name, folder or hub id; see `loquent models` (default: the installed one, tiny.en if there)",
-    )
-    group.add_argument(
-        "--device", type=device, default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)"
     )
     group.add_argument(
         "--compute-type",
@@ -117,9 +114,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--head", choices=HEADS, help="of a Conformer that has both (default: transducer)")
     group.add_argument(
-        "--threads", type=whole_number(0), metavar="N", help="CPU threads (default: 0, which is all cores)"
-    )
-    group.add_argument(
         "--adapter",
         action="append",
         default=[],
@@ -128,6 +122,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="low-rank adapter of the model (PEFT), folder or hub id; `serve` takes several, as NAME=ADAPTER; `none` "
         "declines the one that the policy incremental has by default",
     )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Flags that say where a model runs; returns the group, to add others to."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--device", type=device, default="auto", help="where to compute: auto, cpu, cuda, cuda:1 (default: auto)"
+    )
+    group.add_argument(
+        "--threads", type=whole_number(0), metavar="N", help="CPU threads (default: 0, which is all cores)"
+    )
+    return group
 
 
 def add_language_arguments(parser: argparse.ArgumentParser) -> None:

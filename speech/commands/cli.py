@@ -22,6 +22,7 @@ from loquent.speech.runtime.options import OptionError
 COMMANDS: dict[str, str] = {  # in the order of the help
     "transcribe": "loquent.speech.commands.transcribe",
     "listen": "loquent.speech.commands.listen",
+    "speak": "loquent.speech.commands.speak",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",
@@ -90,7 +91,7 @@ def _explained(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="loquent",
-        description="Streaming speech recognition: recordings, microphones, and a server for many streams at once.",
+        description="Streaming speech: recordings and microphones to text, text to speech, and a server.",
         epilog="`loquent COMMAND --help` tells more. Flags may be spelled with hyphens or underscores.",
         formatter_class=_help_format,
         allow_abbrev=False,

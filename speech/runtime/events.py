@@ -71,6 +71,8 @@ class Partial(Event):
 class Word(Event):
     """A committed word, with its times in seconds from the start of the stream and its probability.
 
+    Of a recogniser, a word that was said; of a synthesiser, one that it says.
+
     ``text`` carries its leading space, so that joining the words of a stream gives its text.
     """
 
@@ -83,7 +85,7 @@ class Word(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Final(Event):
-    """A finished utterance: the text of all its words, and its times in seconds from the start of the stream."""
+    """A finished utterance, heard or said: the text of all its words, and its times in seconds from the start."""
 
     type: ClassVar[str] = "final"
     text: str
@@ -152,6 +154,16 @@ class Interrupted(Event):
     text: str
     span: tuple[int, int]
     heard: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped(Event):
+    """Input text that is not spoken; ``reason`` says why. ``span``: its characters in the stream's input text."""
+
+    type: ClassVar[str] = "skipped"
+    text: str
+    span: tuple[int, int]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

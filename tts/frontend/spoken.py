@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class SpokenWord:
     """One word as it is spoken, final whatever text follows: "$5 million" makes "five", "million", "dollars".
 
-    text:     spelled out, with the punctuation that stands around it; no white space.
+    text:     spelled out, with the punctuation that stands around it; no white space. It is empty where the utterance
+              ends behind words that were given before: `closes` is true then, there are no phonemes, and begin = end.
     begin, end: characters of the stream's text that it stands for, white space around them not counted.
     closes:   whether the utterance ends behind it: a sentence, or text that was flushed.
     pause_s:  silence asked for behind it, in seconds; it closes the utterance, too.

@@ -209,7 +209,7 @@ def test_blocks_have_one_length_across_parts():
         blocks = list(reader.blocks(0.3))
     assert [len(block) for block in blocks[:-1]] == [4800] * (len(blocks) - 1)
     whole = read_audio(io.BytesIO(data)).samples
-    np.testing.assert_array_equal(np.concatenate(blocks)[:, 0], whole)
+    np.testing.assert_allclose(np.concatenate(blocks)[:, 0], whole, atol=1e-6)  # resampled in blocks of another size
 
 
 @pytest.mark.parametrize(("codec", "container"), [("aac", "adts"), ("flac", "matroska")])

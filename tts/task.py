@@ -1,0 +1,390 @@
+"""Synthesis as a task of the runtime: words in, one at a time, and speech out, a chunk of frames at a time.
+
+A word is spoken once the words that it is spoken in the light of are known. Its acoustics are computed once, and its
+frames wait in a queue in the state. The renderer takes them out in chunks of one size, or what is left at the end of
+an utterance, so what comes out depends on the text alone, however it arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loquent.speech.nn.state import State
+from loquent.speech.nn.streaming import Chunk
+from loquent.speech.runtime.events import Event, Final, Interrupted, Skipped, Speech, Word
+from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.turns import Turns
+from loquent.speech.text.words import WordChunk
+from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
+from loquent.tts.frontend.phonemizer import Phonemizer
+from loquent.tts.frontend.reader import Reader, ReaderOptions
+from loquent.tts.frontend.spoken import SkippedText, SpokenWord
+from loquent.tts.memo import REMEMBERED, SpeechMemo, TimedText
+from loquent.tts.options import SpeechOptions, mixture
+
+WORDS_BEFORE, WORDS_AFTER = 8, 2  # context of a word
+MOST_PAUSE_S = 10.0  # of silence that a text may ask for
+MOST_SOURCE = 1 << 14  # characters of input text that are kept, to tell what was said
+MOST_PHONES = 400  # of a window: the length of the sentences that voices are trained on
+MOST_FRAMES = 1024  # of a word, 13 s; its phones share them where they would take more
+LEAD_S = 0.1  # the most silence with which an utterance begins
+PUNCTUATION = ' ;:,.!?—…"“”()'
+
+
+@dataclass
+class SpeechState(State):
+    """The renderer's state, and frames that wait for it."""
+
+    renderer: Any
+    queue: Tensor  # (S, F, C + D), left-aligned
+
+
+class SpeechStep(NamedTuple):
+    """What `SpeechTask.read` needs of a launched step: `samples` of the streams in `rendering`, in that order."""
+
+    memos: list[SpeechMemo]
+    turns: Turns
+    samples: Chunk | None
+    rendering: list[int]
+    finished: list[bool]
+
+
+class SpeechTask:
+    """A voice that speaks streams of text.
+
+    Args:
+        voice: the models.
+        phonemizer: of the voice's language.
+        chunk_ms: speech that is rendered at a time.
+    """
+
+    takes = Port("text")
+    Options = SpeechOptions
+
+    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 100) -> None:
+        self.voice, self.phonemizer = voice, phonemizer
+        self.gives = Port("audio", voice.sample_rate)
+        self.frames_per_second = voice.sample_rate / voice.hop_length
+        self.chunk = round(chunk_ms * self.frames_per_second / 1000)
+        if self.chunk < 1:
+            raise ValueError(
+                f"chunk_ms: expected at least one frame, {1000 / self.frames_per_second} ms, got {chunk_ms}"
+            )
+        self.fingerprint = f"speech-1 {voice.fingerprint} {phonemizer.fingerprint} {self.chunk}"
+
+    # ------------------------------------------------------------------------------------------- what the engine calls
+
+    def initial_state(self, slots: int) -> SpeechState:
+        """Pool of ``slots`` streams."""
+        renderer = self.voice.renderer.initial_state(slots)
+        device = next(tensor.device for _, tensor, _ in renderer.leaves())
+        size = self.voice.phone_size + self.voice.curve_size
+        return SpeechState(renderer, torch.zeros(slots, self.chunk + MOST_FRAMES, size, device=device))
+
+    def start(self, options: SpeechOptions) -> SpeechMemo:
+        """Begin a stream.
+
+        Raises:
+            ValueError: there is no such voice, or a pronunciation has phones that the voice has not.
+        """
+        mixture(options.voice, self.voice.speakers)
+        for word, phonemes in options.lexicon.items():
+            if len(phonemes) > MOST_PHONES // 4:
+                raise ValueError(f"lexicon: {word!r} has {len(phonemes)} phonemes; expected at most {MOST_PHONES // 4}")
+            if unknown := sorted({phone for phone in phonemes if phone not in self.voice.alphabet}):
+                raise ValueError(f"lexicon: {word!r} has phonemes that the voice has not: {' '.join(unknown)}")
+        return SpeechMemo(options, Reader(ReaderOptions(options.ssml, options.lexicon)))
+
+    def restore(self, values: dict[str, Any]) -> SpeechMemo:
+        """Inverse of ``SpeechMemo.to_dict``."""
+        memo = SpeechMemo.from_dict(values)
+        self.start(memo.options)
+        if memo.queued > self.chunk + MOST_FRAMES:
+            raise ValueError(f"expected at most {self.chunk + MOST_FRAMES} frames that wait, got {memo.queued}")
+        return memo
+
+    def configure(self, memo: SpeechMemo, options: SpeechOptions) -> None:
+        """Change the tempo of the words to come.
+
+        Raises:
+            ValueError: another option differs.
+        """
+        check_fixed(memo.options, options, {"speed"})
+        memo.options = options
+
+    def wants(self, memo: SpeechMemo) -> int:
+        """A word, unless there is something to say without it."""
+        return 0 if memo.silence or memo.closing or memo.queued >= self.chunk or self._speakable(memo) else 1
+
+    def launch(
+        self, inputs: Sequence[WordChunk], state: SpeechState, rows: Tensor, memos: list[SpeechMemo]
+    ) -> SpeechStep:
+        """Read a word, queue the frames of words that can be spoken, and render a chunk of them."""
+        turns = Turns(len(memos))
+        slots = rows.tolist()
+        for i, chunk in enumerate(inputs):
+            with turns.of(i) as events:
+                self._read(memos[i], chunk, events)
+        self._queue_words(memos, state, slots, turns)
+        rendering = [i for i in turns.sound if self._has_chunk(memos[i])]
+        samples, finished = (
+            self._render([memos[i] for i in rendering], state, rows[rendering]) if rendering else (None, [])
+        )
+        return SpeechStep(memos, turns, samples, rendering, finished)
+
+    def read(self, pending: SpeechStep) -> list[Turn]:
+        """Tell what was rendered, and the words that ended with it."""
+        memos, turns, samples, rendering, finished = pending
+        for i in set(turns.sound) - set(rendering):
+            with turns.of(i) as events:
+                if memos[i].silence:
+                    self._be_silent(memos[i], events)
+                elif memos[i].closing:  # nothing of it could be spoken
+                    self._close(memos[i], events)
+        if samples is not None:
+            for i, said, closes in zip(rendering, samples.rows(), finished, strict=True):
+                with turns.of(i) as events:
+                    if not bool(torch.isfinite(said).all()):
+                        raise FloatingPointError("the voice gave samples that are not finite numbers")
+                    self._tell(memos[i], said.cpu().numpy().astype(np.float32), closes, events)
+                    if closes:
+                        self._close(memos[i], events)
+        return turns.finish([memo.ended and self.wants(memo) == 1 for memo in memos])
+
+    def interrupt(self, memo: SpeechMemo, played_s: float | None = None) -> list[Event]:
+        """Forget what was to be said; tells the words that were heard whole."""
+        rate = self.voice.sample_rate
+        played = memo.samples if played_s is None else min(memo.samples, round(played_s * rate))
+        heard = [piece for piece in memo.said if piece.last <= played]
+        begin = heard[0].begin if heard else memo.told
+        text = "".join(piece.text for piece in heard)
+        event = Interrupted(text=text.strip(), span=(begin, heard[-1].end if heard else begin), heard=played / rate)
+        frame = memo.frame + memo.queued
+        memo.reader = Reader(ReaderOptions(memo.options.ssml, memo.options.lexicon))
+        memo.source, memo.words, memo.said = "", [], []
+        memo.at = memo.queued = memo.pause = memo.silence = memo.unbegun = memo.untold = memo.opened = 0
+        memo.trimmed = memo.rendered = memo.closing = False
+        memo.frame, memo.samples, memo.offset = frame, played, played - frame * self.voice.hop_length
+        return [event]
+
+    def end(self, memo: SpeechMemo) -> None:
+        """Nothing is held."""
+
+    # --------------------------------------------------------------------------------------------------- text to words
+
+    def _read(self, memo: SpeechMemo, chunk: WordChunk, events: list[Event]) -> None:
+        if not memo.source:
+            memo.source_at = chunk.begin
+        memo.source += "".join(word.text for word in chunk.words)
+        if not (chunk.words or chunk.flush or chunk.last):
+            return
+        for one in memo.reader.read(chunk):
+            if isinstance(one, SkippedText):
+                events.append(Skipped(text=one.text, span=(one.begin, one.end), reason=one.reason))
+                self._close_text(memo)
+            else:
+                memo.words.append(one)
+        if chunk.flush or chunk.last:
+            self._close_text(memo)
+        memo.ended |= chunk.last
+        if (surplus := len(memo.source) - MOST_SOURCE) > 0:
+            memo.source, memo.source_at = memo.source[surplus:], memo.source_at + surplus
+
+    def _close_text(self, memo: SpeechMemo) -> None:
+        """What was read so far is spoken without waiting for more."""
+        if len(memo.words) > memo.at:
+            memo.words[-1] = replace(memo.words[-1], closes=True)
+
+    def _speakable(self, memo: SpeechMemo) -> bool:
+        """Whether the next word's context is known."""
+        ahead = memo.words[memo.at :]
+        if memo.options.context == "words":
+            ahead = ahead[: WORDS_AFTER + 1]
+            if len(ahead) > WORDS_AFTER:
+                return True
+        return any(map(_closes, ahead))
+
+    def _window(self, memo: SpeechMemo) -> tuple[PhoneWindow, str]:
+        """The next word in its context, and its phonemes."""
+        words, at = memo.words, memo.at
+        stop = next((i + 1 for i in range(at, len(words)) if _closes(words[i])), len(words))
+        begin = 0
+        if memo.options.context == "words":
+            begin, stop = max(0, at - WORDS_BEFORE), min(stop, at + WORDS_AFTER + 1)
+        spelled = self.phonemizer.phonemes(words[begin:stop])
+        phones = [[self.voice.alphabet[phone] for phone in word if phone in self.voice.alphabet] for word in spelled]
+        this, first = at - begin, 0
+        while first < this and sum(map(len, phones[first:])) > MOST_PHONES:
+            first += 1
+        last = len(phones)
+        while last > this + 1 and sum(map(len, phones[first:last])) > MOST_PHONES:
+            last -= 1
+        before = sum(map(len, phones[first:this]))
+        flat = [phone for word in phones[first:last] for phone in word]
+        return (
+            PhoneWindow(
+                flat,
+                before,
+                before + len(phones[this]),
+                opens=begin == first == 0 and not memo.trimmed,
+                closes=last == len(phones) and _closes(words[stop - 1]),
+                speed=memo.options.speed * words[at].rate,
+                speaker=mixture(memo.options.voice, self.voice.speakers),
+            ),
+            "".join(phone for phone in spelled[this] if phone in self.voice.alphabet),
+        )
+
+    # ------------------------------------------------------------------------------------------------- words to frames
+
+    def _queue_words(self, memos: list[SpeechMemo], state: SpeechState, slots: list[int], turns: Turns) -> None:
+        """Fill the queues up to a chunk, as far as words can be spoken."""
+        for i in turns.sound:
+            with turns.of(i):
+                while self._hungry(memos[i]):
+                    window, phonemes = self._window(memos[i])
+                    sound = self.voice.acoustics([window])[0] if window.end > window.begin else None
+                    self._queue_word(memos[i], state.queue[slots[i]], window, phonemes, sound)
+
+    def _hungry(self, memo: SpeechMemo) -> bool:
+        return not memo.silence and not memo.closing and memo.queued < self.chunk and self._speakable(memo)
+
+    def _queue_word(
+        self, memo: SpeechMemo, queue: Tensor, window: PhoneWindow, phonemes: str, sound: WordAcoustics | None
+    ) -> None:
+        word, durations = memo.words[memo.at], sound.durations.tolist() if sound else []
+        opens, closes = window.opens and window.begin == 0, window.closes and window.end == len(window.phones)
+        limits = [MOST_FRAMES // max(len(durations), 1)] * len(durations)
+        if opens and durations:
+            limits[0] = round(LEAD_S * self.frames_per_second)
+        kept = [min(pair) for pair in zip(durations, limits, strict=True)]
+        if sound:
+            firsts = (torch.cumsum(sound.durations, 0) - sound.durations).tolist()
+            index = torch.cat([torch.arange(first, first + count) for first, count in zip(firsts, kept, strict=True)])
+            phone = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(kept))
+            queue[memo.queued : memo.queued + sum(kept)] = torch.cat([sound.phones[phone], sound.curves[index]], dim=1)
+        begin = memo.frame + memo.queued
+        memo.queued += sum(kept)
+        lead, tail = kept[:1] if opens else [], _pause(phonemes, kept, closes)
+        self._place(memo, word, begin + sum(lead), begin + sum(kept) - tail)
+        memo.at += 1
+        if _closes(word):
+            memo.closing, memo.pause = True, round(min(word.pause_s, MOST_PAUSE_S) * self.frames_per_second)
+        before = WORDS_BEFORE if memo.options.context == "words" else memo.at
+        if memo.at > before:
+            del memo.words[: memo.at - before]
+            memo.at, memo.trimmed = before, True
+
+    def _place(self, memo: SpeechMemo, word: SpokenWord, begin: int, end: int) -> None:
+        """Note when a word is spoken. Spoken words of one place in the text, as of a number, are one word of it."""
+        first, last = (memo.offset + frame * self.voice.hop_length for frame in (begin, max(begin, end)))
+        if word.end > memo.told or not memo.opened:
+            gap = memo.source[max(0, memo.told - memo.source_at) : max(0, word.begin - memo.source_at)]
+            if any(map(str.isalnum, gap)):  # text that is not spoken
+                gap = " " * any(map(str.isspace, gap))
+            text = gap + memo.source[max(0, word.begin - memo.source_at) : max(0, word.end - memo.source_at)]
+            memo.told = max(memo.told, word.end)
+            memo.said.append(TimedText(text, word.begin, word.end, first, last))
+            memo.unbegun, memo.untold, memo.opened = memo.unbegun + 1, memo.untold + 1, memo.opened + 1
+        else:
+            memo.said[-1] = replace(memo.said[-1], last=max(memo.said[-1].last, last))
+
+    # ----------------------------------------------------------------------------------------------- frames to samples
+
+    def _has_chunk(self, memo: SpeechMemo) -> bool:
+        if memo.silence:
+            return False
+        return memo.queued >= self.chunk or (memo.closing and (memo.queued > 0 or memo.rendered))
+
+    def _render(self, memos: list[SpeechMemo], state: SpeechState, rows: Tensor) -> tuple[Chunk, list[bool]]:
+        """Render a chunk of each stream; also tells which utterances end with it."""
+        device = state.queue.device
+        slots = rows.tolist()
+        fresh = [n for n, memo in enumerate(memos) if not memo.rendered]
+        if fresh:
+            begun = rows[fresh].to(device)
+            seeds = torch.tensor([memos[n].options.seed for n in fresh], device=device)
+            numbers = torch.tensor([memos[n].frame for n in fresh], device=device)
+            state.renderer.reset(begun)
+            self.voice.renderer.seek(state.renderer, begun, seeds, numbers)
+        lengths = [min(memo.queued, self.chunk) for memo in memos]
+        finished = [memo.closing and memo.queued == length for memo, length in zip(memos, lengths, strict=True)]
+        frames = state.queue[rows.to(device), : self.chunk]
+        chunk = Chunk(frames, torch.tensor(lengths, device=device), torch.tensor(finished, device=device))
+        samples = self.voice.renderer.step(chunk, state.renderer, rows.to(device))
+        for memo, length, slot in zip(memos, lengths, slots, strict=True):
+            left = memo.queued - length
+            state.queue[slot, :left] = state.queue[slot, length : memo.queued].clone()
+            memo.queued, memo.frame, memo.rendered = left, memo.frame + length, True
+        return samples, finished
+
+    # ------------------------------------------------------------------------------------------------ samples to events
+
+    def _tell(self, memo: SpeechMemo, samples: np.ndarray, closes: bool, events: list[Event]) -> None:
+        """Give out samples with the words that begin in them, and then the words that end in them."""
+        start = memo.samples
+        memo.samples += len(samples)
+        waiting = memo.said[len(memo.said) - memo.unbegun :]
+        begun = [piece for piece in waiting if closes or piece.first < memo.samples]
+        if len(samples):
+            events.append(self._speech(samples, start, begun, memo))
+            memo.unbegun -= len(begun)
+        self._tell_words(memo, closes, events)
+
+    def _tell_words(self, memo: SpeechMemo, closes: bool, events: list[Event]) -> None:
+        waiting = memo.said[len(memo.said) - memo.untold :]
+        ended = [piece for piece in waiting if closes or piece.last <= memo.samples]
+        if ended and ended[-1] is memo.said[-1] and not closes:
+            ended.pop()  # more of it may be spoken: of a number, say
+        rate = self.voice.sample_rate
+        events += [Word(text=one.text, start=one.first / rate, end=one.last / rate, confidence=1.0) for one in ended]
+        memo.untold -= len(ended)
+
+    def _close(self, memo: SpeechMemo, events: list[Event]) -> None:
+        """End the utterance."""
+        memo.unbegun = 0
+        self._tell_words(memo, True, events)
+        if opened := memo.said[len(memo.said) - memo.opened :]:
+            rate, text = self.voice.sample_rate, "".join(piece.text for piece in opened).strip()
+            events.append(Final(text=text, start=opened[0].first / rate, end=opened[-1].last / rate))
+        memo.words = memo.words[memo.at :]
+        memo.silence, memo.at, memo.opened, memo.pause = memo.pause, 0, 0, 0
+        memo.trimmed = memo.rendered = memo.closing = False
+        memo.said = memo.said[-REMEMBERED:]
+        needed = min([memo.told, *(word.begin for word in memo.words)])
+        if needed > memo.source_at:
+            memo.source, memo.source_at = memo.source[needed - memo.source_at :], needed
+
+    def _be_silent(self, memo: SpeechMemo, events: list[Event]) -> None:
+        frames = min(memo.silence, self.chunk)
+        memo.silence, memo.frame, start = memo.silence - frames, memo.frame + frames, memo.samples
+        samples = np.zeros(frames * self.voice.hop_length, np.float32)
+        memo.samples += len(samples)
+        events.append(self._speech(samples, start, [], memo))
+
+    def _speech(self, samples: np.ndarray, start: int, begun: list[TimedText], memo: SpeechMemo) -> Speech:
+        rate = self.voice.sample_rate
+        before = memo.said[len(memo.said) - memo.unbegun - 1].end if memo.unbegun < len(memo.said) else 0
+        return Speech(
+            samples=samples,
+            sample_rate=rate,
+            text="".join(piece.text for piece in begun),
+            span=(begun[0].begin, begun[-1].end) if begun else (before, before),
+            start=start / rate,
+            end=(start + len(samples)) / rate,
+        )
+
+
+def _closes(word: SpokenWord) -> bool:
+    return word.closes or word.pause_s > 0
+
+
+def _pause(phonemes: str, durations: Sequence[int], closes: bool) -> int:
+    """Frames of the punctuation at the end of a word, and of the silence behind it if the utterance closes there."""
+    silent = len(phonemes) - len(phonemes.rstrip(PUNCTUATION)) + closes
+    return sum(durations[len(durations) - silent :]) if silent else 0
