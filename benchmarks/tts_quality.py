@@ -159,7 +159,9 @@ def scored(name: str, text: str, spoken: Spoken, reference: np.ndarray, recogniz
     if spoken.samples is not reference:
         score.f0, score.mcd = _distances(spoken.samples, contour, reference)
     if spoken.joins:
-        score.join_samples = _jump(np.abs(np.diff(spoken.samples))[HOP - 1 :: HOP], [join // HOP - 1 for join in spoken.joins])
+        score.join_samples = _jump(
+            np.abs(np.diff(spoken.samples))[HOP - 1 :: HOP], [join // HOP - 1 for join in spoken.joins]
+        )
         voiced = np.where(contour > 0, np.log2(np.maximum(contour, 1)) * 12, np.nan)
         score.join_f0 = _jump(np.abs(np.diff(voiced)), [join // HOP - 1 for join in spoken.joins])
     if spoken.end_s is not None:

@@ -1,7 +1,7 @@
 """The data of the flow voice: what its teacher makes of sentences, in shards that are made once.
 
-A shard is a safetensors file with what its utterances hold, one behind the other. The values of an utterance follow from
-the options, the number of its shard and its place there, so a generation that was stopped goes on where it was.
+A shard is a safetensors file with what its utterances hold, one behind the other. What an utterance is follows from the
+options, the number of its shard and its place there, so making them can be stopped, and goes on where it was.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def prepare(options: DataOptions) -> tuple[list[Path], Path]:
 
     Raises:
         FileNotFoundError: there is no such file of texts.
+        ValueError: they have too few sentences.
         ModuleNotFoundError: hibari-tts is missing.
     """
     wanted = json.dumps(asdict(options) | {"folder": "", "shards": 0, "recorded": 0, "layout": LAYOUT}, default=str)
@@ -111,6 +112,11 @@ def prepare(options: DataOptions) -> tuple[list[Path], Path]:
     missing = [path for path in (valid, *train) if not path.is_file()]
     if missing:
         texts, held_out = read_texts(options.texts, options.words)
+        if len(held_out) < options.valid:
+            raise ValueError(
+                f"texts: {len(held_out)} of {len(texts) + len(held_out)} sentences are held out, fewer than "
+                f"valid={options.valid}; give more texts"
+            )
         teacher = Teacher()
         (folder / "alphabet.json").write_text(json.dumps(teacher.alphabet, ensure_ascii=False), encoding="utf-8")
         for path in tqdm(missing, desc="teacher", unit="shard"):

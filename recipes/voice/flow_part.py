@@ -77,7 +77,9 @@ class FlowPart:
                 batch = batch_of([self.valid[index]])
                 device = self.net.mean.device
                 mel = batch["mel"].to(device)
-                made = rendered(self.net, {key: value.to(device) for key, value in batch.items()}, self.options, chunk, steps)
+                made = rendered(
+                    self.net, {key: value.to(device) for key, value in batch.items()}, self.options, chunk, steps
+                )
                 total += float((made - self.net.stacked(mel)).abs().mean(dim=2).sum())
                 count += made.shape[1]
             figures[name] = total / count
@@ -152,7 +154,7 @@ class _Loss(nn.Module):
         return loss, {name: value.detach() for name, value in figures.items()}
 
     def _conditions(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Conditions, of which padding has no part: layers that look ahead see zeros there, as at the end of a stream."""
+        """Conditions, of which padding has no part: layers that look ahead see zeros there, as behind a stream."""
         x, present = frames_of(self.net, batch), batch["present"][:, :, None]
         for stage in self.net.conditioner.stages:
             if isinstance(stage, ConvNeXtStack):

@@ -32,7 +32,7 @@ class Example:
 class ProsodyPart:
     """Windows of words out of sentences, with what the teacher makes of the whole sentence.
 
-    A window is 8 words, the word that is spoken, and 2 ahead; so is the context at run time. A share of the examples are
+    A window is 8 words, the word that is spoken, and 2 ahead; so is the context at run time. Some of the examples are
     whole sentences.
 
     Args:
@@ -63,7 +63,7 @@ class ProsodyPart:
             if rng.random() < self.sentences:
                 examples.append(whole(utterance))
             else:
-                examples.append(window(utterance, words, rng.randrange(len(words)), rng.random() < 0.5))
+                examples.append(window(utterance, words, rng.randrange(len(words))))
         return batch_of(examples, self.net.config.reach)
 
     def evaluate(self) -> dict[str, float]:
@@ -81,7 +81,7 @@ class ProsodyPart:
                     continue
                 words = word_starts(utterance.phones, self.space)
                 for word in range(len(words)):
-                    example = whole(utterance) if several else window(utterance, words, word, False)
+                    example = whole(utterance) if several else window(utterance, words, word)
                     _measure(self.net, example, _span(words, word, len(utterance.phones)), errors)
             words_ms, wrong_ms = sum(errors["word"]), sum(errors["word_error"])
             figures[f"{name}duration_error"] = wrong_ms / words_ms
@@ -102,17 +102,16 @@ def whole(utterance: Utterance) -> Example:
     return Example(utterance, 0, count, torch.full((count,), utterance.tempo == 1))
 
 
-def window(utterance: Utterance, words: Sequence[int], word: int, spaced: bool) -> Example:
-    """What is known when a word is spoken.
+def window(utterance: Utterance, words: Sequence[int], word: int) -> Example:
+    """What is known when a word is spoken; there is no space behind the last word that is known.
 
     Args:
         words: where they begin. word: number of the one that is spoken.
-        spaced: whether the space behind the window's last word is in it.
     """
     last = min(word + AHEAD, len(words) - 1)
     closes = last == len(words) - 1
     begin = 0 if word <= BEFORE else words[word - BEFORE]
-    end = len(utterance.phones) if closes else words[last + 1] - (0 if spaced else 1)
+    end = len(utterance.phones) if closes else words[last + 1] - 1
     place = torch.arange(begin, end)
     first = max(word - COUNTED + 1, 0)
     start = 0 if first == 0 else words[first] - 1

@@ -91,7 +91,10 @@ class Teacher:
         if shift != 1.0:
             ends = np.maximum(np.round(ends / shift).astype(np.int64), np.arange(1, len(ends) + 1))
             samples, pulses = (_played(x, shift, ends[-1] * UNIT) for x in (samples, pulses))
-            pitch, energy = shift * _stretched_pitch(pitch, shift, 2 * ends[-1]), _stretched(energy, shift, 2 * ends[-1])
+            pitch, energy = (
+                shift * _stretched_pitch(pitch, shift, 2 * ends[-1]),
+                _stretched(energy, shift, 2 * ends[-1]),
+            )
         durations = np.diff(ends, prepend=0)
         return Spoken(np.asarray(ids), durations, pitch.astype(np.float32), energy.astype(np.float32), samples, pulses)
 

@@ -163,7 +163,5 @@ PLACES = (
     *"Istanbul Helsinki Oslo Stockholm Copenhagen Mumbai Delhi Bangkok Singapore Jakarta Manila Seoul".split(),
     *("New York", "San Francisco", "Los Angeles", "Buenos Aires", "Rio de Janeiro", "Cape Town", "Hong Kong"),
 )
-MONTHS = tuple(
-    "January February March April May June July August September October November December".split()
-)
+MONTHS = tuple("January February March April May June July August September October November December".split())
 DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())

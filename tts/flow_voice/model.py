@@ -20,8 +20,7 @@ from loquent.tts.flow_voice.acoustic import AcousticConfig, AcousticNet
 from loquent.tts.flow_voice.prosody import ProsodyConfig, ProsodyNet
 from loquent.tts.flow_voice.vocoder import Vocoder, VocoderConfig
 
-SAMPLE_RATE = 24000
-KIND = "flow_voice"
+MODEL_TYPE = "loquent-voice"
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,10 @@ class Nets(nn.Module):
         """
         path = Path(folder)
         values: dict[str, Any] = read_json_object(path / "config.json")
-        if values.pop("model_type", None) != KIND:
-            raise ValueError(f"{os.fspath(path)!r} holds no flow voice: model_type in its config.json is not {KIND!r}")
+        if values.pop("model_type", None) != MODEL_TYPE:
+            raise ValueError(
+                f"{os.fspath(path)!r} holds no flow voice: model_type in its config.json is not {MODEL_TYPE!r}"
+            )
         nets = cls(parse_options(NetsConfig, values))
         weights = load_file(path / "model.safetensors")
         nets.load_state_dict({name: weight.float() for name, weight in weights.items()})
@@ -68,7 +69,7 @@ class Nets(nn.Module):
         """Write ``config.json`` and ``model.safetensors``."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": KIND, **asdict(self.config)}
+        config = {"model_type": MODEL_TYPE, **asdict(self.config)}
         (path / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         weights = {name: value.to(dtype).contiguous() for name, value in self.state_dict().items()}
         save_file(weights, path / "model.safetensors")

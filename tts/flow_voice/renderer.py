@@ -49,9 +49,7 @@ class FlowRenderer(Renderer):
     ) -> None:
         super().__init__()
         self.conditioner = acoustic.conditioner
-        self.solver = FlowSolver(
-            acoustic.estimator, noise, mask, matching=MATCHING, steps=steps, guidance=guidance
-        )
+        self.solver = FlowSolver(acoustic.estimator, noise, mask, matching=MATCHING, steps=steps, guidance=guidance)
         self.vocoder = HarmonicNoiseRenderer(vocoder, SAMPLE_RATE, HOP, N_FFT)
         self.held = self.conditioner.latency + (mask.chunk or 1) - 1
 

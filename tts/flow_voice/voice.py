@@ -49,16 +49,14 @@ class FlowVoice(nn.Module):
         self.speakers = nets.config.speakers
         self.phone_size = nets.config.acoustic.features
         mask = ChunkMask(chunk, None if chunk is None else left)
-        self.renderer = FlowRenderer(
-            nets.acoustic, nets.vocoder, CounterNoise(), mask, steps=steps, guidance=guidance
-        )
+        self.renderer = FlowRenderer(nets.acoustic, nets.vocoder, CounterNoise(), mask, steps=steps, guidance=guidance)
         settings = {"chunk": chunk, "left": left, "steps": steps, "guidance": guidance}
         self.fingerprint = nets.fingerprint(settings)
 
     @classmethod
-    def from_folder(
+    def load(
         cls,
-        folder: str | os.PathLike[str],
+        path: str | os.PathLike[str],
         *,
         chunk: int | None = CHUNK,
         steps: int = 1,
@@ -69,7 +67,7 @@ class FlowVoice(nn.Module):
         Raises:
             ValueError: the folder holds something else, or a damaged voice.
         """
-        return cls(Nets.load(folder), chunk=chunk, steps=steps, guidance=guidance).eval()
+        return cls(Nets.load(path), chunk=chunk, steps=steps, guidance=guidance).eval()
 
     @torch.inference_mode()
     def acoustics(self, windows: Sequence[PhoneWindow]) -> list[WordAcoustics]:
