@@ -132,7 +132,10 @@ def batch_of(examples: Sequence[Example], reach: int) -> dict[str, Tensor]:
     phones, present = padded([one.utterance.phones[one.begin : one.end] for one in examples])
     durations, _ = padded([one.utterance.durations[one.begin : one.end] for one in examples])
     counted, _ = padded([one.counted for one in examples])
-    phone, place, curves, frame_counted = [], [], [], []
+    phone: list[Tensor] = []
+    place: list[Tensor] = []
+    curves: list[Tensor] = []
+    frame_counted: list[Tensor] = []
     for one in examples:
         length = one.utterance.durations[one.begin : one.end]
         at, where = places(length)

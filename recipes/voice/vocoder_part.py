@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from loquent.recipes.voice.corpus import Corpus
-from loquent.recipes.voice.data import HOP, N_FFT, Utterance
-from loquent.tts.flow_voice.vocoder import BINS, Vocoder
+from loquent.recipes.voice.data import Utterance
+from loquent.recipes.voice.teacher import RATE
+from loquent.tts.flow_voice.vocoder import BINS, HOP, N_FFT, Vocoder
 from loquent.tts.hibari.voice import HibariVoice
 from loquent.tts.vocoder.harmonic_noise import LOUDEST, PARTS, harmonic_noise_spectrum
 from loquent.tts.vocoder.stft import STFT
@@ -42,7 +43,7 @@ class VocoderPart:
 
     def lengths(self) -> list[float]:
         """Seconds of a crop."""
-        return [CROP * HOP / 24000] * len(self.corpus)
+        return [CROP * HOP / RATE] * len(self.corpus)
 
     def collate(self, items: Sequence[int], epoch: int) -> dict[str, Tensor]:
         """A crop of each utterance."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk, as_chunk, as_rows, take_steps
+from loquent.speech.nn.streaming import ChainState, Chunk, as_chunk, as_rows, take_steps
 from loquent.tts.acoustics import Renderer
 from loquent.tts.flow.masks import ChunkMask
 from loquent.tts.flow.noise import Noise
@@ -24,7 +24,7 @@ SAMPLE_RATE = 24000
 class FlowRendererState(State):
     """What the three networks remember, and the curves of frames whose spectrogram is not there yet."""
 
-    conditioner: State
+    conditioner: ChainState
     solver: SolverState
     curves: Tensor  # (S, lookahead + chunk - 1, 4) of the last frames
     received: Tensor  # (S,) int64 frames

@@ -19,6 +19,7 @@ from loquent.tts.flow_voice.renderer import SAMPLE_RATE, FlowRenderer
 from loquent.tts.flow_voice.vocoder import HOP
 
 CHUNK, LEFT = 10, 40  # frames
+LONGEST = 1200  # frames of an utterance that is one chunk, 30 s; a longer one has another chunk
 SILENCE = 0  # id of the phone at both ends of an utterance
 
 
@@ -31,8 +32,8 @@ class FlowVoice(nn.Module):
 
     Args:
         nets: the networks.
-        chunk: frames that the flow solves together: 1, 5, 10 or 25; None for the whole utterance, which cannot be
-            streamed.
+        chunk: frames that the flow solves together: 1, 5, 10 or 25; None for the whole utterance, of which nothing is
+            heard before its text has ended.
         left: frames before its chunk that a frame sees.
         steps: of the flow's solver.
         guidance: weight of classifier-free guidance.
@@ -48,7 +49,7 @@ class FlowVoice(nn.Module):
         self.alphabet: Mapping[str, int] = nets.config.alphabet
         self.speakers = nets.config.speakers
         self.phone_size = nets.config.acoustic.features
-        mask = ChunkMask(chunk, None if chunk is None else left)
+        mask = ChunkMask(chunk or LONGEST, left)
         self.renderer = FlowRenderer(nets.acoustic, nets.vocoder, CounterNoise(), mask, steps=steps, guidance=guidance)
         settings = {"chunk": chunk, "left": left, "steps": steps, "guidance": guidance}
         self.fingerprint = nets.fingerprint(settings)

@@ -100,9 +100,9 @@ def test_a_folder_keeps_a_voice(nets, tmp_path) -> None:
         FlowVoice.load(tmp_path)
 
 
-@pytest.mark.parametrize("context", ["words", "sentence"])
-def test_what_it_streams_is_what_it_speaks_offline(nets, phonemizer, context: str) -> None:
-    synthesizer = Synthesizer(FlowVoice(nets, chunk=5), phonemizer)
+@pytest.mark.parametrize(("context", "chunk"), [("words", 5), ("sentence", 5), ("sentence", None)])
+def test_what_it_streams_is_what_it_speaks_offline(nets, phonemizer, context: str, chunk: int | None) -> None:
+    synthesizer = Synthesizer(FlowVoice(nets, chunk=chunk), phonemizer)
     text = "A fox ran to the old dog. It was tired!"
     whole = synthesizer.synthesize(text, context=context, voice="high:0.3+low:0.7").samples
     session = synthesizer.session(context=context, voice="high:0.3+low:0.7")
