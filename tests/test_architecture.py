@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "tts/frontend": {*SPEECH, "tts/frontend/normalization", "tts/frontend/pronunciation"},
     "tts/frontend/normalization": SPEECH,
     "tts/frontend/pronunciation": SPEECH,
-    "tts/vocoder": SPEECH,
+    "tts/vocoder": TTS,
     "tts/hibari": {*TTS, "tts/vocoder"},
     "tts/flow": SPEECH,
     "tts/tokens": SPEECH,

@@ -43,6 +43,8 @@ class SpeechMemo:
     queued:   frames in the state's queue; ``frame``, the number of the first one from the start of the stream.
     offset:   sample at which frame 0 would have begun: not 0 once speech was interrupted.
     rendered: whether frames of the utterance have gone into the renderer.
+    lent:     samples of the utterance that were given early and are still to come from the renderer.
+    fading:   whether the sample behind them is to be faded into.
     closing:  whether the utterance ends with the queue; ``pause``, frames of silence that follow it then.
     silence:  frames of silence that come next.
     samples:  given out.
@@ -64,6 +66,8 @@ class SpeechMemo:
     frame: int = 0
     offset: int = 0
     rendered: bool = False
+    lent: int = 0
+    fading: bool = False
     closing: bool = False
     pause: int = 0
     silence: int = 0
@@ -111,7 +115,9 @@ class SpeechMemo:
         counts = [self.source_at, self.at, self.told, self.queued, self.frame, self.silence, self.samples]
         counts += [number for piece in self.said for number in (piece.begin, piece.end - piece.begin)]
         counts += [piece.last - piece.first for piece in self.said]
-        if not all(0 <= count <= MOST for count in (*counts, self.pause, self.unbegun, self.untold, self.opened)):
+        if not all(
+            0 <= count <= MOST for count in (*counts, self.lent, self.pause, self.unbegun, self.untold, self.opened)
+        ):
             raise ValueError("a saved position or count is out of range")
         if not -MOST <= self.offset <= MOST or not all(-MOST <= piece.first <= MOST for piece in self.said):
             raise ValueError("a saved time is out of range")
@@ -132,6 +138,8 @@ class _Plain:
     frame: int
     offset: int
     rendered: bool
+    lent: int
+    fading: bool
     closing: bool
     pause: int
     silence: int

@@ -26,6 +26,7 @@ from loquent.tts.frontend.phonemizer import Phonemizer
 from loquent.tts.frontend.reader import Reader, ReaderOptions
 from loquent.tts.frontend.spoken import SkippedText, SpokenWord
 from loquent.tts.memo import REMEMBERED, SpeechMemo, TimedText
+from loquent.tts.opening import follow, frames_of, open_early
 from loquent.tts.options import SpeechOptions, mixture
 
 WORDS_BEFORE, WORDS_AFTER = 8, 2  # context of a word
@@ -39,20 +40,26 @@ PUNCTUATION = ' ;:,.!?—…"“”()'
 
 @dataclass
 class SpeechState(State):
-    """The renderer's state, and frames that wait for it."""
+    """The renderer's state, frames that wait for it, and what would follow the samples that were given early."""
 
     renderer: Any
     queue: Tensor  # (S, F, C + D), left-aligned
+    ahead: Tensor  # (S, hop_length)
 
 
 class SpeechStep(NamedTuple):
-    """What `SpeechTask.read` needs of a launched step: `samples` of the streams in `rendering`, in that order."""
+    """What `SpeechTask.read` needs of a launched step: `samples` of the streams in `rendering`, in that order.
+
+    early: samples that are given ahead of the renderer, of the streams that begin an utterance.
+    """
 
     memos: list[SpeechMemo]
     turns: Turns
+    early: dict[int, Tensor]
     samples: Chunk | None
     rendering: list[int]
     finished: list[bool]
+    ahead: Tensor
 
 
 class SpeechTask:
@@ -85,7 +92,11 @@ class SpeechTask:
         renderer = self.voice.renderer.initial_state(slots)
         device = next(tensor.device for _, tensor, _ in renderer.leaves())
         size = self.voice.phone_size + self.voice.curve_size
-        return SpeechState(renderer, torch.zeros(slots, self.chunk + MOST_FRAMES, size, device=device))
+        return SpeechState(
+            renderer,
+            torch.zeros(slots, self.chunk + MOST_FRAMES, size, device=device),
+            torch.zeros(slots, self.voice.hop_length, device=device),
+        )
 
     def start(self, options: SpeechOptions) -> SpeechMemo:
         """Begin a stream.
@@ -131,16 +142,19 @@ class SpeechTask:
         for i, chunk in enumerate(inputs):
             with turns.of(i) as events:
                 self._read(memos[i], chunk, events)
-        self._queue_words(memos, state, slots, turns)
+        early = self._queue_words(memos, state, slots, turns)
         rendering = [i for i in turns.sound if self._has_chunk(memos[i])]
-        samples, finished = (
-            self._render([memos[i] for i in rendering], state, rows[rendering]) if rendering else (None, [])
-        )
-        return SpeechStep(memos, turns, samples, rendering, finished)
+        samples, finished = None, list[bool]()
+        if rendering:
+            samples, finished = self._render([memos[i] for i in rendering], state, rows[rendering])
+        return SpeechStep(memos, turns, early, samples, rendering, finished, state.ahead[rows.to(state.ahead.device)])
 
     def read(self, pending: SpeechStep) -> list[Turn]:
         """Tell what was rendered, and the words that ended with it."""
-        memos, turns, samples, rendering, finished = pending
+        memos, turns, early, samples, rendering, finished, ahead = pending
+        for i, said in early.items():
+            with turns.of(i) as events:
+                self._tell(memos[i], _checked(said), False, events)
         for i in set(turns.sound) - set(rendering):
             with turns.of(i) as events:
                 if memos[i].silence:
@@ -150,9 +164,7 @@ class SpeechTask:
         if samples is not None:
             for i, said, closes in zip(rendering, samples.rows(), finished, strict=True):
                 with turns.of(i) as events:
-                    if not bool(torch.isfinite(said).all()):
-                        raise FloatingPointError("the voice gave samples that are not finite numbers")
-                    self._tell(memos[i], said.cpu().numpy().astype(np.float32), closes, events)
+                    self._tell(memos[i], follow(memos[i], _checked(said), ahead[i].cpu().numpy()), closes, events)
                     if closes:
                         self._close(memos[i], events)
         return turns.finish([memo.ended and self.wants(memo) == 1 for memo in memos])
@@ -168,8 +180,8 @@ class SpeechTask:
         frame = memo.frame + memo.queued
         memo.reader = Reader(ReaderOptions(memo.options.ssml, memo.options.lexicon))
         memo.source, memo.words, memo.said = "", [], []
-        memo.at = memo.queued = memo.pause = memo.silence = memo.unbegun = memo.untold = memo.opened = 0
-        memo.trimmed = memo.rendered = memo.closing = False
+        memo.at = memo.queued = memo.pause = memo.silence = memo.unbegun = memo.untold = memo.opened = memo.lent = 0
+        memo.trimmed = memo.rendered = memo.fading = memo.closing = False
         memo.frame, memo.samples, memo.offset = frame, played, played - frame * self.voice.hop_length
         return [event]
 
@@ -242,14 +254,32 @@ class SpeechTask:
 
     # ------------------------------------------------------------------------------------------------- words to frames
 
-    def _queue_words(self, memos: list[SpeechMemo], state: SpeechState, slots: list[int], turns: Turns) -> None:
-        """Fill the queues up to a chunk, as far as words can be spoken."""
+    def _queue_words(
+        self, memos: list[SpeechMemo], state: SpeechState, slots: list[int], turns: Turns
+    ) -> dict[int, Tensor]:
+        """Fill the queues up to a chunk, as far as words can be spoken; returns what can be given early."""
+        early = {}
         for i in turns.sound:
             with turns.of(i):
-                while self._hungry(memos[i]):
-                    window, phonemes = self._window(memos[i])
+                memo, slot = memos[i], slots[i]
+                while self._hungry(memo):
+                    window, phonemes = self._window(memo)
                     sound = self.voice.acoustics([window])[0] if window.end > window.begin else None
-                    self._queue_word(memos[i], state.queue[slots[i]], window, phonemes, sound)
+                    first = not memo.queued and not memo.rendered
+                    self._queue_word(memo, state.queue[slot], window, phonemes, sound)
+                    if first and memo.queued and memo.options.context == "words" and window.end < len(window.phones):
+                        early[i] = self._open(memo, state, slot, window)
+        return early
+
+    def _open(self, memo: SpeechMemo, state: SpeechState, slot: int, window: PhoneWindow) -> Tensor:
+        """Samples of the first word of an utterance, before those that it has to wait for."""
+        self._begin([memo], state, torch.tensor([slot], device=state.queue.device))
+        said = open_early(self.voice, state.renderer, slot, state.queue[slot, : memo.queued], window)
+        memo.lent = min(memo.queued * self.voice.hop_length, len(said))
+        memo.fading = len(said) == memo.lent + self.voice.hop_length
+        if memo.fading:
+            state.ahead[slot] = said[memo.lent :]
+        return said[: memo.lent]
 
     def _hungry(self, memo: SpeechMemo) -> bool:
         return not memo.silence and not memo.closing and memo.queued < self.chunk and self._speakable(memo)
@@ -264,10 +294,7 @@ class SpeechTask:
             limits[0] = round(LEAD_S * self.frames_per_second)
         kept = [min(pair) for pair in zip(durations, limits, strict=True)]
         if sound:
-            firsts = (torch.cumsum(sound.durations, 0) - sound.durations).tolist()
-            index = torch.cat([torch.arange(first, first + count) for first, count in zip(firsts, kept, strict=True)])
-            phone = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(kept))
-            queue[memo.queued : memo.queued + sum(kept)] = torch.cat([sound.phones[phone], sound.curves[index]], dim=1)
+            queue[memo.queued : memo.queued + sum(kept)] = frames_of(sound, limits)
         begin = memo.frame + memo.queued
         memo.queued += sum(kept)
         lead, tail = kept[:1] if opens else [], _pause(phonemes, kept, closes)
@@ -283,6 +310,8 @@ class SpeechTask:
     def _place(self, memo: SpeechMemo, word: SpokenWord, begin: int, end: int) -> None:
         """Note when a word is spoken. Spoken words of one place in the text, as of a number, are one word of it."""
         first, last = (memo.offset + frame * self.voice.hop_length for frame in (begin, max(begin, end)))
+        if not word.text:  # it only closes the utterance
+            return
         if word.end > memo.told or not memo.opened:
             gap = memo.source[max(0, memo.told - memo.source_at) : max(0, word.begin - memo.source_at)]
             if any(map(str.isalnum, gap)):  # text that is not spoken
@@ -305,13 +334,8 @@ class SpeechTask:
         """Render a chunk of each stream; also tells which utterances end with it."""
         device = state.queue.device
         slots = rows.tolist()
-        fresh = [n for n, memo in enumerate(memos) if not memo.rendered]
-        if fresh:
-            begun = rows[fresh].to(device)
-            seeds = torch.tensor([memos[n].options.seed for n in fresh], device=device)
-            numbers = torch.tensor([memos[n].frame for n in fresh], device=device)
-            state.renderer.reset(begun)
-            self.voice.renderer.seek(state.renderer, begun, seeds, numbers)
+        if fresh := [n for n, memo in enumerate(memos) if not memo.rendered]:
+            self._begin([memos[n] for n in fresh], state, rows[fresh].to(device))
         lengths = [min(memo.queued, self.chunk) for memo in memos]
         finished = [memo.closing and memo.queued == length for memo, length in zip(memos, lengths, strict=True)]
         frames = state.queue[rows.to(device), : self.chunk]
@@ -322,6 +346,15 @@ class SpeechTask:
             state.queue[slot, :left] = state.queue[slot, length : memo.queued].clone()
             memo.queued, memo.frame, memo.rendered = left, memo.frame + length, True
         return samples, finished
+
+    def _begin(self, memos: list[SpeechMemo], state: SpeechState, slots: Tensor) -> None:
+        """Put slots to the start of an utterance."""
+        seeds, frames = (
+            torch.tensor(numbers, device=slots.device)
+            for numbers in ([memo.options.seed for memo in memos], [memo.frame for memo in memos])
+        )
+        state.renderer.reset(slots)
+        self.voice.renderer.seek(state.renderer, slots, seeds, frames)
 
     # ------------------------------------------------------------------------------------------------ samples to events
 
@@ -354,7 +387,7 @@ class SpeechTask:
             events.append(Final(text=text, start=opened[0].first / rate, end=opened[-1].last / rate))
         memo.words = memo.words[memo.at :]
         memo.silence, memo.at, memo.opened, memo.pause = memo.pause, 0, 0, 0
-        memo.trimmed = memo.rendered = memo.closing = False
+        memo.trimmed = memo.rendered = memo.fading = memo.closing = False
         memo.said = memo.said[-REMEMBERED:]
         needed = min([memo.told, *(word.begin for word in memo.words)])
         if needed > memo.source_at:
@@ -378,6 +411,12 @@ class SpeechTask:
             start=start / rate,
             end=(start + len(samples)) / rate,
         )
+
+
+def _checked(samples: Tensor) -> np.ndarray:
+    if not bool(torch.isfinite(samples).all()):
+        raise FloatingPointError("the voice gave samples that are not finite numbers")
+    return samples.cpu().numpy().astype(np.float32)
 
 
 def _closes(word: SpokenWord) -> bool:

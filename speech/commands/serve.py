@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
 
 
+DEFAULT_VOICE = "loquent/hibari"
 GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
@@ -37,7 +38,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
-        help="serve live recognition over websockets",
+        help="serve live recognition and speech over websockets",
         description="Serve many live streams with one model: a websocket, OpenAI's /v1/audio/transcriptions, a page "
         "with a microphone, /health and /metrics. Ctrl-C finishes the streams under way.",
         allow_abbrev=False,
@@ -75,6 +76,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--max-sessions", type=int, default=32, metavar="N", help="streams at a time; memory is set aside (default: 32)"
     )
     add_model_arguments(parser)
+    parser.add_argument(
+        "--speak",
+        metavar="NAME",
+        help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if it is installed)",
+    )
     return parser
 
 
@@ -85,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     check_options(arguments, stream={})
+    voice = _voice_name(arguments.speak)
     listener = _bound(arguments.host, arguments.port)
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
@@ -95,9 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
     task = streaming_task(recognizer, arguments)
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     _warm_up(engine)
+    engines = {name: engine}
+    if voice is not None:
+        engines[voice] = _speaking(voice, arguments)
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
-        {name: engine},
+        engines,
         Limits(max_connections_per_client=arguments.connections_per_client),
         transcribe=functools.partial(
             recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}
@@ -118,6 +128,32 @@ def _warm_up(engine: Engine) -> None:
     session = engine.open(sample_rate=sample.sample_rate)
     session.push(sample.samples[: 3 * sample.sample_rate])
     session.close()
+
+
+def _voice_name(asked: str | None) -> str | None:
+    """The voice to serve: what was asked for, or one that is installed."""
+    from loquent.speech.hub import CheckpointError, resolve
+
+    if asked is not None:
+        return None if asked == "none" else asked
+    try:
+        return resolve(DEFAULT_VOICE).name
+    except CheckpointError:
+        return None
+
+
+def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
+    """An engine of a voice that has spoken once."""
+    from loquent.speech.runtime.engine import Engine
+    from loquent.speech.tasks import load_task
+
+    print(f"Loading {name} …", file=sys.stderr)
+    task = load_task("synthesizer").from_pretrained(name, device=arguments.device).streaming_task()
+    engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
+    session = engine.open()
+    session.push("One, two, three. ")
+    session.close()
+    return engine
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -117,7 +117,7 @@ def test_wrong_options_are_refused(toy_task, options):
         Engine(toy_task).open(**options)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\n\n", "... !!! ???", "—", "\x00\x07\x1b[31m", "()[]{}"])
+@pytest.mark.parametrize("text", ["", " ", "\n\n\n", "... !!! ???", "—", "\x00\x07\x1b", "()[]{}"])
 def test_text_without_words_is_no_speech_and_no_error(toy_task, text):
     session = Engine(toy_task).open()
     events = session.push(text) + session.finish()
