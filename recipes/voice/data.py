@@ -25,6 +25,7 @@ from loquent.recipes.voice.teacher import HOP, RATE, Teacher
 from loquent.recipes.voice.texts import TextSource, made_up, read_texts
 from loquent.speech.audio.features import mel_filters
 from loquent.speech.hub import cache_dir
+from loquent.tts.flow_voice.prosody import LEAD
 
 LAYOUT = 1  # rises when the same options give other values
 N_FFT, N_MELS = 1200, 80
@@ -135,7 +136,10 @@ def read_alphabet(shard: Path) -> dict[str, int]:
 
 
 class Shard:
-    """The utterances of a shard, read when they are asked for."""
+    """The utterances of a shard, read when they are asked for.
+
+    The teacher begins with a third of a second of silence; what is more than a voice may begin with is left out.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -156,11 +160,15 @@ class Shard:
 
     @property
     def unit_counts(self) -> list[int]:
-        """Units of 25 ms of each utterance."""
+        """Units of 25 ms of each utterance, with all of its silence."""
         return self._whole["unit_counts"].tolist()
 
     def __getitem__(self, index: int) -> Utterance:
         phones, units = slice(*self._phones[index : index + 2]), slice(*self._units[index : index + 2])
+        durations = self._whole["durations"][phones].long()
+        surplus = max(int(durations[0]) - LEAD, 0)
+        durations[0] -= surplus
+        units = slice(units.start + surplus, units.stop)
         frames = slice(2 * units.start, 2 * units.stop)
         samples = slice(2 * HOP * units.start, 2 * HOP * units.stop)
         with safe_open(self.path, "pt") as file:
@@ -173,7 +181,7 @@ class Shard:
             self._whole["mixture"][index],
             float(self._whole["tempo"][index]),
             self._whole["phones"][phones].long(),
-            self._whole["durations"][phones].long(),
+            durations,
             self._whole["pitch"][frames],
             self._whole["energy"][frames].float(),
             mel.float(),

@@ -17,6 +17,7 @@ from loquent.tts.vocoder.convnext import ConvNeXtBlock
 MIDDLE_PITCH, PITCH_SCALE = 170.0, 0.25  # Hz, and natural logarithms: what is predicted is about -2 … 2
 LOWEST_PITCH, HIGHEST_PITCH = 50.0, 500.0  # Hz
 LONGEST = 80  # frames of a phone
+LEAD = 4  # frames of silence, at most, with which an utterance begins
 
 
 @dataclass(frozen=True)

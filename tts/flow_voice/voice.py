@@ -14,7 +14,7 @@ from loquent.tts.flow.masks import ChunkMask
 from loquent.tts.flow_voice.acoustic import CURVES, HALVES
 from loquent.tts.flow_voice.model import Nets
 from loquent.tts.flow_voice.noise import CounterNoise
-from loquent.tts.flow_voice.prosody import Frames, frame_durations, hertz, places
+from loquent.tts.flow_voice.prosody import LEAD, Frames, frame_durations, hertz, places
 from loquent.tts.flow_voice.renderer import SAMPLE_RATE, FlowRenderer
 from loquent.tts.flow_voice.vocoder import HOP
 
@@ -91,6 +91,9 @@ class FlowVoice(nn.Module):
         parts = log_durations[0].cpu().split([begin, end - begin, phones.shape[1] - end])
         before, durations, after = (frame_durations(part, window.speed) for part in parts)
         # The curves of these frames depend on those within reach only.
+        opening_silence = before if begin else durations
+        if window.opens:
+            opening_silence[:1].clamp_(max=LEAD)
         first, count = int(before.sum()), int(durations.sum())
         low, high = max(first - prosody.config.reach, 0), first + count + prosody.config.reach
         phone, place = (part[low:high].to(device) for part in places(torch.cat([before, durations, after])))

@@ -11,7 +11,7 @@ import torch
 from loquent.speech.runtime.events import Speech
 from loquent.tts.acoustics import PhoneWindow
 from loquent.tts.flow_voice.model import Nets
-from loquent.tts.flow_voice.prosody import Frames, frame_durations, hertz, places, scaled_pitch
+from loquent.tts.flow_voice.prosody import LEAD, Frames, frame_durations, hertz, places, scaled_pitch
 from loquent.tts.flow_voice.voice import FlowVoice
 from loquent.tts.synthesizer import Synthesizer
 from loquent.tts.voices import family_of
@@ -31,6 +31,13 @@ def test_acoustics_have_a_phone_more_at_both_ends_of_an_utterance(nets) -> None:
                 assert made.durations.shape == (count,)
                 assert int(made.durations.min()) >= 1
                 assert made.curves.shape == (int(made.durations.sum()), voice.curve_size)
+
+
+def test_an_utterance_begins_with_little_silence(nets) -> None:
+    torch.nn.init.constant_(nets.prosody.duration.bias, 3.0)  # 20 frames
+    [made] = FlowVoice(nets).acoustics([replace(WINDOW, begin=0, opens=True)])
+    assert int(made.durations[0]) == LEAD
+    assert int(made.durations[1]) > LEAD
 
 
 def test_acoustics_depend_on_their_own_window_alone(nets) -> None:
