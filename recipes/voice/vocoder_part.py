@@ -40,6 +40,7 @@ class VocoderPart:
     def __init__(self, net: Vocoder, corpus: Corpus, valid: Corpus, mels: Mels, *, seed: int) -> None:
         self.net, self.corpus, self.valid, self.mels, self.seed = net, corpus, valid, mels, seed
         self.module: nn.Module = _Loss(net)
+        self._heard: dict[int, Tensor] = {}  # mel frames by number, in half precision: they do not change
 
     def lengths(self) -> list[float]:
         """Seconds of a crop."""
@@ -50,7 +51,10 @@ class VocoderPart:
         rows = []
         for item in items:
             rng = random.Random(f"{self.seed} {epoch} {item}")
-            row = example(self.corpus[item], self.mels)
+            utterance = self.corpus[item]
+            if item not in self._heard:
+                self._heard[item] = self.mels(utterance).half()
+            row = example(utterance, self._heard[item].float())
             start = rng.randrange(-CROP // 4, max(len(row["counted"]) - CROP // 2, 1))
             rows.append(_crop(row, max(start, 0)))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -59,19 +63,20 @@ class VocoderPart:
         """The terms of the loss."""
         sums: dict[str, float] = {}
         device = next(self.net.parameters()).device
-        rows = [example(self.valid[index], self.mels) for index in range(0, len(self.valid), 2)]
-        for row in rows:
+        numbers = range(0, len(self.valid), 2)
+        for number in numbers:
+            row = example(self.valid[number], self.mels(self.valid[number]))
             _, figures = self.module({name: value[None].to(device) for name, value in row.items()})
             for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / len(rows)
+                sums[name] = sums.get(name, 0.0) + float(value) / len(numbers)
         return {"spectral": sums["complex"] + sums["log_power"] / 4} | sums
 
 
-def example(row: Utterance, mels: Mels) -> dict[str, Tensor]:
+def example(row: Utterance, mel: Tensor) -> dict[str, Tensor]:
     """What the vocoder hears of an utterance, and the spectra of the recording and of its pulses."""
     assert row.samples is not None
     assert row.pulses is not None
-    inputs = torch.cat([mels(row), row.pitch[:, None], row.energy[:, None]], dim=1)
+    inputs = torch.cat([mel, row.pitch[:, None], row.energy[:, None]], dim=1)
     source = STFT(N_FFT, HOP, torch.hann_window(N_FFT) / (N_FFT / 4))(row.pulses[None])[0]
     return {
         "inputs": inputs,
