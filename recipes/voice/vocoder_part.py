@@ -19,10 +19,13 @@ from loquent.tts.vocoder.stft import STFT
 
 CROP = 96  # mel frames of an example
 WARM = 16  # at the start of a crop that is not counted: the layers miss what came before
-FAINT = 1e-4  # powers are compared down to this
-# Noise whose real and imaginary parts are normal in each frame is of half its variance once frames are overlapped and
-# taken apart again: a quarter of its power of 2. Of such noise the median power is ln 2 of the mean.
-NOISE_POWER = 0.5 * math.log(2)
+FAINT = 1e-5  # powers are compared down to this
+QUIET = 1e-4  # power below which compression ends
+BAND = 12  # bins, 240 Hz: the power of noise is known of bands, not of bins
+# Noise whose real and imaginary parts are normal in each frame, of power 2, has a quarter of that once frames are
+# overlapped and taken apart again.
+NOISE_POWER = 0.5
+MEDIAN = math.log(2)  # of the power of such noise, over the mean
 
 Mels = Callable[[Utterance], Tensor]
 
@@ -69,7 +72,7 @@ class VocoderPart:
             _, figures = self.module({name: value[None].to(device) for name, value in row.items()})
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(numbers)
-        return {"spectral": sums["complex"] + sums["log_power"] / 4} | sums
+        return {"spectral": sums["complex"] + sums["log_power"] / 4 + sums["log_bands"] / 4} | sums
 
 
 def example(row: Utterance, mel: Tensor) -> dict[str, Tensor]:
@@ -141,14 +144,24 @@ class _Loss(nn.Module):
         count = counted.sum().clamp(min=1) * BINS
         difference = _compressed(known) - _compressed(target)
         error = ((difference.real.abs() + difference.imag.abs()) * counted).sum() / count
-        power = known.real.square() + known.imag.square() + NOISE_POWER * (2 * breath).exp()
+        power, noise = known.real.square() + known.imag.square(), NOISE_POWER * (2 * breath).exp()
         wanted = target.real.square() + target.imag.square()
-        levels = (((power + FAINT).log() - (wanted + FAINT).log()).abs() * counted).sum() / count
-        figures = {"complex": error.detach(), "log_power": levels.detach()}
-        return error + levels / 4, figures
+        levels = (_apart(power + MEDIAN * noise, wanted) * counted).sum() / count
+        bands = (_apart(_banded(power + noise), _banded(wanted)) * counted).sum() / count * BAND
+        figures = {"complex": error.detach(), "log_power": levels.detach(), "log_bands": bands.detach()}
+        return error + levels / 4 + bands / 4, figures
+
+
+def _banded(power: Tensor) -> Tensor:
+    """(..., 601) to means of bands, (..., 50); the last bin is none's."""
+    return power[..., : (BINS - 1) // BAND * BAND].unflatten(-1, (-1, BAND)).mean(-1)
+
+
+def _apart(power: Tensor, wanted: Tensor) -> Tensor:
+    return ((power + FAINT).log() - (wanted + FAINT).log()).abs()
 
 
 def _compressed(x: Tensor) -> Tensor:
     """Magnitudes to the power 0.5, phases as they are."""
     power = x.real.square() + x.imag.square()
-    return x * (power + FAINT) ** -0.25
+    return x * (power + QUIET) ** -0.25
