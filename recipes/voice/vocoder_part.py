@@ -19,7 +19,7 @@ from loquent.tts.vocoder.stft import STFT
 
 CROP = 96  # mel frames of an example
 WARM = 16  # at the start of a crop that is not counted: the layers miss what came before
-FAINT = 1e-5  # powers are compared down to this
+FAINT = 3e-6  # powers are compared down to this, what is left of them in mel frames
 QUIET = 1e-4  # power below which compression ends
 BAND = 12  # bins, 240 Hz: the power of noise is known of bands, not of bins
 # Noise whose real and imaginary parts are normal in each frame, of power 2, has a quarter of that once frames are
