@@ -65,7 +65,10 @@ class Recognizer(ABC):
             raise ValueError(f"compute_type: expected one of {', '.join(get_args(ComputeType))}, got {compute_type!r}")
         use_threads(threads)
         device = compute_device(device)
-        path = resolve(name_or_path).path
+        checkpoint = resolve(name_or_path)
+        if checkpoint.task != "recognizer":
+            raise ValueError(f"{checkpoint.name!r} is a voice, which speaks; to recognise speech, take another model")
+        path = checkpoint.path
         if compute_type == "int8" and device.type != "cpu":
             raise ValueError(f"compute_type: 'int8' is for the CPU; use 'float32' or 'auto' on {device}")
         recognizer: Recognizer = family_of(path).load().load(path, device, compute_type)

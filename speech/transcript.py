@@ -27,12 +27,29 @@ class WordTiming:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed."""
+    """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed.
+
+    The rest tells how the window of audio that it was found in was decoded, by the names that Whisper gives it. It is
+    None where the recogniser does not work in such windows.
+
+    seek:              of the window, in frames of 10 ms from the start of the recording.
+    tokens:            of this segment, its timestamps included.
+    temperature:       that the window's text was sampled at; 0: the most probable one.
+    avg_logprob:       of the window's text, per token.
+    compression_ratio: of the window's text under zlib; above 2.4 it repeats itself.
+    no_speech_prob:    that nobody speaks in the window.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[WordTiming, ...] = ()
+    seek: int | None = None
+    tokens: tuple[int, ...] | None = None
+    temperature: float | None = None
+    avg_logprob: float | None = None
+    compression_ratio: float | None = None
+    no_speech_prob: float | None = None
 
     def __post_init__(self) -> None:
         _check_times("segment", self.text, self.start, self.end)

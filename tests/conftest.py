@@ -231,7 +231,7 @@ def _plans(draw: Callable[..., Any], lengths: st.SearchStrategy[int]) -> _Plan:
 
 def _noise_like(x: Tensor, scale: float = 1.0) -> Tensor:
     """Other values of the same kind: shifted floats, mirrored integers, flipped bools."""
-    if x.is_floating_point():
+    if x.is_floating_point() or x.is_complex():
         return x + scale * (1 + torch.rand(x.shape, generator=torch.Generator().manual_seed(x.numel())))
     if x.dtype == torch.bool:
         return ~x

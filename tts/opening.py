@@ -20,11 +20,11 @@ from loquent.tts.memo import SpeechMemo
 
 
 def frames_of(sound: WordAcoustics, limits: list[int]) -> Tensor:
-    """Frames (T, C + D) for the renderer, of each phone as many as it has, but no more than its limit."""
+    """Frames (T, C + D) for the renderer: of each phone all, or its last ones if they are more than its limit."""
     durations = sound.durations.tolist()
     kept = [min(pair) for pair in zip(durations, limits, strict=True)]
-    firsts = (torch.cumsum(sound.durations, 0) - sound.durations).tolist()
-    index = torch.cat([torch.arange(first, first + count) for first, count in zip(firsts, kept, strict=True)])
+    ends = sound.durations.cumsum(0).tolist()
+    index = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
     phone = torch.repeat_interleave(torch.arange(len(kept)), torch.tensor(kept))
     return torch.cat([sound.phones[phone], sound.curves[index]], dim=1)
 

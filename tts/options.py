@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from loquent.speech.runtime.options import OptionError
+
 SLOWEST, FASTEST = 0.25, 4.0  # factors of tempo
 
 
@@ -44,7 +46,7 @@ def mixture(voice: str, names: Sequence[str]) -> int | Mapping[int, float]:
         names: of the model's speakers.
 
     Raises:
-        ValueError: there is no such speaker, or the weights are not positive.
+        OptionError: there is no such speaker, or the weights are not positive.
     """
     if not voice:
         return 0
@@ -52,13 +54,13 @@ def mixture(voice: str, names: Sequence[str]) -> int | Mapping[int, float]:
     for part in voice.split("+"):
         name, _, share = part.partition(":")
         if name not in names:
-            raise ValueError(f"voice: there is no {name!r}; expected one of {', '.join(names)}, or a mixture")
+            raise OptionError(f"voice: there is no {name!r}; expected one of {', '.join(names)}, or a mixture")
         try:
             weight = float(share or 1)
         except ValueError:
             weight = 0.0
         if not 0 < weight < float("inf"):
-            raise ValueError(f"voice: {part!r} has no positive weight, such as {name}:0.5")
+            raise OptionError(f"voice: {part!r} has no positive weight, such as {name}:0.5")
         weights[names.index(name)] = weights.get(names.index(name), 0.0) + weight
     if len(weights) == 1:
         return next(iter(weights))

@@ -34,7 +34,7 @@ MOST_PAUSE_S = 10.0  # of silence that a text may ask for
 MOST_SOURCE = 1 << 14  # characters of input text that are kept, to tell what was said
 MOST_PHONES = 400  # of a window: the length of the sentences that voices are trained on
 MOST_FRAMES = 1024  # of a word, 13 s; its phones share them where they would take more
-LEAD_S = 0.1  # the most silence with which an utterance begins
+LEAD_S = 0.1  # the most silence before the first word of a stream; sounds such as an S begin in it
 PUNCTUATION = ' ;:,.!?—…"“”()'
 
 
@@ -290,7 +290,7 @@ class SpeechTask:
         word, durations = memo.words[memo.at], sound.durations.tolist() if sound else []
         opens, closes = window.opens and window.begin == 0, window.closes and window.end == len(window.phones)
         limits = [MOST_FRAMES // max(len(durations), 1)] * len(durations)
-        if opens and durations:
+        if opens and durations and not memo.said:
             limits[0] = round(LEAD_S * self.frames_per_second)
         kept = [min(pair) for pair in zip(durations, limits, strict=True)]
         if sound:

@@ -40,7 +40,7 @@ class VoiceFamily:
 
 
 VOICES: dict[str, VoiceFamily] = {
-    "hibari": VoiceFamily("loquent.tts.hibari.voice:HibariVoice", "hibari", "hibari*.onnx"),
+    "hibari": VoiceFamily("loquent.tts.hibari.voice:HibariVoice", "hibari", "*.onnx"),
     "flow voice": VoiceFamily("loquent.tts.flow_voice.voice:FlowVoice", "loquent-voice"),
 }
 

@@ -18,11 +18,11 @@ from loquent.asr.conformer.encoder import MOST_FRAMES, ConformerConfig, Conforme
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.heads.ctc import CTCHead
 from loquent.asr.heads.transducer import Transducer, TransducerConfig
-from loquent.asr.weight_files import check_finite, read_weights
 from loquent.speech.audio.features import NemoLogMel, RunningNormalize
 from loquent.speech.json_files import read_json_object
 from loquent.speech.nn.streaming import Chain
 from loquent.speech.sizes import check_sizes
+from loquent.speech.weight_files import check_finite, read_weights
 
 MODEL_TYPE = "loquent-conformer"
 

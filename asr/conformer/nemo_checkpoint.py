@@ -28,8 +28,8 @@ from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
 from loquent.asr.conformer.nemo_conversion import from_nemo, to_nemo
 from loquent.asr.conformer.nemo_settings import Statistics
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
-from loquent.asr.weight_files import check_finite, check_stored, read_pytorch
 from loquent.speech.text.languages import language_code
+from loquent.speech.weight_files import check_finite, check_stored, read_pytorch
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 LARGEST_TEXT = 32 << 20  # bytes of settings or tokenizer; vocabularies of 100,000 words take a tenth

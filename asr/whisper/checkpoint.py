@@ -18,7 +18,6 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loquent.asr.weight_files import check_weight, read_weights, shards_of
 from loquent.asr.whisper.config import WhisperConfig, head_pairs
 from loquent.asr.whisper.conversion import (
     from_ctranslate2,
@@ -28,6 +27,7 @@ from loquent.asr.whisper.conversion import (
 )
 from loquent.asr.whisper.ctranslate2 import is_ctranslate2, read_ctranslate2
 from loquent.speech.json_files import read_json_object
+from loquent.speech.weight_files import check_weight, read_weights, shards_of
 
 SourceFormat = Literal["loquent", "openai", "huggingface", "ctranslate2"]
 

@@ -27,12 +27,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from loquent.asr.weight_files import check_weight, read_weights
 from loquent.asr.whisper.conversion import rename_hugging_face
 from loquent.asr.whisper.layer_patterns import LayerPatterns
 from loquent.asr.whisper.model import Whisper
 from loquent.speech.hub import resolve_adapter
 from loquent.speech.json_files import read_json_object
+from loquent.speech.weight_files import check_weight, read_weights
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 LARGEST_RANK = 2**12  # full rank for any Whisper is 1280

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loquent.asr.whisper.checkpoint import load_whisper
 from loquent.asr.whisper.lora import load_adapter
 from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.loop.config import ConfigError
 from loquent.speech.hub import resolve
 
@@ -43,6 +44,18 @@ def stock_whisper(name: str) -> Whisper:
     """A checkpoint as it is, by name, folder or hub id."""
     checkpoint = load_whisper(resolve(name).path)
     return Whisper.from_weights(checkpoint.config, checkpoint.weights)
+
+
+def stock_tokenizer(name: str, model: Whisper) -> WhisperTokenizer:
+    """The tokenizer beside a checkpoint, by name, folder or hub id.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is not the one of the model.
+    """
+    path = resolve(name).path
+    tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
+    tokenizer.check_model(model.config.n_vocab)
+    return tokenizer
 
 
 def with_adapter(model: Whisper, options: AdapterOptions, start: str | None = None) -> PeftModel:

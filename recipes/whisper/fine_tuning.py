@@ -26,7 +26,6 @@ from loquent.asr.whisper.lora import (
 )
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.stacking import stack
-from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.audio_folder import FolderOptions, LeftOut, read_folder
 from loquent.recipes.data.augment import AugmentOptions, SpecAugmentOptions
 from loquent.recipes.data.batching import BatchOptions
@@ -34,11 +33,11 @@ from loquent.recipes.data.dataset import read_noises
 from loquent.recipes.data.held_out import first, held_out
 from loquent.recipes.data.manifest import ManifestError, Utterance
 from loquent.recipes.data.written_text import written
-from loquent.recipes.whisper.adapter_options import AdapterOptions, stock_whisper, with_adapter
+from loquent.recipes.whisper.adapter_options import AdapterOptions, stock_tokenizer, stock_whisper, with_adapter
 from loquent.recipes.whisper.evaluation import live_error_rate, recordings_error_rate
 from loquent.recipes.whisper.passages import Passage, PassageData, PassageOptions
 from loquent.recipes.whisper.teacher_forcing import TeacherForcingLoss
-from loquent.speech.hub import SHIPPED_ADAPTERS, resolve
+from loquent.speech.hub import SHIPPED_ADAPTERS
 from loquent.speech.text.languages import language_code
 
 FEWEST = 5  # recordings
@@ -80,9 +79,8 @@ class WhisperLoraRecipe:
 
     def __init__(self, config: WhisperLoraConfig, folder: Path) -> None:
         self.config, self.folder, self.language = config, folder, language_code(config.language)
-        path = resolve(config.model).path
-        self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         model = stock_whisper(config.model)
+        self.tokenizer = stock_tokenizer(config.model, model)
         self.window_s, self.longest_text = model.config.n_audio_ctx / 50, model.config.n_text_ctx - CONTROL_TOKENS
         train, self.valid, self.tested = self._divided()
         noises = read_noises(config.augment)

@@ -17,18 +17,16 @@ import torch
 from torch import nn
 
 from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, base_digest, load_adapter, merge
-from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.augment import AugmentOptions
 from loquent.recipes.data.batching import BatchOptions
 from loquent.recipes.data.dataset import SourceOptions, read_noises, read_source
 from loquent.recipes.data.held_out import first, held_out
 from loquent.recipes.data.manifest import ManifestError, Utterance, select
-from loquent.recipes.whisper.adapter_options import AdapterOptions, stock_whisper, with_adapter
+from loquent.recipes.whisper.adapter_options import AdapterOptions, stock_tokenizer, stock_whisper, with_adapter
 from loquent.recipes.whisper.evaluation import evaluate_streaming
 from loquent.recipes.whisper.loss import CausalWhisperLoss, LossOptions
 from loquent.recipes.whisper.windows import TimedUtterance, Window, WindowData, WindowOptions
 from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
-from loquent.speech.hub import resolve
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,10 @@ class CausalWhisperRecipe:
 
     def __init__(self, config: CausalWhisperConfig, folder: Path) -> None:
         self.config = config
+        model = stock_whisper(config.model)
+        self.tokenizer = stock_tokenizer(config.model, model)
         if config.data.word_times.find:
             prepare(config)
-        path = resolve(config.model).path
-        self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
-        model = stock_whisper(config.model)
         train, self.valid = self._divided()
         noises = read_noises(config.augment)
         context = model.config.n_text_ctx // 4  # as in streaming

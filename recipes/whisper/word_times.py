@@ -18,14 +18,11 @@ from tqdm import tqdm
 
 from loquent.asr.whisper.alignment import AlignedWord, align
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.checkpoint import load_whisper
-from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
-from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance
 from loquent.recipes.data.written_text import written
+from loquent.recipes.whisper.adapter_options import stock_tokenizer, stock_whisper
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
-from loquent.speech.hub import resolve
 
 HOP = 160  # samples of a mel frame
 TRAILING_SILENCE = 100  # mel frames: word times are those of a window of 30 s to within 0.1 s for 95 % of words
@@ -144,13 +141,11 @@ class _Whisper:
     """A stock model for one window at a time."""
 
     def __init__(self, name: str) -> None:
-        path = resolve(name).path
-        checkpoint = load_whisper(path)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = Whisper.from_weights(checkpoint.config, checkpoint.weights).to(device)
-        self.tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
+        self.model = stock_whisper(name).to(device)
+        self.tokenizer = stock_tokenizer(name, self.model)
         self.decoder = WindowDecoder(self.model, self.tokenizer)
-        self._features = WhisperLogMel(checkpoint.config.n_mels)
+        self._features = WhisperLogMel(self.model.config.n_mels)
 
     def encode(self, samples: Any, frames: int) -> Any:
         """Memory of one window that is padded with silence to ``frames`` mel frames."""

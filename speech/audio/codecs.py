@@ -8,7 +8,7 @@ libopus does the work; it is imported (0.3 s) with the first Opus decoder or enc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,14 @@ import numpy as np
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import to_pcm16
 
+OPUS_BIT_RATES = {  # by sample rate, above RFC 6716, 2.1.1: speech
+    8000: 16_000,
+    12000: 20_000,
+    16000: 24_000,
+    24000: 32_000,
+    48000: 40_000,
+}
+OPUS_OPTIONS = {"application": "voip", "frame_duration": "20", "vbr": "on"}
 LOUDEST = 1e4  # a magnitude beyond this is not audio, and its power would overflow
 
 
@@ -34,8 +42,13 @@ ENCODINGS: Mapping[str, Encoding] = {
     "pcm16": Encoding("pcm16", sample_bytes=2),
     "float32": Encoding("float32", sample_bytes=4),
     "mulaw": Encoding("mulaw", sample_bytes=1),
-    "opus": Encoding("opus", sample_bytes=None, rates=(8000, 12000, 16000, 24000, 48000), most_channels=2),
+    "opus": Encoding("opus", sample_bytes=None, rates=tuple(OPUS_BIT_RATES), most_channels=2),
 }
+
+
+def nearest_rate(sample_rate: int, rates: Collection[int] | None) -> int:
+    """The rate among ``rates`` (None: any) to resample to: the same, the next higher one, or else the highest."""
+    return sample_rate if rates is None else min(rates, key=lambda rate: (rate < sample_rate, abs(rate - sample_rate)))
 
 
 class Decoder(Protocol):
@@ -142,7 +155,7 @@ class _RawEncoder:
         self.encoding, self.channels = encoding, channels
 
     def encode(self, samples: np.ndarray) -> list[bytes]:
-        frames = _as_frames(samples, self.channels)
+        frames = as_frames(samples, self.channels)
         if not len(frames):
             return []
         if self.encoding != "float32":
@@ -155,7 +168,11 @@ class _RawEncoder:
         return []
 
 
-def _as_frames(samples: np.ndarray, channels: int) -> np.ndarray:
+def as_frames(samples: np.ndarray, channels: int) -> np.ndarray:
+    """Samples for an encoder, checked: float32 (frames, channels).
+
+    Raises `AudioError` for another type or shape, NaN, or a magnitude beyond 10000.
+    """
     if samples.dtype != np.float32:
         raise AudioError(f"expected float32 samples, got {samples.dtype}; pass int16 as samples / numpy.float32(32768)")
     frames = samples[:, None] if samples.ndim == 1 else samples
@@ -188,7 +205,6 @@ def _to_mulaw(pcm: np.ndarray) -> np.ndarray:
 
 
 _LAYOUTS = {1: "mono", 2: "stereo"}
-_BIT_RATES = {8000: 16_000, 12000: 20_000, 16000: 24_000, 24000: 32_000, 48000: 40_000}  # above RFC 6716, 2.1.1: speech
 
 
 class _OpusDecoder:
@@ -224,8 +240,8 @@ class _OpusEncoder:
         self._frame = av.AudioFrame
         self._codec = av.CodecContext.create("libopus", "w")
         self._codec.sample_rate, self._codec.layout, self._codec.format = sample_rate, _LAYOUTS[channels], "s16"
-        self._codec.bit_rate = _BIT_RATES[sample_rate] * channels
-        self._codec.options = {"application": "voip", "frame_duration": "20", "vbr": "on"}
+        self._codec.bit_rate = OPUS_BIT_RATES[sample_rate] * channels
+        self._codec.options = OPUS_OPTIONS
         self._codec.open()
         # The pre-skip of the stream's header (RFC 7845, 5.1), in frames at 48 kHz.
         header = self._codec.extradata
@@ -236,7 +252,7 @@ class _OpusEncoder:
     def encode(self, samples: np.ndarray) -> list[bytes]:
         if self._finished:
             raise AudioError("the stream has been finished; make another encoder for another stream")
-        pcm = to_pcm16(_as_frames(samples, self.channels))
+        pcm = to_pcm16(as_frames(samples, self.channels))
         if not len(pcm):
             return []
         frame = self._frame.from_ndarray(

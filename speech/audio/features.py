@@ -75,12 +75,13 @@ class MelSpectrogram(StreamingModule):
 class WhisperLogMel(MelSpectrogram):
     """Whisper's log10 mel energies before normalisation: 16 kHz, 25 ms frames every 10 ms, N // 160 frames.
 
-    Equals `log_mel_spectrogram` of openai/whisper `audio.py` on a recording followed by silence (there up to 30 s); the
-    start is mirrored. Follow it with `normalize_window` or `RunningMaxNormalize`.
+    Equals `log_mel_spectrogram` of openai/whisper `audio.py` on a recording followed by silence (there up to 30 s), or
+    on one that is not padded if ``mirrored_end``; the start is always mirrored. Follow it with `normalize_window` or
+    `RunningMaxNormalize`.
     """
 
-    def __init__(self, n_mels: int = 80) -> None:
-        window = Window(kernel=400, stride=160, left=200, right=40, reflect="left")
+    def __init__(self, n_mels: int = 80, *, mirrored_end: bool = False) -> None:
+        window = Window(kernel=400, stride=160, left=200, right=40, reflect="both" if mirrored_end else "left")
         super().__init__(window, torch.hann_window(400), 400, 16000, n_mels)
 
     def compress(self, power: Tensor) -> Tensor:

@@ -140,13 +140,23 @@ def resample_blocks(blocks: Iterable[np.ndarray], orig_rate: int, new_rate: int,
         raise AudioError(f"{name} cannot be resampled: {error}") from error
     state = module.initial_state(1)
     for block in blocks:
-        yield _stepped(module, state, block, last=False)
-    yield _stepped(module, state, np.zeros(0, np.float32), last=True)
+        yield resample_piece(module, state, block)
+    yield resample_piece(module, state, np.zeros(0, np.float32), last=True)
 
 
-def _stepped(module: Resampler, state: WindowState, block: np.ndarray, last: bool) -> np.ndarray:
+def resample_piece(module: Resampler, state: WindowState, samples: np.ndarray, last: bool = False) -> np.ndarray:
+    """Resample the next piece of one recording.
+
+    Args:
+        state: of the recording, one slot (``module.initial_state(1)``).
+        samples: mono float32 (N,).
+        last: whether nothing follows: what is held back comes out too.
+
+    Returns:
+        float32 (M,).
+    """
     with torch.inference_mode():
-        return module.step(torch.tensor(block)[None], state, last=last).data[0].numpy()
+        return module.step(torch.tensor(samples)[None], state, last=last).data[0].numpy()
 
 
 def _shape(orig_rate: int, new_rate: int) -> tuple[int, int, int, int, int]:

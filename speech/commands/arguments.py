@@ -67,11 +67,11 @@ def boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
-def optional(kind: Callable[[str], T]) -> Callable[[str], T | None]:
-    """A value, or None."""
+def optional(kind: Callable[[str], T], none: T | None = None) -> Callable[[str], T | None]:
+    """A value, or the one that None stands for."""
 
     def parse(text: str) -> T | None:
-        return None if text.lower() == "none" else kind(text)
+        return none if text.lower() == "none" else kind(text)
 
     parse.__name__ = kind.__name__  # argparse names it in errors
     return parse
@@ -181,9 +181,9 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> argparse._Argume
     )
     group.add_argument(
         "--beam-size",
-        type=whole_number(1),
+        type=optional(whole_number(1), none=1),
         metavar="INT",
-        help="hypotheses followed; 1 is greedy (default: 1 live; with recordings 5, at temperature 0)",
+        help="hypotheses followed; 1, or None, is greedy (default: 1 live; with recordings 5, at temperature 0)",
     )
     return group
 
@@ -283,8 +283,10 @@ def model_name(arguments: argparse.Namespace) -> str:
 
     language = (getattr(arguments, "language", None) or "en").lower()
     multilingual = language not in ("en", "english") or getattr(arguments, "task", None) == "translate"
-    names = [name for name, package in PACKAGES.items() if package.locate() is not None]
+    packages = [package for package in PACKAGES.values() if package.task == "recognizer"]
+    names = [package.name for package in packages if package.locate() is not None]
     # What comes with loquent knows a few words only: nobody gets it without asking.
-    names = names or [checkpoint.name for checkpoint in installed() if checkpoint.name not in SHIPPED]
+    found = (one for one in installed() if one.task == "recognizer") if not names else ()
+    names = names or [checkpoint.name for checkpoint in found if checkpoint.name not in SHIPPED]
     fitting = [name for name in names if not (multilingual and name.endswith(".en"))]
     return [*fitting, "base" if multilingual else "tiny.en"][0]

@@ -25,9 +25,12 @@ numbers.__name__, tokens.__name__ = "list", "list"  # argparse names them in err
 
 # Their values are passed on under these names if they are given.
 DECODING: dict[str, tuple[Callable[[str], Any], str]] = {
-    "best_of": (whole_number(1), "samples drawn at higher temperatures (default: 5)"),
-    "patience": (float, "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)"),
-    "length_penalty": (float, "log-probabilities are divided by length to this power (default: 1)"),
+    "best_of": (optional(whole_number(1), none=1), "samples drawn at higher temperatures (default: 5)"),
+    "patience": (
+        optional(float, none=1.0),
+        "beam search goes on until PATIENCE · BEAM_SIZE hypotheses have ended (default: 1)",
+    ),
+    "length_penalty": (optional(float, none=1.0), "log-probabilities are divided by length to this power (default: 1)"),
     "repetition_penalty": (float, "above 1, what was written in a window becomes less probable (default: 1)"),
     "no_repeat_ngram_size": (whole_number(0), "no N tokens are written twice in a window (default: 0, any may be)"),
     "temperature": (float, "of the first attempt at a window (default: 0)"),

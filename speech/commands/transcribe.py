@@ -19,6 +19,7 @@ from loquent.speech.commands.arguments import (
     boolean,
     check_options,
     load_recognizer,
+    optional,
     stream_start_options,
     streaming_options,
     streaming_task,
@@ -50,9 +51,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     output.add_argument(
         "--skip-existing", action="store_true", help="pass over recordings whose files are in --output-dir already"
     )
-    output.add_argument("--max-line-width", type=whole_number(1), metavar="N", help="characters in a line of captions")
-    output.add_argument("--max-line-count", type=whole_number(1), metavar="N", help="lines in a caption")
-    output.add_argument("--max-words-per-line", type=whole_number(1), metavar="N", help="words in a caption")
+    output.add_argument(
+        "--max-line-width", type=optional(whole_number(1)), metavar="N", help="characters in a line of captions"
+    )
+    output.add_argument("--max-line-count", type=optional(whole_number(1)), metavar="N", help="lines in a caption")
+    output.add_argument("--max-words-per-line", type=optional(whole_number(1)), metavar="N", help="words in a caption")
     output.add_argument(
         "--highlight-words", type=boolean, default=False, metavar="BOOL", help="underline each word while it is said"
     )

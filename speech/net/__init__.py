@@ -1,1 +1,1 @@
-"""Streams over the network: protocol, server, client, and one file for each foreign protocol."""
+"""Streams over the network: protocol, server, client, and a folder for each foreign protocol."""

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from loquent.speech.audio.resample import Resampler
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.limits import Limits
-from loquent.speech.net.messages import Output
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
-from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
@@ -38,9 +37,9 @@ class Admission:
         sample_rate: int | None = None,
         channels: int = 1,
         options: Mapping[str, Any],
-        output: Output | None = None,
-    ) -> tuple[Stream, Voice | None]:
-        """A stream of a model and, if the model speaks and ``output`` is given, what encodes its speech.
+        output_rate: int | None = None,
+    ) -> tuple[Stream, Resampler | None]:
+        """A stream of a model and, if ``output_rate`` is given, what brings its speech to that rate.
 
         Raises:
             EngineFull, TooManyTables: there is no room now.
@@ -48,15 +47,14 @@ class Admission:
         """
         engines = tuple(model.stages.values())
         takes, gives = model.takes.sample_rate, model.gives.sample_rate
-        voice = None
+        resampler = None
         try:
             with self.scheduler.place(engines):
                 if takes is not None and sample_rate is not None:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
-                if gives is not None and output is not None:
-                    resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate(gives, output))
-                    voice = Voice(gives, output, resampler)
-                return model.open(sample_rate=sample_rate, channels=channels, **options), voice
+                if gives is not None and output_rate is not None:
+                    resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
+                return model.open(sample_rate=sample_rate, channels=channels, **options), resampler
         except EngineFull as full:
             self.metrics.refusals.labels(full.reason).inc()
             raise

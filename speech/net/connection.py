@@ -210,10 +210,17 @@ class Connection:
         rate = start.sample_rate
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
+        speech = model.gives.sample_rate
         try:
-            self.stream, self._voice = await self.admission.open(
-                model, sample_rate=rate, channels=start.channels, options=start.options, output=start.output
+            self.stream, resampler = await self.admission.open(
+                model,
+                sample_rate=rate,
+                channels=start.channels,
+                options=start.options,
+                output_rate=None if speech is None else output_rate(speech, start.output),
             )
+            if speech is not None and resampler is not None:
+                self._voice = Voice(speech, start.output, resampler)
         except (EngineFull, TooManyTables) as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours

@@ -16,15 +16,16 @@ class Limits:
     max_load:             share of its time that the machine may need for its streams, as measured: another stream is
                           refused as "busy" beyond it.
     max_lag_s:            by which a stream may fall behind its source before the newest are ended as "overloaded".
-    max_text_bytes:       of a text message.
+    max_text_bytes:       of a text message, or of the body of a request for speech.
     max_audio_bytes:      of a binary message.
     buffer_s:             audio that may wait in a stream, in seconds; beyond it the socket is not read, which holds the
                           client back.
     buffer_words:         likewise, words of text.
     speech_ahead_s:       speech that may wait to be sent, in seconds; beyond it the stream pauses.
-    stall_timeout_s:      how long a full buffer may go without progress before the stream fails as "overloaded".
+    stall_timeout_s:      how long a full buffer, or speech over HTTP, may go without progress before the stream fails
+                          as "overloaded".
     handshake_timeout_s:  from the connection to "start".
-    idle_timeout_s:       without any message, or any bytes of an upload.
+    idle_timeout_s:       without any message, or any bytes of an upload; for the body of a request for speech.
     max_duration_s:       of audio in a stream; None: no end.
     max_markers:          that may wait in a stream.
     max_queue_bytes:      of events that wait for a slow reader.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from loquent.speech.net.openai_form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
+from loquent.speech.audio.encoders import FILE_FORMATS
+from loquent.speech.net.openai import speech_body
+from loquent.speech.net.openai.answers import DECODING
+from loquent.speech.net.openai.form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
 
 _KINDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary"},
@@ -24,14 +27,19 @@ _KINDS: dict[str, dict[str, Any]] = {
         ]
     },
 }
-_NUMBERS = ("id", "seek", "start", "end", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
-_WHOLE = ("id", "seek")
+_SPEECH_KINDS: dict[str, dict[str, Any]] = {
+    "input": {"type": "string", "maxLength": speech_body.LONGEST_INPUT},
+    "voice": {"oneOf": [{"type": "string"}, {"type": "object", "properties": {"id": {"type": "string"}}}]},
+    "response_format": {"type": "string", "enum": list(speech_body.FORMATS), "default": "mp3"},
+    "speed": {"type": "number", "minimum": speech_body.SLOWEST, "maximum": speech_body.FASTEST, "default": 1},
+    "stream_format": {"type": "string", "enum": list(speech_body.STREAM_FORMATS), "default": "audio"},
+}
 _ERRORS = {
     "400": "A field is wrong; `param` names it.",
     "401": "The token is missing or wrong.",
     "403": "Pages of this origin may not use the server.",
-    "404": "There is no such model, or no recogniser for files.",
-    "408": "The upload is too slow.",
+    "404": "There is no such model, or none that does this.",
+    "408": "The request is too slow.",
     "413": "The file is too large or too long.",
     "429": "Too many files at a time.",
     "503": "All streams are in use, or the server is shutting down.",
@@ -70,6 +78,7 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
                 | {"security": security}
             },
             "/v1/audio/transcriptions": {"post": _transcription() | {"security": security}},
+            "/v1/audio/speech": {"post": _speech() | {"security": security}},
         },
         "components": {
             "schemas": _schemas(),
@@ -94,6 +103,22 @@ def _transcription() -> dict[str, Any]:
     }
 
 
+def _speech() -> dict[str, Any]:
+    kinds, fields = _SPEECH_KINDS, speech_body.FIELDS
+    properties = {name: kinds.get(name, {"type": "string"}) | {"description": text} for name, text in fields.items()}
+    body = {"type": "object", "required": ["input"], "properties": properties, "additionalProperties": False}
+    sound = {"schema": {"type": "string", "format": "binary"}}
+    answers: dict[str, Any] = {format.media_type: sound for format in FILE_FORMATS.values()}
+    answers["text/event-stream"] = {"schema": {"type": "string"}}
+    errors = tuple(status for status in _ERRORS if status not in ("413", "429"))
+    return {
+        "operationId": "createSpeech",
+        "summary": "Speak a text.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "The speech.", "content": answers}} | _errors(errors),
+    }
+
+
 def _operation(
     name: str, summary: str, media: str, schema: dict[str, Any] | None = None, errors: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -114,8 +139,10 @@ def _schemas() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     number = {"type": "number"}
     model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
-    segment: dict[str, Any] = {name: {"type": "integer"} if name in _WHOLE else number for name in _NUMBERS}
-    segment |= {"text": text, "tokens": {"type": "array", "items": {"type": "integer"}}}
+    segment: dict[str, Any] = {"id": {"type": "integer"}, "start": number, "end": number, "text": text}
+    segment["seek"] = {"type": ["integer", "null"]}
+    segment["tokens"] = {"type": ["array", "null"], "items": {"type": "integer"}}
+    segment |= {name: {"type": ["number", "null"]} for name in DECODING}
     word = {"word": text, "start": number, "end": number}
     verbose = {
         "task": text,

@@ -1,4 +1,4 @@
-"""Speech over HTTP: the native websocket, OpenAI's transcription endpoint, a page with a microphone, health, metrics.
+"""Speech over HTTP: the native websocket, OpenAI's endpoints, a page with a microphone, health, metrics.
 
 `create_app` makes a Starlette application, `serve` runs it with uvicorn until SIGINT or SIGTERM.
 """
@@ -29,8 +29,9 @@ from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model, models_of
-from loquent.speech.net.openai import Transcriptions
-from loquent.speech.net.openai_answers import error_answer, model_description
+from loquent.speech.net.openai.answers import error_answer, model_description
+from loquent.speech.net.openai.speech import Speeches
+from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
@@ -79,6 +80,7 @@ def create_app(
             Route("/v1/models", service.list_models),
             Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
+            Route("/v1/audio/speech", service.speeches, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
         ],
         middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
@@ -156,6 +158,7 @@ class Service:
         self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
         self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())
         self.transcriptions = Transcriptions(self.models, self.admission, transcribe, limits)
+        self.speeches = Speeches(self.models, self.admission, limits)
         self.connections: set[Connection] = set()
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
@@ -193,12 +196,12 @@ class Service:
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
-        self.draining = True
+        self.draining = self.speeches.closed = True
         for connection in set(self.connections):
             connection.conclude("shutting_down", _goodbye(connection.stream))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self.connections:
+                while self.connections or self.speeches.active:
                     await asyncio.sleep(0.02)
 
     async def stream(self, websocket: WebSocket) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from loquent.speech.audio.codecs import ENCODINGS, encoder
-from loquent.speech.audio.resample import Resampler
+from loquent.speech.audio.codecs import ENCODINGS, encoder, nearest_rate
+from loquent.speech.audio.resample import Resampler, resample_piece
 from loquent.speech.net.messages import Output
-from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Speech
 
 
@@ -28,7 +26,6 @@ class Voice:
     def __init__(self, sample_rate: int, output: Output, resampler: Resampler | None = None) -> None:
         self.sample_rate, self.output = output_rate(sample_rate, output), output
         self._resampler = resampler or Resampler(sample_rate, self.sample_rate)
-        self._from = sample_rate
         self.restart()
 
     def restart(self) -> None:
@@ -53,18 +50,11 @@ class Voice:
         return values | form, b"".join(packets)
 
     def _resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
-        if self._from == self.sample_rate:
-            return samples
-        with torch.inference_mode():
-            out = self._resampler.step(Chunk.of(torch.from_numpy(samples)[None], last), self._state)
-        return out.data[0, : int(out.length[0])].numpy()
+        return resample_piece(self._resampler, self._state, samples, last)
 
 
 def output_rate(sample_rate: int, output: Output) -> int:
     """The rate at which speech travels: what was asked for, or what the encoding can have next to the model's."""
     if output.sample_rate is not None:
         return output.sample_rate
-    rates = ENCODINGS[output.encoding].rates
-    if output.encoding == "mulaw":
-        return 8000
-    return sample_rate if rates is None else min(rates, key=lambda rate: (rate < sample_rate, abs(rate - sample_rate)))
+    return 8000 if output.encoding == "mulaw" else nearest_rate(sample_rate, ENCODINGS[output.encoding].rates)

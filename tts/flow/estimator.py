@@ -59,10 +59,14 @@ class CompactEstimator(Estimator):
             nn.init.zeros_(head.bias)
         nn.init.zeros_(self.film.weight)
 
-    def estimate(self, x: Tensor, t: Tensor, view: View) -> Tensor:
+    def moment(self, t: Tensor) -> Tensor:
+        """Scale and shift of each layer; see `Estimator`."""
+        return self.film(F.silu(self.time(t)))
+
+    def estimate(self, x: Tensor, moment: Tensor, view: View) -> Tensor:
         """See `Estimator`."""
         h = self.inputs(x)
-        film = self.film(F.silu(self.time(t))).unflatten(1, (self.config.layers, 2, 1, -1))
+        film = moment.unflatten(1, (self.config.layers, 2, 1, -1))
         for layer, (scale, shift) in zip(self.layers, (both.unbind(1) for both in film.unbind(1)), strict=True):
             h = layer(h, scale, shift, view)
         return self.out(self.norm(h))

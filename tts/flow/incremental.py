@@ -80,7 +80,7 @@ class EstimatorState(State):
 class Estimator(nn.Module):
     """Base of the networks that say where the flow goes: M bins of a frame and C conditions to M bins.
 
-    A subclass defines `estimate`. Its convolutions and attentions are to be registered in the order of their use.
+    A subclass defines `moment` and `estimate`. Its convolutions and attentions are registered in order of use.
 
     bins: M. conditions: C; all zero is the unconditional that guidance leads away from.
     """
@@ -88,8 +88,15 @@ class Estimator(nn.Module):
     bins: int
     conditions: int
 
-    def estimate(self, x: Tensor, t: Tensor, view: View) -> Tensor:
-        """What the flow does in (B, T, M + C) at ``t``, (B,) or (1,) for all rows: (B, T, M)."""
+    def moment(self, t: Tensor) -> Tensor:
+        """All that depends on the time alone, of every layer: (N,) in 0 … 1 to (N, K).
+
+        The solver asks once for all of its times: in a large network it takes many weights.
+        """
+        raise NotImplementedError
+
+    def estimate(self, x: Tensor, moment: Tensor, view: View) -> Tensor:
+        """What the flow does in x (B, T, M + C) at a moment, (B, K) or (1, K) for all rows: (B, T, M)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, condition: Tensor, t: Tensor, seen: Tensor | None) -> Tensor:
@@ -99,7 +106,7 @@ class Estimator(nn.Module):
             x: (B, T, M) on the path. condition: (B, T, C). t: (B,) its time.
             seen: (B or 1, T, T) bool, which frames see each other; None where all do. See `masks.seen`.
         """
-        return self.estimate(torch.cat([x, condition], dim=2), t, Whole(seen))
+        return self.estimate(torch.cat([x, condition], dim=2), self.moment(t), Whole(seen))
 
     def initial_state(self, slots: int, mask: ChunkMask) -> EstimatorState:
         """Caches of streams that have seen nothing, at one time t of the flow; the mask's left context is bounded."""
@@ -112,17 +119,17 @@ class Estimator(nn.Module):
         device = next(self.parameters()).device
         return EstimatorState(tuple(parts), torch.zeros(slots, dtype=torch.long, device=device))
 
-    def step(self, x: Chunk, t: Tensor, state: EstimatorState, rows: Tensor, mask: ChunkMask) -> Tensor:
+    def step(self, x: Chunk, moment: Tensor, state: EstimatorState, rows: Tensor, mask: ChunkMask) -> Tensor:
         """Frames that continue streams.
 
         Args:
             x: (B, T, M + C) in whole chunks of the mask, but for the end of a stream; T is its longest row's.
-            t: (1,) the same at every step of this state.
+            moment: (1, K), the same at every step of this state.
 
         Returns:
             (B, T, M), what `forward` gives there.
         """
         position = state.position[rows]
-        y = self.estimate(x.data, t, Continued(x, rows, position, mask, iter(state.parts)))
+        y = self.estimate(x.data, moment, Continued(x, rows, position, mask, iter(state.parts)))
         state.position[rows] = position + x.length
         return y

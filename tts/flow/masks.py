@@ -31,6 +31,10 @@ class ChunkMask:
         """The mask whose left context is a number of chunks."""
         return cls(chunk, None if left_chunks is None else left_chunks * chunk)
 
+    def times(self, factor: int) -> ChunkMask:
+        """The same mask for steps of which ``factor`` make one of these."""
+        return ChunkMask(self.chunk and factor * self.chunk, None if self.left is None else factor * self.left)
+
     def seen(self, frames: int, device: torch.device | None = None) -> Tensor:
         """(1, T, T) bool: whether the frame of the row sees that of the column."""
         return seen([self], torch.tensor([frames], device=device), frames)

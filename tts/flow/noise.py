@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from loquent.kernels.counter_noise import counter_noise
+
 
 class Noise(nn.Module):
     """Standard normal noise of any frame of any stream."""
@@ -19,6 +21,14 @@ class Noise(nn.Module):
             (B, frames, bins) float32.
         """
         raise NotImplementedError
+
+
+class CounterNoise(Noise):
+    """Noise of a seed and the number of a frame: each stream has its own, however long it is."""
+
+    def forward(self, seeds: Tensor, first: Tensor, frames: int, bins: int) -> Tensor:
+        """See `Noise`."""
+        return counter_noise(seeds, first[:, None] + torch.arange(frames, device=first.device), bins)
 
 
 class NoiseTable(Noise):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
-from loquent.tts.flow.incremental import Estimator, EstimatorState
+from loquent.tts.flow.incremental import Estimator, EstimatorState, Whole
 from loquent.tts.flow.masks import ChunkMask
 from loquent.tts.flow.matching import FlowMatching, guide
 from loquent.tts.flow.noise import Noise
@@ -38,7 +38,7 @@ class FlowSolver(StreamingModule):
         steps: of the solver. guidance: w of classifier-free guidance; 0 saves the unconditional pass.
     """
 
-    times: Tensor
+    times: Tensor  # (steps,) at which the estimator is asked
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class FlowSolver(StreamingModule):
         self.matching = matching or FlowMatching()
         self.steps, self.guidance, self.branches = steps, guidance, 2 if guidance else 1
         self.blocks = Blocks(mask.chunk or 1, estimator.conditions)
-        self.register_buffer("times", torch.tensor(self.matching.times(steps)), persistent=False)
+        self.register_buffer("times", torch.tensor(self.matching.times(steps)[:-1]), persistent=False)
 
     def forward(self, condition: Tensor, seeds: Tensor | None = None) -> Tensor:
         """The whole stream under the mask; seeds (B,) int64 are 0 unless given."""
@@ -65,9 +65,11 @@ class FlowSolver(StreamingModule):
         every = self._branches(condition)
         seen = None if self.mask.chunk is None else self.mask.seen(frames, condition.device)
 
+        moments = self.estimator.moment(self.times.to(condition.dtype))
+
         def predict(step: int, x: Tensor) -> Tensor:
-            t = self.times[step].expand(every.shape[0]).to(condition.dtype)
-            return self._guide(self.estimator(self._repeat(x), every, t, seen))
+            data = torch.cat([self._repeat(x), every], dim=2)
+            return self._guide(self.estimator.estimate(data, moments[step : step + 1], Whole(seen)))
 
         return self.matching.solve(predict, noise, self.steps)
 
@@ -106,12 +108,12 @@ class FlowSolver(StreamingModule):
         every = self._branches(condition)
         first = torch.cat([rows * sets + branch for branch in range(self.branches)])
         length, end = (part.repeat(self.branches) for part in (chunk.length, chunk.last))
+        moments = self.estimator.moment(self.times.to(condition.dtype))
 
         def predict(step: int, x: Tensor) -> Tensor:
-            data = torch.cat([self._repeat(x), every], dim=2)
-            t = self.times[step : step + 1].to(condition.dtype)
+            data = chunk.with_data(torch.cat([self._repeat(x), every], dim=2), length, end)
             at = first + step * self.branches
-            return self._guide(self.estimator.step(chunk.with_data(data, length, end), t, caches, at, self.mask))
+            return self._guide(self.estimator.step(data, moments[step : step + 1], caches, at, self.mask))
 
         y = self.matching.solve(predict, noise, self.steps)
         state.frame[rows] = frame + chunk.length
@@ -129,4 +131,7 @@ class FlowSolver(StreamingModule):
         return x if self.branches == 1 else torch.cat([x, x])
 
     def _guide(self, y: Tensor) -> Tensor:
-        return y if self.branches == 1 else guide(*y.chunk(2), self.guidance)
+        if self.branches == 1:
+            return y
+        conditional, unconditional = y.chunk(2)
+        return guide(conditional, unconditional, self.guidance)

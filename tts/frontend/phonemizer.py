@@ -7,6 +7,7 @@ Maureese Williams), see `tts/assets/english/NOTICE`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from loquent.tts.frontend.pronunciation.tokenizer import Tokenizer
 from loquent.tts.frontend.pronunciation.unknown_words import UnknownWords
 from loquent.tts.frontend.spoken import SpokenWord
 
+SHELL = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)  # punctuation around a word
+DOTTED = re.compile(r"\W*(?:[A-Za-z]\.)+[A-Za-z]\W+")  # whose last dot ends the sentence
 ASSETS = Path(__file__).parents[1] / "assets" / "english"
 
 
@@ -60,9 +63,9 @@ class Phonemizer:
 
         What the model reads is their concatenation. Behind the last word there is no space.
         """
-        tokens = [self._tokenizer(word.text) for word in words]
-        tags = iter(self._tagger([token for some in tokens for token in some]))
-        parts = [[part for token in some for part in parts_of(token, next(tags))] for some in tokens]
+        tokens = [self._tokens(word) for word in words]
+        tags = iter(self._tagger([token for some in tokens for token, _ in some]))
+        parts = [[part for token, given in some for part in parts_of(token, next(tags), given)] for some in tokens]
         context = Context()
         result: list[str] = []
         behind = ""
@@ -77,6 +80,14 @@ class Phonemizer:
             )
             behind = behind or (" " if phonemes else "")
         return result[::-1]
+
+    def _tokens(self, word: SpokenWord) -> list[tuple[str, str | None]]:
+        """The tokens of a word, and their phonemes if they are given."""
+        if word.phonemes is None and not DOTTED.fullmatch(word.text):
+            return [(token, None) for token in self._tokenizer(word.text)]
+        before, core, behind = SHELL.findall(word.text)[0]
+        marks = self._tokenizer(behind) if behind else ()
+        return [*((mark, None) for mark in before), (core, word.phonemes), *((mark, None) for mark in marks)]
 
     def _read_group(self, group: tuple[tuple[str, str, str | None], ...], context: Context) -> tuple[str, Context]:
         return read_group([Part(*part) for part in group], context, self._lexicon, self._unknown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.speech.nn.linear import Linear
+from loquent.kernels.cross_attention import attention
 from loquent.tts.hibari.config import TextEncoderConfig
 from loquent.tts.vocoder.convnext import ConvNeXtBlock
 
@@ -15,6 +15,9 @@ class TextEncoder(nn.Module):
 
     There are no positions: order is seen by the convolutions alone. All passes of the transformer share one layer's
     weights (as in Universal Transformers).
+
+    Linear layers are torch's own here and in `Prosody`: windows are all of different lengths, and a library that
+    prepares for each shape takes longer for that than for the product.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
@@ -22,7 +25,10 @@ class TextEncoder(nn.Module):
         self.passes = config.passes
         self.embedding = nn.Embedding(config.phones, config.dim)
         self.convolutions = nn.Sequential(
-            *(ConvNeXtBlock(config.dim, config.hidden, config.kernel) for _ in range(config.convolutions))
+            *(
+                ConvNeXtBlock(config.dim, config.hidden, config.kernel, linear=nn.Linear)
+                for _ in range(config.convolutions)
+            )
         )
         self.layer = TransformerLayer(config.dim, config.hidden, config.heads)
         self.norm = nn.LayerNorm(config.dim)
@@ -43,12 +49,12 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = Linear(dim, 3 * dim), Linear(dim, dim)
-        self.expand, self.contract = Linear(dim, hidden), Linear(hidden, dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.expand, self.contract = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, P, C) to (B, P, C)."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        x = x + self.out(attention(q, k, v).flatten(2))
         y: Tensor = x + self.contract(F.gelu(self.expand(self.norm2(x))))
         return y

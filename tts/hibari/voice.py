@@ -30,6 +30,11 @@ class HibariVoice(nn.Module):
 
     def __init__(self, config: HibariConfig, name: str = "hibari") -> None:
         super().__init__()
+        inputs, bins = config.text.dim + self.curve_size, N_FFT // 2 + 1
+        if (config.decoder.bins, config.decoder.inputs) != (bins, inputs):
+            raise ValueError(
+                f"expected {bins} bins and {inputs} inputs, got {config.decoder.bins} and {config.decoder.inputs}"
+            )
         self.config, self.speakers, self.phone_size = config, (name,), config.text.dim
         self.text, self.prosody = TextEncoder(config.text), Prosody(config.prosody)
         self.renderer = HarmonicNoiseRenderer(Decoder(config.decoder), SAMPLE_RATE, HOP, N_FFT)
@@ -48,14 +53,14 @@ class HibariVoice(nn.Module):
         """
         file = find_voice(Path(path))
         config, weights = read_hibari(file)
-        voice = cls(config, file.stem)
-        parts = (("text.", voice.text), ("prosody.", voice.prosody), ("decoder.", voice.renderer.decoder))
-        for prefix, part in parts:
-            try:
+        try:
+            voice = cls(config, file.stem)
+            parts = {"text.": voice.text, "prosody.": voice.prosody, "decoder.": voice.renderer.decoder}
+            for prefix, part in parts.items():
                 mine = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
                 part.load_state_dict(mine)
-            except RuntimeError as error:
-                raise ValueError(f"{file} is no voice of hibari-tts: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{file} is no voice of hibari-tts: {' '.join(str(error).split())}") from error
         digest = hashlib.sha256(voice.fingerprint.encode())
         for name in sorted(weights):
             digest.update(weights[name].numpy().tobytes())
@@ -73,11 +78,6 @@ class HibariVoice(nn.Module):
         end = window.end + 1 + (window.closes and window.end == len(window.phones))
         hidden = self.prosody.text(phones)
         units = self.prosody.durations(hidden, window.speed)[0]
-        ends = units.cumsum(0)
-        first, last = int(ends[begin] - units[begin]), int(ends[end - 1])
-        # The curves of these units depend on those within reach only.
-        reach = self.prosody.reach
-        low, high = max(first - reach, 0), min(last + reach, int(ends[-1]))
-        stretched = hidden[0].repeat_interleave(units, 0)[None, low:high]
-        curves = self.prosody.pitch_and_energy(stretched)[0, (first - low) * UNIT : (last - low) * UNIT]
+        first, last = int(units[:begin].sum()), int(units[:end].sum())
+        curves = self.prosody.pitch_and_energy(hidden.repeat_interleave(units, 1), first, last)[0]
         return WordAcoustics(self.text(phones)[0, begin:end], units[begin:end] * UNIT, curves)

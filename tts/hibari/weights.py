@@ -44,20 +44,19 @@ def read_hibari(file: Path) -> tuple[HibariConfig, dict[str, Tensor]]:
         ValueError: the file is damaged or of another model.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         graph = onnx.load(file, load_external_data=False).graph
         tensors = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-    except (DecodeError, ValueError, TypeError) as error:
+    except Exception as error:  # protobuf's own, which is no dependency of ours
         raise ValueError(f"{file} is damaged or no ONNX file: {error}") from error
     found: dict[str, Tensor] = {}
     passes: Counter[str] = Counter()
     for name, value in (*_plain(tensors), *_products(graph, tensors, passes)):
         ours = _renamed(name)
         weight = torch.from_numpy(np.array(value, np.float32))
-        if _is_pointwise(ours):
-            weight = weight.flatten(1)  # a convolution over one step
+        if ours.endswith(_FLATTENED):
+            weight = weight.flatten(1)
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"{file}: weight {name!r} has values that are not finite")
         found[ours] = weight
@@ -96,10 +95,6 @@ def _products(graph: Any, tensors: dict[str, Any], passes: Counter[str]) -> Iter
             yield name, (whole.astype(np.float32) * scale).T  # stored as (in, out)
 
 
-def _is_pointwise(name: str) -> bool:
-    return name.endswith(("duration_out.weight", "curves_in.weight", "curves_out.weight"))
-
-
 def _dilations(graph: Any) -> tuple[int, ...]:
     """Of the convolutions over units, in order."""
     return tuple(
@@ -111,6 +106,8 @@ def _dilations(graph: Any) -> tuple[int, ...]:
     )
 
 
+# Convolutions in the file, over one step or few, that are linear layers here.
+_FLATTENED = ("duration_in.weight", "duration_out.weight", "curves_in.weight", "curves_out.weight")
 _NAMES = (
     (r"^m\.text\.", "text."),
     (r"^pn\.text\.", "prosody.text."),

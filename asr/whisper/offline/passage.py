@@ -299,7 +299,20 @@ class Passage:
             words = tuple(self._in_recording(word) for word in piece.words)
             if words:
                 start, end = words[0].start, words[-1].end
-            self._new.append(Segment(start, end, text, words))
+            self._new.append(
+                Segment(
+                    start,
+                    end,
+                    text,
+                    words,
+                    seek=int(self.window.places[0]),
+                    tokens=tuple(piece.tokens),
+                    temperature=self.result.temperature,
+                    avg_logprob=self.result.avg_logprob,
+                    compression_ratio=self.result.compression_ratio,
+                    no_speech_prob=self.result.no_speech_prob,
+                )
+            )
         if not self.options.condition_on_previous_text or (
             self.result.temperature > self.options.prompt_reset_on_temperature
         ):

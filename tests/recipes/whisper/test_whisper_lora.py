@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from loquent.recipes.train import read_run
 from loquent.recipes.whisper.fine_tuning import WhisperLoraConfig, WhisperLoraRecipe, live_adapter
 from loquent.recipes.whisper.merge_adapter import main
 from loquent.recipes.whisper.passages import NOTHING, PassageData, PassageOptions
+from loquent.recipes.whisper.recipe import CausalWhisperConfig, CausalWhisperRecipe
 from loquent.recipes.whisper.teacher_forcing import TeacherForcingLoss
+from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.hub import resolve
@@ -168,6 +171,33 @@ def test_too_few_recordings_and_none(model_folder: Path, tmp_path: Path) -> None
         WhisperLoraRecipe(configuration(model_folder, data), tmp_path)
     with pytest.raises(ConfigError, match="data: held_out: expected a share"):
         parse_config(WhisperLoraConfig, {"data": {"folder": str(data), "held_out": 1.0}})
+
+
+@pytest.fixture(scope="module")
+def mismatched(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy, with more tokens than its tokenizer has."""
+    loaded = load_whisper(model_folder)
+    config = replace(loaded.config, n_vocab=loaded.config.n_vocab + 1)
+    embedding = "decoder.token_embedding.weight"
+    weights = loaded.weights | {embedding: torch.zeros(config.n_vocab, loaded.weights[embedding].shape[1])}
+    folder = tmp_path_factory.mktemp("mismatched")
+    save_whisper(folder, config, weights, loaded.tokenizer_files)
+    return folder
+
+
+def test_a_model_with_another_tokenizer_is_refused(mismatched: Path, tmp_path: Path) -> None:
+    data = recordings(tmp_path / "data")
+    source = {"train": {"set": {"manifest": str(data)}}, "test": {"set": {"manifest": str(data)}}}
+    causal = parse_config(CausalWhisperConfig, {"model": str(mismatched), "data": source})
+    options = WordTimesOptions(folder=str(tmp_path), aligner=str(mismatched))
+    rows = [Utterance(str(data / "0.wav"), TEXTS[0], 1.0, id="set/0.wav", set="set")]
+    for use in (
+        lambda: WhisperLoraRecipe(configuration(mismatched, data), tmp_path),
+        lambda: CausalWhisperRecipe(causal, tmp_path),
+        lambda: WordTimes(options).prepare(rows),
+    ):
+        with pytest.raises(ValueError, match="they belong to different models"):
+            use()
 
 
 def passages(tokenizer: WhisperTokenizer, folder: Path, augment: AugmentOptions = STILL, **options: Any) -> PassageData:

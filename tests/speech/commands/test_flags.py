@@ -92,6 +92,29 @@ def test_the_table_of_whisper_s_flags(capsys, row):
         assert told.strip() in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "option", "value"),
+    [
+        ("--beam_size", "beam_size", 1),
+        ("--best_of", "best_of", 1),
+        ("--patience", "patience", 1.0),
+        ("--length_penalty", "length_penalty", 1.0),
+        ("--temperature_increment_on_fallback", "temperatures", (0.0,)),
+        ("--compression_ratio_threshold", "compression_ratio_threshold", None),
+        ("--logprob_threshold", "logprob_threshold", None),
+        ("--no_speech_threshold", "no_speech_threshold", None),
+        ("--hallucination_silence_threshold", "hallucination_silence_threshold", None),
+    ],
+)
+def test_none_means_what_it_means_in_whisper(flag, option, value):
+    assert _options(_parsed(["transcribe", str(SAMPLE), flag, "None"]))[option] == value
+
+
+@pytest.mark.parametrize("flag", ["--max_line_width", "--max_line_count", "--max_words_per_line"])
+def test_no_limit_is_the_default_of_captions(flag):
+    assert _parsed(["transcribe", str(SAMPLE), flag, "None"]) == _parsed(["transcribe", str(SAMPLE)])
+
+
 def test_the_table_has_all_flags():
     flags = {flag.split()[0] for flag, _, _ in FLAG_ROWS}
     assert {"--" + name for name in WHISPER_FLAGS.split()} <= flags

@@ -6,10 +6,11 @@ Port of misaki 0.9.4 (Apache-2.0, hexgrad) by way of hibari-tts 0.2.1 (Apache-2.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from loquent.tts.frontend.normalization.letters import without_accents
+from loquent.tts.frontend.pronunciation.more_words import MORE_WORDS
 from loquent.tts.frontend.pronunciation.stress import PRIMARY, SECONDARY, restress
 from loquent.tts.frontend.pronunciation.suffixes import (
     stems_of_ed,
@@ -61,7 +62,9 @@ class Lexicon:
         Args:
             tag: its part of speech (Penn Treebank).
         """
-        word = unicodedata.normalize("NFKC", text.replace("‘", "'").replace("’", "'"))
+        word = without_accents(text)
+        if word in MORE_WORDS:
+            return MORE_WORDS[word]
         stress = None
         if word != word.lower():
             stress = ALL_CAPITALS if word == word.upper() else CAPITALISED

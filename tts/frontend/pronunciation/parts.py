@@ -36,8 +36,10 @@ class Part:
     spaced: bool = False  # whether a space stands before its phonemes
 
 
-def parts_of(token: str, tag: str) -> list[Part]:
-    """Cut a token: "Wi-Fi" to "Wi", "-", "Fi"."""
+def parts_of(token: str, tag: str, phonemes: str | None = None) -> list[Part]:
+    """Cut a token: "Wi-Fi" to "Wi", "-", "Fi". With phonemes that are given it is one part."""
+    if phonemes is not None:
+        return [Part(token, tag, phonemes)]
     return [Part(text, tag, _punctuation(text, tag)) for text in PART.findall(token)]
 
 

@@ -11,7 +11,7 @@ class Table:
     """A sorted file of lines "key TAB value", looked up by binary search; lines are parsed when they are asked for."""
 
     def __init__(self, lines: list[str]) -> None:
-        self._lines = lines
+        self.lines = lines
 
     @classmethod
     def load(cls, path: Path) -> Table:
@@ -21,13 +21,13 @@ class Table:
     def get(self, key: str) -> str | None:
         """The value of a key, None if there is none."""
         start = f"{key}\t"
-        at = bisect_left(self._lines, start)
-        if at < len(self._lines) and self._lines[at].startswith(start):
-            return self._lines[at][len(start) :]
+        at = bisect_left(self.lines, start)
+        if at < len(self.lines) and self.lines[at].startswith(start):
+            return self.lines[at][len(start) :]
         return None
 
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.lines)

@@ -20,7 +20,7 @@ class Tagger:
 
     Args:
         words: of each word its tag if it has only one, and "*" if features name it, separated by a tab.
-        features: of each feature the weights of tags: "NN=71 VB=-38".
+        features: of each feature the weights of tags, in tenths: "NN=71 VB=-38".
     """
 
     def __init__(self, words: Table, features: Table) -> None:
@@ -51,7 +51,7 @@ class Tagger:
     def _predict(self, token: str, names: tuple[str, ...], first: bool, last: str, before: str) -> str:
         """The tag by the names of the tokens around it, its own in the middle, and the two tags before it."""
         two_before, one_before, own, one_after, two_after = names
-        scores: dict[str, int] = {}
+        scores: dict[str, float] = {}
         for feature in (
             "b",
             f"s3={token[-3:]}",
@@ -70,12 +70,12 @@ class Tagger:
             f"w+2={two_after}",
         ):
             for tag, weight in self._votes(feature):
-                scores[tag] = scores.get(tag, 0) + weight
+                scores[tag] = scores.get(tag, 0.0) + weight
         return max(scores, key=lambda tag: (scores[tag], tag))
 
-    def _read_votes(self, feature: str) -> tuple[tuple[str, int], ...]:
+    def _read_votes(self, feature: str) -> tuple[tuple[str, float], ...]:
         votes = (vote.rpartition("=") for vote in (self._features.get(feature) or "").split())
-        return tuple((tag, int(weight)) for tag, _, weight in votes)
+        return tuple((tag, int(weight) / 10) for tag, _, weight in votes)
 
 
 def _normal(token: str) -> str:

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.tts.frontend.normalization.letters import without_accents
+
 LONGEST = 24  # letters; the rest of a word is not read
 SLOTS = 4  # phones that a letter may stand for
 DIM, HEADS, HIDDEN, LAYERS = 128, 4, 384, 4
@@ -58,7 +60,8 @@ class UnknownWords(nn.Module):
         return self._cached(word)
 
     def _read(self, word: str) -> str:
-        letters = [self._ids[letter] for letter in word if letter in self._ids][:LONGEST]
+        spelled = "".join(letter if letter in self._ids else without_accents(letter) for letter in word)
+        letters = [self._ids[letter] for letter in spelled if letter in self._ids][:LONGEST]
         if not letters:
             return ""
         with torch.inference_mode():

@@ -55,11 +55,16 @@ def collect(toy: WindowDecoder, sources: list[np.ndarray], batch: int, **options
 
 
 def rounded(transcript: Transcript) -> Transcript:
-    """Products of matrices of different sizes may differ in the last digit, and so may confidences."""
+    """Products of matrices of different sizes may differ in the last digit, and so may probabilities."""
     return replace(
         transcript,
         segments=tuple(
-            replace(one, words=tuple(replace(word, confidence=round(word.confidence, 5)) for word in one.words))
+            replace(
+                one,
+                words=tuple(replace(word, confidence=round(word.confidence, 5)) for word in one.words),
+                avg_logprob=round(one.avg_logprob, 4),
+                no_speech_prob=round(one.no_speech_prob, 4),
+            )
             for one in transcript.segments
         ),
     )
@@ -93,6 +98,30 @@ def test_windows_of_a_long_recording_join_without_a_seam(real: WhisperRecognizer
     starts = [segment.start for segment in found.segments]
     assert starts == sorted(starts)
     assert found.segments[-1].end == pytest.approx(found.duration_s, abs=1.5)
+
+
+def test_segments_tell_how_their_window_was_decoded(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    """faster-whisper 1.2.1 gives these values for the sample, and the same tokens."""
+    found = real.transcribe(sample)
+    for segment in found.segments:
+        assert (segment.seek, segment.temperature) == (0, 0.0)
+        assert segment.avg_logprob == pytest.approx(-0.1926, abs=2e-3)
+        assert segment.compression_ratio == pytest.approx(1.31646, abs=1e-5)
+        assert segment.no_speech_prob == pytest.approx(0.0361, abs=2e-3)
+        begin, *text, end = segment.tokens or ()
+        assert real.tokenizer.decode(text) == segment.text
+        stamps = [real.tokenizer.timestamp_s(token) for token in (begin, end)]
+        assert stamps == pytest.approx([segment.start, min(segment.end, stamps[1])], abs=0.01)
+
+
+def test_seek_is_where_the_window_is_in_the_recording(real: WhisperRecognizer, sample: np.ndarray) -> None:
+    quick = {"beam_size": 1, "temperatures": (0.0,)}
+    pause = np.zeros(40 * 16_000, np.float32)
+    late = real.transcribe(np.concatenate([pause, sample]), vad_filter=True, **quick)
+    assert late.segments
+    assert all(segment.seek == pytest.approx(4000, abs=100) for segment in late.segments)
+    clip = real.transcribe(np.concatenate([sample, sample]), clip_timestamps=(15.0,), **quick)
+    assert clip.segments[0].seek == 1500
 
 
 def test_silence_is_silent(real: WhisperRecognizer) -> None:

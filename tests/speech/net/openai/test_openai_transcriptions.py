@@ -19,7 +19,7 @@ from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import models_of
-from loquent.speech.net.openai import Transcriptions
+from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
 from loquent.speech.runtime.scheduler import Scheduler

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loquent.asr.weight_files import check_weight, read_weights
+from loquent.speech.weight_files import check_weight, read_weights
 
 
 @pytest.mark.parametrize(

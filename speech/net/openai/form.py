@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 
+from loquent.speech.net.openai.fields import known_field, model_named, one_of, refuse, within
 from loquent.speech.net.uploads import Refused
 
 ALIAS = "whisper-1"  # what clients of OpenAI send unless told otherwise: the server's first model
@@ -60,17 +60,17 @@ def parse_form(form: FormData, models: Collection[str]) -> TranscriptionRequest:
     file, fields = form.get("file"), _grouped(form)
     if not isinstance(file, UploadFile):
         raise Refused(400, "expected the audio file in the form field 'file' (multipart/form-data)", "file")
-    if unknown := [name for name in fields if name not in FIELDS]:
-        raise Refused(400, f"unknown field {unknown[0]!r}; expected some of {', '.join(FIELDS)}", unknown[0])
+    for name in fields:
+        known_field(name, FIELDS)
     stream = _choice(fields, "stream", ("false", "true"), aliases={"0": "false", "1": "true"}) == "true"
     format = _choice(fields, "response_format", FORMATS) or "json"
     if stream and format not in ("json", "text"):
-        _refuse("response_format", f"{format!r} cannot be had with stream=true; leave one of them out")
+        refuse("response_format", f"{format!r} cannot be had with stream=true; leave one of them out")
     granularities = [
-        _one_of("timestamp_granularities", v, GRANULARITIES) for v in fields.get("timestamp_granularities", [])
+        one_of("timestamp_granularities", v, GRANULARITIES) for v in fields.get("timestamp_granularities", [])
     ]
     if granularities and format != "verbose_json":
-        _refuse("timestamp_granularities", f"needs response_format 'verbose_json', got {format!r}")
+        refuse("timestamp_granularities", f"needs response_format 'verbose_json', got {format!r}")
     chosen: dict[str, tuple[str, Any]] = {}
     if "word" in granularities:
         chosen["word_timestamps"] = ("timestamp_granularities", True)
@@ -84,7 +84,7 @@ def parse_form(form: FormData, models: Collection[str]) -> TranscriptionRequest:
         chosen["language"] = ("language", language)
     return TranscriptionRequest(
         file.file,
-        _model(fields, models),
+        model_named(_single(fields, "model"), models, (ALIAS,), "no model for files"),
         format,
         language,
         "word" in granularities,
@@ -113,30 +113,20 @@ def _grouped(form: FormData) -> dict[str, list[str]]:
 def _single(fields: Mapping[str, list[str]], name: str) -> str | None:
     values = fields.get(name, [])
     if len(values) > 1:
-        _refuse(name, f"has {len(values)} values; give one")
+        refuse(name, f"has {len(values)} values; give one")
     return values[0] if values and values[0] else None
 
 
 def _text(fields: Mapping[str, list[str]], name: str) -> str | None:
     value = _single(fields, name)
     if value is not None and len(value) > LONGEST_TEXT:
-        _refuse(name, f"may have {LONGEST_TEXT} characters, got {len(value)}")
+        refuse(name, f"may have {LONGEST_TEXT} characters, got {len(value)}")
     return value
 
 
 def _number(fields: Mapping[str, list[str]], name: str, low: float, high: float) -> float | None:
     value = _single(fields, name)
-    return None if value is None else _within(name, value, low, high)
-
-
-def _within(name: str, value: Any, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not low <= number <= high:
-        _refuse(name, f"has to be a number from {low:g} to {high:g}, got {str(value)[:60]!r}")
-    return number
+    return None if value is None else within(name, value, low, high)
 
 
 def _choice(
@@ -145,23 +135,7 @@ def _choice(
     value = _single(fields, name)
     if value is None:
         return None
-    return _one_of(name, (aliases or {}).get(value, value.lower() if aliases else value), choices)
-
-
-def _one_of(name: str, value: str, choices: Collection[str]) -> str:
-    if value not in choices:
-        _refuse(name, f"{value[:60]!r} is unknown; expected one of {', '.join(choices)}")
-    return value
-
-
-def _model(fields: Mapping[str, list[str]], models: Collection[str]) -> str:
-    model = _single(fields, "model") or ALIAS
-    if model == ALIAS and ALIAS not in models:
-        model = next(iter(models), model)
-    if model not in models:
-        known = ", ".join(models) or "no model for files"
-        raise Refused(404, f"no model {model[:100]!r}; this server has {known}", "model")
-    return model
+    return one_of(name, (aliases or {}).get(value, value.lower() if aliases else value), choices)
 
 
 def _leaves_out_pauses(values: list[str]) -> bool:
@@ -175,17 +149,11 @@ def _leaves_out_pauses(values: list[str]) -> bool:
         except (ValueError, RecursionError):
             part = None
         if not isinstance(part, dict):
-            _refuse("chunking_strategy", f"has to be 'auto' or an object of type 'server_vad', got {value[:60]!r}")
+            refuse("chunking_strategy", f"has to be 'auto' or an object of type 'server_vad', got {value[:60]!r}")
         strategy |= part
     if strategy.get("type") != "server_vad":
-        _refuse("chunking_strategy", f"type {str(strategy.get('type'))[:60]!r} is unknown; expected 'server_vad'")
+        refuse("chunking_strategy", f"type {str(strategy.get('type'))[:60]!r} is unknown; expected 'server_vad'")
     if others := strategy.keys() - {"type"}:
         name = min(others)
-        _refuse(
-            "chunking_strategy", f"{name[:60]!r} cannot be set here; give {{'type': 'server_vad'}} alone, or 'auto'"
-        )
+        refuse("chunking_strategy", f"{name[:60]!r} cannot be set here; give {{'type': 'server_vad'}} alone, or 'auto'")
     return True
-
-
-def _refuse(name: str, problem: str) -> NoReturn:
-    raise Refused(400, f"{name}: {problem}", name)

@@ -24,8 +24,8 @@ from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import Model
-from loquent.speech.net.openai_answers import error_answer, sent_event, transcription_answer
-from loquent.speech.net.openai_form import TranscriptionRequest, parse_form
+from loquent.speech.net.openai.answers import error_answer, failure_event, sent_event, transcription_answer
+from loquent.speech.net.openai.form import TranscriptionRequest, parse_form
 from loquent.speech.net.uploads import NotRead, Refused, Uploads, impatient, watched
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
@@ -202,7 +202,7 @@ class _EventStream(StreamingResponse):
             self._feed()
             for event in await steps.get():
                 if isinstance(event, Failure):
-                    yield sent_event({"type": "error", "code": event.code, "message": event.message})
+                    yield sent_event(failure_event(event))
                     return
                 if isinstance(event, Word):
                     text += event.text

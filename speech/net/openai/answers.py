@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from loquent.speech import captions
-from loquent.speech.net.openai_form import TranscriptionRequest
+from loquent.speech.net.openai.form import TranscriptionRequest
+from loquent.speech.runtime.events import Failure
+from loquent.speech.transcript import Segment
+
+DECODING = ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob")  # numbers in a segment
 
 
 def error_answer(
@@ -56,30 +59,18 @@ def transcription_answer(result: Any, request: TranscriptionRequest, duration_s:
     return JSONResponse(body)
 
 
+def failure_event(failure: Failure) -> dict[str, Any]:
+    """The last message of a stream that fails; OpenAI's client raises what is under ``error``."""
+    error = {"message": failure.message, "type": "server_error", "param": None, "code": failure.code}
+    return {"type": "error", "code": failure.code, "message": failure.message, "error": error}
+
+
 def sent_event(message: dict[str, Any]) -> str:
     """A server-sent event."""
     return f"data: {json.dumps(message)}\n\n"
 
 
-def _segment(number: int, segment: Any) -> dict[str, Any]:
-    """A segment; clients of OpenAI insist on all of these fields, which not every recogniser knows.
-
-    `seek` counts frames of 10 ms to the window that the segment was found in.
-    """
-    known = {
-        "seek": round(100 * segment.start),
-        "tokens": [],
-        "temperature": 0.0,
-        "avg_logprob": 0.0,
-        "compression_ratio": _compression_ratio(segment.text),
-        "no_speech_prob": 0.0,
-    }
-    told = {name: getattr(segment, name, None) for name in known}
-    values = {name: known[name] if value is None else value for name, value in told.items()}
-    times = {"start": segment.start, "end": segment.end}
-    return {"id": number, "text": segment.text} | times | values | {"tokens": list(values["tokens"])}
-
-
-def _compression_ratio(text: str) -> float:
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    """A segment; what the recogniser does not know is null."""
+    names = ("seek", "start", "end", "text", "tokens", *DECODING)
+    return {"id": number} | {name: getattr(segment, name) for name in names}
