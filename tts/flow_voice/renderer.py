@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loquent.speech.nn.state import State
+from loquent.speech.nn.state import MOST, State
 from loquent.speech.nn.streaming import ChainState, Chunk, as_chunk, as_rows, take_steps
 from loquent.tts.acoustics import Renderer
 from loquent.tts.flow.masks import ChunkMask
@@ -18,6 +18,7 @@ from loquent.tts.flow_voice.vocoder import HOP, N_FFT, Vocoder
 from loquent.tts.vocoder.harmonic_noise import HarmonicNoiseRenderer, HarmonicNoiseState
 
 SAMPLE_RATE = 24000
+APART = 1 << 43  # the noise of the flow is not that of the vocoder
 
 
 @dataclass
@@ -67,8 +68,8 @@ class FlowRenderer(Renderer):
         )
 
     def seek(self, state: FlowRendererState, rows: Tensor, seeds: Tensor, frames: Tensor) -> None:
-        """See `Renderer.seek`."""
-        self.solver.seek(state.solver, rows, seeds, frames)
+        """See `Renderer.seek`; of a seed, the lowest 44 bits count."""
+        self.solver.seek(state.solver, rows, seeds % MOST ^ APART, frames)
         self.vocoder.seek(state.vocoder, rows, seeds, HALVES * frames)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from loquent.tts.acoustics import PhoneWindow, WordAcoustics
 from loquent.tts.flow.masks import ChunkMask
+from loquent.tts.flow.noise import CounterNoise
 from loquent.tts.flow_voice.acoustic import CURVES, HALVES
 from loquent.tts.flow_voice.model import Nets
-from loquent.tts.flow_voice.noise import CounterNoise
 from loquent.tts.flow_voice.prosody import LEAD, Frames, frame_durations, hertz, places
 from loquent.tts.flow_voice.renderer import SAMPLE_RATE, FlowRenderer
 from loquent.tts.flow_voice.vocoder import HOP

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loquent.tts.flow.masks import ChunkMask
-from loquent.tts.flow_voice.noise import CounterNoise
+from loquent.tts.flow.noise import CounterNoise
 from loquent.tts.flow_voice.renderer import FlowRenderer
 
 
