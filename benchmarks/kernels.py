@@ -4,7 +4,7 @@
 
 A line is printed only when all implementations agree on its inputs. Times are the best of several rounds in which the
 implementations take turns, in microseconds; "torch" is `scaled_dot_product_attention` on each row's slice of the pool,
-`conv1d` or `linear`; noise by counters it has none.
+`conv1d`, `linear` or several of its functions; noise by counters it has none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from loquent.kernels.cached_attention import cached_attention
 from loquent.kernels.conv_step import depthwise_conv_step
+from loquent.kernels.convnext_step import ConvNeXtWeights, convnext_step
 from loquent.kernels.counter_noise import counter_noise
 from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.linear import linear
@@ -78,6 +79,9 @@ def main() -> None:
             *((rows, 384, 51864) for rows in (1, 5)),
         ):
             projection(rows, inputs, outputs)
+        print()
+        for batch, steps in ((1, 8), (1, 16), (4, 8), (8, 8)):
+            block(batch, steps)
         print()
         for batch, steps in ((1, 8), (1, 20), (8, 20)):
             noise(batch, steps)
@@ -203,6 +207,32 @@ def projection(rows: int, inputs: int, outputs: int) -> None:
         lambda: torch.stack([linear(x, weight, bias) for weight in weights]),
         lambda: torch.stack([F.linear(x, weight, bias) for weight in weights]),
         2 * rows * weights.numel(),
+    )
+
+
+def block(batch: int, steps: int, dim: int = 256, hidden: int = 768, kernel: int = 7) -> None:
+    """A ConvNeXt block of a vocoder; "torch" pads, convolves and multiplies one call at a time."""
+    shapes = (dim, kernel), (dim,), (dim,), (dim,), (hidden, dim), (hidden,), (dim, hidden), (dim,), (dim,)
+    weights = ConvNeXtWeights(*(torch.randn(shape) * shape[-1] ** -0.5 for shape in shapes))
+    x, tail = torch.randn(batch, steps, dim), torch.zeros(batch, kernel - 1, dim)
+    rows, length = torch.arange(batch), torch.full((batch,), steps)
+
+    def run() -> Tensor:
+        tail.zero_()  # each call starts the stream, so that all calls agree
+        return convnext_step(x, weights, tail, rows, length, 0)
+
+    def whole() -> Tensor:
+        padded = F.pad(x.transpose(1, 2), (kernel - 1, 0))
+        y = F.conv1d(padded, weights.depthwise[:, None], weights.depthwise_bias, groups=dim).transpose(1, 2)
+        y = F.layer_norm(y, (dim,), weights.norm, weights.norm_bias)
+        y = F.gelu(F.linear(y, weights.expand, weights.expand_bias))
+        return x + weights.scale * F.linear(y, weights.contract, weights.contract_bias)
+
+    report(
+        f"convnext_step        B {batch:2} T {steps:2} {dim} to {hidden}",
+        run,
+        whole,
+        2 * x.numel() * (2 * hidden + kernel),
     )
 
 

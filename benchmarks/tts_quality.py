@@ -11,7 +11,7 @@ whose samples differ by more than 1e-4 gets no figures.
 - *Length*: duration over that of the first system. *F0*: median difference of the pitch contours, in semitones, and
   *MCD*: mel-cepstral distortion in dB, both along the cheapest path of dynamic time warping.
 - *Joins*: the mean jump from a sample to the next, and of F0 from a frame to the next, at the joins of chunks over that
-  at other edges of frames; 1 is a join that cannot be told from what is around it.
+  at the edges of frames beside them; 1 is a join that cannot be told from what is around it.
 - *Tail*: level after the last word, in dB below the level of the speech.
 """
 
@@ -206,12 +206,14 @@ def _samples(events: list[Event]) -> np.ndarray:
 
 
 def _jump(changes: np.ndarray, joins: list[int]) -> float | None:
-    """Mean change at the joins over the mean change elsewhere."""
-    at = np.zeros(len(changes), bool)
-    at[[join for join in joins if 0 <= join < len(changes)]] = True
-    known = np.isfinite(changes)
-    here, elsewhere = changes[at & known], changes[~at & known]
-    return float(here.mean() / elsewhere.mean()) if len(here) and len(elsewhere) and elsewhere.mean() > 0 else None
+    """Change at the joins over that at the edges of frames beside them."""
+    at, beside = list[float](), list[float]()
+    for join in joins:
+        near = [changes[i] for i in (join - 2, join - 1, join + 1, join + 2) if 0 <= i < len(changes)]
+        if 0 <= join < len(changes) and np.isfinite([changes[join], *near]).all():
+            at.append(changes[join])
+            beside.append(float(np.mean(near)))
+    return sum(at) / sum(beside) if at and sum(beside) > 0 else None
 
 
 def _pitch(samples: np.ndarray) -> np.ndarray:

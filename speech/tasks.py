@@ -59,7 +59,7 @@ TASKS: dict[str, TaskEntry] = {
     "recognizer": TaskEntry("loquent.asr:Recognizer"),
     "recognition options": TaskEntry("loquent.asr.options:check_options"),
     "synthesizer": TaskEntry("loquent.tts:Synthesizer"),
-    "synthesis options": TaskEntry("loquent.tts:SpeechOptions"),
+    "synthesis options": TaskEntry("loquent.tts.voices:options_of"),
     "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
     "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }

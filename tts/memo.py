@@ -7,7 +7,8 @@ from typing import Any
 
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.snapshot import MOST
-from loquent.tts.frontend.reader import Reader, ReaderOptions
+from loquent.tts.frontend.elements import FASTEST, SLOWEST
+from loquent.tts.frontend.reader import LONGEST_SAVED, Reader, ReaderOptions
 from loquent.tts.frontend.spoken import SpokenWord
 from loquent.tts.options import SpeechOptions
 
@@ -112,19 +113,22 @@ class SpeechMemo:
         Raises:
             ValueError: they do not.
         """
-        counts = [self.source_at, self.at, self.told, self.queued, self.frame, self.silence, self.samples]
-        counts += [number for piece in self.said for number in (piece.begin, piece.end - piece.begin)]
-        counts += [piece.last - piece.first for piece in self.said]
-        if not all(
-            0 <= count <= MOST for count in (*counts, self.lent, self.pause, self.unbegun, self.untold, self.opened)
-        ):
+        counts = [self.source_at, self.at, self.told, self.queued, self.frame, self.lent, self.pause, self.silence]
+        counts += [self.samples, self.unbegun, self.untold, self.opened]
+        if not all(0 <= count <= MOST for count in counts) or not -MOST <= self.offset <= MOST:
             raise ValueError("a saved position or count is out of range")
-        if not -MOST <= self.offset <= MOST or not all(-MOST <= piece.first <= MOST for piece in self.said):
-            raise ValueError("a saved time is out of range")
         if self.at > len(self.words) or max(self.unbegun, self.untold, self.opened) > len(self.said):
             raise ValueError("the saved words do not fit their counts")
-        if not all(word.pause_s >= 0 and word.rate > 0 for word in self.words):
+        if not all(0 <= word.begin <= word.end <= MOST for word in self.words):
+            raise ValueError("a saved word is outside the text")
+        if not all(word.pause_s >= 0 and SLOWEST <= word.rate <= FASTEST for word in self.words):
             raise ValueError("a saved word has a pause or a tempo that is not possible")
+        if any(len(word.text) > LONGEST_SAVED or len(word.phonemes or "") > LONGEST_SAVED for word in self.words):
+            raise ValueError("a saved word is too long")
+        places = [place for piece in self.said for place in (piece.begin, piece.end)]
+        times = [time for piece in self.said for time in (piece.first, piece.last)]
+        if [0, *places, self.told] != sorted([0, *places, self.told]) or times != sorted([0, *times])[1:]:
+            raise ValueError("saved words that were spoken do not follow each other")
 
 
 @dataclass(frozen=True)

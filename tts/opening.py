@@ -7,7 +7,6 @@ words after it. What the renderer gives for it later is dropped, after a cross-f
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,19 @@ import torch
 from torch import Tensor
 
 from loquent.speech.nn.streaming import Chunk
-from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
+from loquent.tts.acoustics import VoiceModel, WordAcoustics
 from loquent.tts.memo import SpeechMemo
 
 
 def frames_of(sound: WordAcoustics, limits: list[int]) -> Tensor:
-    """Frames (T, C + D) for the renderer: of each phone all, or its last ones if they are more than its limit."""
+    """Frames (T, C + D) for the renderer: of each phone all, or its last ones if they are more than its limit.
+
+    Raises:
+        ValueError: a phone has none.
+    """
     durations = sound.durations.tolist()
+    if min(durations) < 1:
+        raise ValueError(f"the voice gave a phone {min(durations)} frames")
     kept = [min(pair) for pair in zip(durations, limits, strict=True)]
     ends = sound.durations.cumsum(0).tolist()
     index = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
@@ -29,20 +34,19 @@ def frames_of(sound: WordAcoustics, limits: list[int]) -> Tensor:
     return torch.cat([sound.phones[phone], sound.curves[index]], dim=1)
 
 
-def open_early(voice: VoiceModel, state: Any, slot: int, frames: Tensor, window: PhoneWindow) -> Tensor:
+def open_early(voice: VoiceModel, state: Any, slot: int, frames: Tensor, following: WordAcoustics) -> Tensor:
     """Samples of the first word and of one frame more.
 
     Args:
         state: of the renderer; the slot is at the start of the utterance, and is left as it is.
         frames: (T, C + D) of the word.
-        window: of the word, with phones after it.
+        following: what its window says of the phones after it.
 
     Returns:
         ((T + 1) · hop_length,) or fewer, if the window ends sooner.
     """
     wanted = (len(frames) + 1) * voice.hop_length
     needed = voice.renderer.inputs_for(wanted)
-    (following,) = voice.acoustics([replace(window, begin=window.end, end=len(window.phones))])
     ahead = frames_of(following, following.durations.tolist())[: needed - len(frames)]
     whole = torch.cat([frames, ahead])[None]
     copy = state.gather([slot])

@@ -16,10 +16,7 @@ from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Skipped, Speech
 from loquent.speech.runtime.session import Session
 from loquent.speech.transcript import Segment, SegmentBuilder
-from loquent.tts.acoustics import VoiceModel
-from loquent.tts.frontend.phonemizer import Phonemizer
-from loquent.tts.task import SpeechTask
-from loquent.tts.voices import family_of
+from loquent.tts.voices import SpeakingTask, family_of
 
 DEFAULT_VOICE = "loquent/hibari"
 
@@ -40,18 +37,16 @@ class Synthesizer:
     """A voice, offline and streaming: the same samples.
 
     Args:
-        voice: the models.
-        phonemizer: of its language.
-        chunk_ms: speech that is rendered at a time. Shorter is sooner, longer takes less time in all.
+        task: what speaks: `SpeechTask` with a voice that speaks word by word, or `CosyVoiceTask`.
 
     Attributes:
         sample_rate: of its speech, in Hz.
     """
 
-    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 100) -> None:
-        self.voice, self.phonemizer = voice, phonemizer
-        self.sample_rate = voice.sample_rate
-        self._task = SpeechTask(voice, phonemizer, chunk_ms)
+    def __init__(self, task: SpeakingTask) -> None:
+        self.task = task
+        assert task.gives.sample_rate is not None
+        self.sample_rate = task.gives.sample_rate
 
     @classmethod
     def from_pretrained(
@@ -60,9 +55,13 @@ class Synthesizer:
         *,
         device: str | torch.device = "auto",
         threads: int | None = None,
-        chunk_ms: int = 100,
+        chunk_ms: int | None = None,
     ) -> Synthesizer:
         """Load a voice by name: one that is installed, a folder, or one of the Hugging Face hub (see `resolve`).
+
+        Args:
+            chunk_ms: speech that is rendered at a time, 200 unless given. Shorter is sooner, longer takes less time in
+                all. CosyVoice has chunks of its own.
 
         Raises:
             CheckpointError: there is no such voice, or it cannot be fetched.
@@ -71,19 +70,19 @@ class Synthesizer:
         path = resolve(name_or_path).path
         chosen = compute_device(device)
         use_threads(threads)
-        voice = family_of(path).load().load(path)
-        return cls(voice.to(chosen), Phonemizer.load(), chunk_ms)
+        return cls(family_of(path).task(path, chosen, chunk_ms))
 
     @property
     def voices(self) -> tuple[str, ...]:
         """Names of its speakers; the first is the default."""
-        return self.voice.speakers
+        return self.task.voice.speakers
 
     def synthesize(self, text: str, **options: Any) -> Synthesis:
         """Speak a whole text.
 
         Args:
-            options: those of `SpeechOptions`: voice, speed, context, seed, ssml, lexicon.
+            options: those of `SpeechOptions`: voice, speed, context, seed, ssml, lexicon; or of `CosyVoiceOptions`:
+                voice, context, seed.
 
         Raises:
             ValueError: an option is wrong.
@@ -98,11 +97,11 @@ class Synthesizer:
             stream: id of its events.
             options: as of `synthesize`.
         """
-        return Engine(self._task).open(stream=stream, **options)
+        return Engine(self.task).open(stream=stream, **options)
 
-    def streaming_task(self) -> SpeechTask:
+    def streaming_task(self) -> SpeakingTask:
         """The same voice for an `Engine` of many streams."""
-        return self._task
+        return self.task
 
 
 def collected(events: list[Event], sample_rate: int) -> Synthesis:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+from unicodedata import category
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class SpeechTask:
     takes = Port("text")
     Options = SpeechOptions
 
-    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 100) -> None:
+    def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 200) -> None:
         self.voice, self.phonemizer = voice, phonemizer
         self.gives = Port("audio", voice.sample_rate)
         self.frames_per_second = voice.sample_rate / voice.hop_length
@@ -118,6 +119,11 @@ class SpeechTask:
         self.start(memo.options)
         if memo.queued > self.chunk + MOST_FRAMES:
             raise ValueError(f"expected at most {self.chunk + MOST_FRAMES} frames that wait, got {memo.queued}")
+        if max(memo.pause, memo.silence) > round(MOST_PAUSE_S * self.frames_per_second):
+            raise ValueError(f"expected a pause of at most {MOST_PAUSE_S} s")
+        made = memo.offset + (memo.frame + memo.queued) * self.voice.hop_length
+        if max([memo.samples, *(piece.last for piece in memo.said)]) > made:
+            raise ValueError(f"expected speech up to sample {made}, the last one of the frames that there are")
         return memo
 
     def configure(self, memo: SpeechMemo, options: SpeechOptions) -> None:
@@ -174,9 +180,10 @@ class SpeechTask:
         rate = self.voice.sample_rate
         played = memo.samples if played_s is None else min(memo.samples, round(played_s * rate))
         heard = [piece for piece in memo.said if piece.last <= played]
-        begin = heard[0].begin if heard else memo.told
+        begin = memo.said[0].begin if memo.said else memo.told
+        memo.told = heard[-1].end if heard else begin
         text = "".join(piece.text for piece in heard)
-        event = Interrupted(text=text.strip(), span=(begin, heard[-1].end if heard else begin), heard=played / rate)
+        event = Interrupted(text=text.strip(), span=(begin, memo.told), heard=played / rate)
         frame = memo.frame + memo.queued
         memo.reader = Reader(ReaderOptions(memo.options.ssml, memo.options.lexicon))
         memo.source, memo.words, memo.said = "", [], []
@@ -199,7 +206,6 @@ class SpeechTask:
         for one in memo.reader.read(chunk):
             if isinstance(one, SkippedText):
                 events.append(Skipped(text=one.text, span=(one.begin, one.end), reason=one.reason))
-                self._close_text(memo)
             else:
                 memo.words.append(one)
         if chunk.flush or chunk.last:
@@ -260,21 +266,25 @@ class SpeechTask:
         """Fill the queues up to a chunk, as far as words can be spoken; returns what can be given early."""
         early = {}
         for i in turns.sound:
-            with turns.of(i):
+            with turns.of(i) as events:
                 memo, slot = memos[i], slots[i]
                 while self._hungry(memo):
                     window, phonemes = self._window(memo)
-                    sound = self.voice.acoustics([window])[0] if window.end > window.begin else None
-                    first = not memo.queued and not memo.rendered
-                    self._queue_word(memo, state.queue[slot], window, phonemes, sound)
-                    if first and memo.queued and memo.options.context == "words" and window.end < len(window.phones):
-                        early[i] = self._open(memo, state, slot, window)
+                    behind = replace(window, begin=window.end, end=len(window.phones))
+                    sound, following = None, None
+                    if window.end > window.begin:
+                        opens = not memo.queued and not memo.rendered and memo.options.context == "words"
+                        windows = [window, behind] if opens and behind.end > behind.begin else [window]
+                        sound, following = [*self.voice.acoustics(windows), None][:2]
+                    self._queue_word(memo, state.queue[slot], window, phonemes, sound, events)
+                    if following:
+                        early[i] = self._open(memo, state, slot, following)
         return early
 
-    def _open(self, memo: SpeechMemo, state: SpeechState, slot: int, window: PhoneWindow) -> Tensor:
+    def _open(self, memo: SpeechMemo, state: SpeechState, slot: int, following: WordAcoustics) -> Tensor:
         """Samples of the first word of an utterance, before those that it has to wait for."""
         self._begin([memo], state, torch.tensor([slot], device=state.queue.device))
-        said = open_early(self.voice, state.renderer, slot, state.queue[slot, : memo.queued], window)
+        said = open_early(self.voice, state.renderer, slot, state.queue[slot, : memo.queued], following)
         memo.lent = min(memo.queued * self.voice.hop_length, len(said))
         memo.fading = len(said) == memo.lent + self.voice.hop_length
         if memo.fading:
@@ -285,7 +295,13 @@ class SpeechTask:
         return not memo.silence and not memo.closing and memo.queued < self.chunk and self._speakable(memo)
 
     def _queue_word(
-        self, memo: SpeechMemo, queue: Tensor, window: PhoneWindow, phonemes: str, sound: WordAcoustics | None
+        self,
+        memo: SpeechMemo,
+        queue: Tensor,
+        window: PhoneWindow,
+        phonemes: str,
+        sound: WordAcoustics | None,
+        events: list[Event],
     ) -> None:
         word, durations = memo.words[memo.at], sound.durations.tolist() if sound else []
         opens, closes = window.opens and window.begin == 0, window.closes and window.end == len(window.phones)
@@ -298,7 +314,11 @@ class SpeechTask:
         begin = memo.frame + memo.queued
         memo.queued += sum(kept)
         lead, tail = kept[:1] if opens else [], _pause(phonemes, kept, closes)
-        self._place(memo, word, begin + sum(lead), begin + sum(kept) - tail)
+        if phonemes.strip(PUNCTUATION):
+            self._place(memo, word, begin + sum(lead), begin + sum(kept) - tail)
+        elif word.text and word.end > memo.told:  # else it is one of the words of a number, say
+            text = memo.source[max(0, word.begin - memo.source_at) : max(0, word.end - memo.source_at)]
+            events.append(Skipped(text=text, span=(word.begin, word.end), reason="the voice has none of its sounds"))
         memo.at += 1
         if _closes(word):
             memo.closing, memo.pause = True, round(min(word.pause_s, MOST_PAUSE_S) * self.frames_per_second)
@@ -309,18 +329,17 @@ class SpeechTask:
 
     def _place(self, memo: SpeechMemo, word: SpokenWord, begin: int, end: int) -> None:
         """Note when a word is spoken. Spoken words of one place in the text, as of a number, are one word of it."""
-        first, last = (memo.offset + frame * self.voice.hop_length for frame in (begin, max(begin, end)))
-        if not word.text:  # it only closes the utterance
-            return
-        if word.end > memo.told or not memo.opened:
-            gap = memo.source[max(0, memo.told - memo.source_at) : max(0, word.begin - memo.source_at)]
-            if any(map(str.isalnum, gap)):  # text that is not spoken
+        first, last = (memo.offset + frame * self.voice.hop_length for frame in (begin, end))
+        if word.end > memo.told:
+            at = max(word.begin, memo.told)  # beyond the words before it that stand for the same text
+            gap = memo.source[max(0, memo.told - memo.source_at) : max(0, at - memo.source_at)]
+            if any(not c.isspace() and category(c)[0] != "P" for c in gap):  # text that is not spoken
                 gap = " " * any(map(str.isspace, gap))
-            text = gap + memo.source[max(0, word.begin - memo.source_at) : max(0, word.end - memo.source_at)]
-            memo.told = max(memo.told, word.end)
-            memo.said.append(TimedText(text, word.begin, word.end, first, last))
+            text = gap + memo.source[max(0, at - memo.source_at) : max(0, word.end - memo.source_at)]
+            memo.told = word.end
+            memo.said.append(TimedText(text, at, word.end, first, last))
             memo.unbegun, memo.untold, memo.opened = memo.unbegun + 1, memo.untold + 1, memo.opened + 1
-        else:
+        elif memo.said:
             memo.said[-1] = replace(memo.said[-1], last=max(memo.said[-1].last, last))
 
     # ----------------------------------------------------------------------------------------------- frames to samples
@@ -402,7 +421,8 @@ class SpeechTask:
 
     def _speech(self, samples: np.ndarray, start: int, begun: list[TimedText], memo: SpeechMemo) -> Speech:
         rate = self.voice.sample_rate
-        before = memo.said[len(memo.said) - memo.unbegun - 1].end if memo.unbegun < len(memo.said) else 0
+        spoken = memo.said[: len(memo.said) - memo.unbegun]
+        before = spoken[-1].end if spoken else memo.said[0].begin if memo.said else memo.told
         return Speech(
             samples=samples,
             sample_rate=rate,

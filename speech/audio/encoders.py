@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -127,8 +127,8 @@ class _Muxed:
         self._sink, self._position, self._finished = _Sink(), 0, False
         # Every packet at once; and the same samples give the same bytes.
         options = {"flush_packets": "1", "fflags": "+bitexact", **format.muxer_options}
-        self._container: Any = av.open(self._sink, "w", format=format.muxer, options=options)
-        self._stream: Any = self._container.add_stream(format.codec, rate=sample_rate, layout="mono")
+        container = cast(Any, av.open(self._sink, "w", format=format.muxer, options=options))
+        self._container, self._stream = container, container.add_stream(format.codec, rate=sample_rate, layout="mono")
         if format.codec == "libopus":
             self._stream.bit_rate = OPUS_BIT_RATES[sample_rate]
             self._stream.codec_context.options = OPUS_OPTIONS

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ class AudioWriter:
         self._what = f"{printable(path)!r} ({container} {encoding}, {sample_rate} Hz, {channels} channels)"
         self._path, self._rate = Path(path), sample_rate
         special = self._path.exists() and not self._path.is_file()  # a pipe, say, which cannot be replaced
-        self._scratch = self._path if special else self._path.with_name(f".loquent-{os.getpid()}{ending}")
+        self._scratch = self._path if special else self._path.with_name(f".loquent-{secrets.token_hex(8)}{ending}")
         with self._explained():
             self._file = soundfile.SoundFile(
                 os.fsencode(self._scratch), "w", sample_rate, channels, encoding, format=container

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from loquent.speech.captions import FORMATS, CaptionOptions, write
 from loquent.speech.commands.arguments import CommandError
@@ -42,28 +45,37 @@ class Output:
         for format in self.formats:
             path = self._path(recording, format, ".part" if incomplete else "")
             make_folder(path.parent)
-            try:
-                self._save(path, format, recording)
-            except OSError as error:
-                raise CommandError(f"cannot write {shown(path)}: {error.strerror or error}") from error
+            with whole_file(path) as file:
+                self.write(file, format, recording)
 
     def write(self, file: Any, format: str, recording: Recording) -> None:
         """Write a recording's transcript to an open file."""
         write(format, recording.segments, file, self.layout, recording.language)
 
-    def _save(self, path: Path, format: str, recording: Recording) -> None:
-        scratch = path.with_name(f".loquent-{os.getpid()}")
-        try:
-            with open(scratch, "w", encoding="utf-8", newline="\n") as file:
-                self.write(file, format, recording)
-            os.replace(scratch, path)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-
     def _path(self, recording: Recording, format: str, mark: str) -> Path:
         assert self.folder is not None
         return self.folder / recording.stem.parent / f"{recording.stem.name}{mark}.{format}"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that has its name once it is whole; where it is given up, whatever had the name is as before.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    special = path.exists() and not path.is_file()  # a pipe, say, which cannot be replaced
+    scratch = path if special else path.with_name(f".loquent-{secrets.token_hex(8)}")
+    try:
+        with open(scratch, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+        if not special:
+            os.replace(scratch, path)
+    except OSError as error:
+        raise CommandError(f"cannot write {shown(path)}: {error.strerror or error}") from error
+    finally:
+        if not special:
+            scratch.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loquent.speech.captions import FORMATS, CaptionOptions, write
 from loquent.speech.commands.arguments import CommandError, UsageError, add_device_arguments
+from loquent.speech.commands.output import whole_file
 from loquent.speech.json_files import read_json_object
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.transcript import Segment, SegmentBuilder
@@ -69,12 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--save-words {arguments.save_words}: expected a name ending in .{', .'.join(FORMATS)}")
     from loquent.speech.tasks import load_task
 
+    if "-" in arguments.text and sys.stdin is None:
+        raise CommandError("standard input is closed; there is nothing to read")
     options = _options(arguments)
-    parse_options(load_task("synthesis options"), options)
+    parse_options(load_task("synthesis options")(arguments.model), options)
     named = {} if arguments.model is None else {"name_or_path": arguments.model}
     synthesizer = load_task("synthesizer").from_pretrained(**named, device=arguments.device, threads=arguments.threads)
     session = synthesizer.session(**options)
-    with _sinks(arguments, synthesizer.sample_rate) as (sinks, played_s):
+    with _words_file(arguments.save_words) as words, _sinks(arguments, synthesizer.sample_rate) as (sinks, played_s):
         try:
             segments, seconds = _speak(session, _pieces(arguments.text), sinks)
         except KeyboardInterrupt:
@@ -82,10 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
                 if event.type == "interrupted":
                     print(f"loquent: stopped after {event.heard:.1f} s: {event.text}", file=sys.stderr)
             raise
-    if arguments.save_words:
-        _save_words(arguments.save_words, segments)
-    if not seconds:
-        raise CommandError("there is nothing in the text that can be spoken")
+        if not seconds:
+            raise CommandError("there is nothing in the text that can be spoken")
+        if words:  # one caption a word; json has all words in their sentences. Not every voice tells its words
+            timed = all(segment.words for segment in segments)
+            layout = CaptionOptions(max_words_per_line=1) if timed else CaptionOptions()
+            write(arguments.save_words.suffix.lower().lstrip("."), segments, words, layout, "en")
     if arguments.output:
         print(f"{arguments.output}: {seconds:.1f} s of speech", file=sys.stderr)
     return 0
@@ -109,8 +114,11 @@ def _pieces(texts: Sequence[str]) -> Iterator[str]:
             yield text
             continue
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        while data := os.read(sys.stdin.fileno(), 1 << 16):
-            yield decoder.decode(data)
+        try:
+            while data := os.read(sys.stdin.fileno(), 1 << 16):
+                yield decoder.decode(data)
+        except OSError as error:
+            raise CommandError(f"cannot read standard input: {error.strerror}") from error
         yield decoder.decode(b"", final=True)
 
 
@@ -169,11 +177,6 @@ def _sinks(
         yield sinks, lambda: None if player is None else player.played_s
 
 
-def _save_words(path: Path, segments: Sequence[Segment]) -> None:
-    """One caption a word; json has all words in their sentences."""
-    format = path.suffix.lower().lstrip(".")
-    try:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            write(format, segments, file, CaptionOptions(max_words_per_line=1), "en")
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
+def _words_file(path: Path | None) -> contextlib.AbstractContextManager[TextIO | None]:
+    """Where the times of words go. It is opened before there is something to lose."""
+    return contextlib.nullcontext() if path is None else whole_file(path)

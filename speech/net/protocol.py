@@ -54,7 +54,7 @@ from loquent.speech.net.messages import (
 MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
-MAX_ITEMS = 1000  # of an option that is a list
+MAX_ITEMS = 1000  # of an option that is a list or an object
 MAX_TEXT = 4096  # characters of an option's value, or of a token
 
 
@@ -303,9 +303,11 @@ def _options(value: Any) -> dict[str, Any]:
     for name, option in value.items():
         if not name.isidentifier() or len(name) > MAX_NAME or name in ("sample_rate", "channels", "stream"):
             _refuse(f"{_shown(name)} is no option's name; the audio's format belongs beside 'options', not into it")
-        items = option if isinstance(option, list) else [option]
+        items = list(option.values()) if isinstance(option, dict) else option if isinstance(option, list) else [option]
         if len(items) > MAX_ITEMS:
             _refuse(f"option '{name}' has {len(items)} items; at most {MAX_ITEMS} are taken")
+        for key in option if isinstance(option, dict) else ():
+            _string(key, f"a name in option '{name}'", MAX_NAME)
         for item in items:
             if isinstance(item, str) and item:
                 _string(item, f"option '{name}'", MAX_TEXT)
@@ -314,8 +316,11 @@ def _options(value: Any) -> dict[str, Any]:
             elif isinstance(item, int) and abs(item) >= 2**63:
                 _refuse(f"option '{name}' does not fit into 64 bits")
             elif not isinstance(item, str | int | float | None):
-                kind = "an object" if isinstance(item, dict) else "a list of lists"
-                _refuse(f"option '{name}' has to be a string, number, boolean, null or list of these, not {kind}")
+                kind = "objects" if isinstance(item, dict) else "lists"
+                _refuse(
+                    f"option '{name}' has to be a string, number, boolean, null, or a list or object of these, "
+                    f"not of {kind}"
+                )
     return value
 
 

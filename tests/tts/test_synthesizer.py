@@ -10,7 +10,7 @@ import pytest
 from loquent.asr import Recognizer
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Speech
-from loquent.tts.synthesizer import Synthesizer, collected
+from loquent.tts.synthesizer import collected
 
 TEXT = "A small boat crossed the quiet harbour at dawn. Nobody was awake to see it arrive."
 
@@ -87,17 +87,24 @@ def test_a_pronunciation_of_ones_own_is_used(hibari):
     assert own.duration_s < plain.duration_s
 
 
+@pytest.mark.parametrize("sign", ["&", "-", "$"])
+def test_a_sign_may_have_a_pronunciation(hibari, sign):
+    speech = hibari.synthesize(f"you {sign} me.", lexicon={sign: "ænd"})
+    assert [word.text.strip() for word in speech.segments[0].words][1:-1] in ([sign], [])
+
+
 def test_work_per_second_of_speech_stays_flat(hibari, monkeypatch):
     """Counted in phones that the acoustic model sees and frames that the renderer does."""
     counts: list[int] = []
-    acoustics = hibari.voice.acoustics
+    voice = hibari.streaming_task().voice
+    acoustics = voice.acoustics
 
     def counted(windows):
         counts.extend(len(window.phones) for window in windows)
         return acoustics(windows)
 
-    monkeypatch.setattr(hibari.voice, "acoustics", counted)
-    session = Synthesizer(hibari.voice, hibari.phonemizer).session(speed=4.0)
+    monkeypatch.setattr(voice, "acoustics", counted)
+    session = hibari.session(speed=4.0)
     sizes, phones = [], []
     for _ in range(6):
         counts.clear()

@@ -13,7 +13,7 @@ from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chain, Chunk, as_chunk, as_rows
 from loquent.tts.acoustics import PhoneWindow, Renderer, WordAcoustics
 
-PHONES = " ,.;:!?ˈˌAIOWYabdefhijklmnopstuvwzæðŋɑɔəɛɜɡɪɹʃʊʌʒʤʧθᵊᵻT"
+PHONES = " ,.;:!?—…ˈˌAIOQWYabdefhijklmnopstuvwzæðŋɐɑɒɔəɛɜɡɪɹɾʃʊʌʒʔʤʧθᵊᵻT"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,12 +18,14 @@ from loquent.speech.devices import compute_device
 from loquent.tts.cosyvoice.checkpoint import Parts, load_parts
 from loquent.tts.cosyvoice.config import CosyVoiceConfig
 from loquent.tts.cosyvoice.stages import Stages, StagesState, Utterance
+from loquent.tts.cosyvoice.text_tokenizer import END_OF_PROMPT
 from loquent.tts.cosyvoice.voice import FRAMES_PER_TOKEN, RATE, SpeakerEncoder, Voice, read_voices
 from loquent.tts.flow.token_flow import Inference
 from loquent.tts.lm.generation import SpeechTokenGenerator
 from loquent.tts.tokens.tokenizer import load_s3_tokenizer
 
 SHORTEST_S = 0.1  # of a recording that tells something of a voice
+NEUTRAL = {2: "", 3: "You are a helpful assistant."}  # instructions that the models were trained with
 
 
 class CosyVoice:
@@ -48,7 +51,13 @@ class CosyVoice:
             SpeechTokenGenerator(parts.language_model, config.sampling), parts.flow, parts.vocoder, config.silent
         )
         known = folder / "spk2info.pt"
-        self.voices: dict[str, Voice] = read_voices(known) if known.is_file() else {}
+        voices = read_voices(known) if known.is_file() else {}
+        self.voices = {name: self.prompt_of(voice) for name, voice in voices.items()}
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the known voices; the first is the default."""
+        return tuple(self.voices)
 
     @classmethod
     def from_pretrained(
@@ -77,12 +86,16 @@ class CosyVoice:
         config = CosyVoiceConfig.read(path)
         return cls(path, config, load_parts(path, config, flow, capacity).to(compute_device(device)))
 
-    def voice(self, recording: str | os.PathLike[str] | Audio, text: str) -> Voice:
+    def voice(
+        self, recording: str | os.PathLike[str] | Audio, text: str = "", *, instruction: str | None = None
+    ) -> Voice:
         """The voice of a recording, to be imitated.
 
         Args:
             recording: a file, or samples; of 3 to 10 s, at most 30 s.
-            text: what it says. For CosyVoice 3 it begins with an instruction and `<|endofprompt|>`.
+            text: what it says. Without, only the sound of the voice is imitated, as for text in another language.
+            instruction: how to speak, such as a dialect or a mood; with or without ``text`` as the model was trained.
+                None for what the model knows as neutral.
 
         Raises:
             AudioError: the file is no audio.
@@ -100,9 +113,10 @@ class CosyVoice:
         count = min(len(mel) // FRAMES_PER_TOKEN, len(speech))
         return Voice(
             SpeakerEncoder(self.folder / "campplus.onnx")(narrow),
-            tuple(self.tokenizer.encode(text)),
+            (*self._instructed(instruction), *self.tokenizer.encode(text)),
             tuple(speech[:count].tolist()),
             mel[: FRAMES_PER_TOKEN * count].clone(),
+            continued=bool(text),
         )
 
     def synthesize(self, text: str, voice: Voice | str, *, in_turns: bool = False, seed: int = 0) -> Audio:
@@ -118,7 +132,7 @@ class CosyVoice:
             ValueError: there is no such voice, or the text is too long.
         """
         tokens = self.tokenizer.encode(text)
-        samples = self.stages.whole(tokens, self._voice(voice), in_turns=in_turns, seed=seed)
+        samples = self.stages.whole(tokens, self.prompt_of(voice), in_turns=in_turns, seed=seed)
         return Audio(samples.cpu().numpy(), self.sample_rate)
 
     def stream(
@@ -137,7 +151,7 @@ class CosyVoice:
             ValueError: there is no such voice, or the text is too long.
         """
         state, held = self.stages.initial_state(1), ""
-        utterance = self.stages.begin(state, 0, self._voice(voice), in_turns=in_turns, seed=seed)
+        utterance = self.stages.begin(state, 0, self.prompt_of(voice), in_turns=in_turns, seed=seed)
         for piece in pieces:
             tokens, held = self.tokenizer.advance(held + piece)
             utterance.push(tokens)
@@ -148,18 +162,32 @@ class CosyVoice:
         for samples in self._advance(state, utterance):
             yield samples.cpu().numpy()
 
+    def prompt_of(self, voice: Voice | str) -> Voice:
+        """A voice as the stages take it, in CosyVoice 3 with an instruction; a known one by name.
+
+        Raises:
+            ValueError: there is no voice of that name.
+        """
+        if isinstance(voice, str):
+            if voice not in self.voices:
+                known = ", ".join(sorted(self.voices)) or "none"
+                raise ValueError(f"there is no voice {voice[:60]!r}; known are {known}")
+            voice = self.voices[voice]
+        if self.config.version == 3 and self.tokenizer.end_of_prompt not in voice.text:
+            return dataclasses.replace(voice, text=(*self._instructed(None), *voice.text))
+        return voice
+
     def _advance(self, state: StagesState, utterance: Utterance) -> Iterator[Tensor]:
         while self.stages.ready(utterance):
             (samples,) = self.stages.step(state, [0], [utterance])
             if len(samples):
                 yield samples
 
-    def _voice(self, voice: Voice | str) -> Voice:
-        if isinstance(voice, Voice):
-            return voice
-        if voice not in self.voices:
-            raise ValueError(f"there is no voice {voice[:60]!r}; known are {', '.join(sorted(self.voices)) or 'none'}")
-        return self.voices[voice]
+    def _instructed(self, instruction: str | None) -> list[int]:
+        """Tokens of an instruction and of the mark behind it."""
+        if instruction is None:
+            instruction = NEUTRAL[self.config.version]
+        return self.tokenizer.encode(f"{instruction}{END_OF_PROMPT}") if instruction else []
 
 
 def _resampled(audio: Audio, rate: int) -> Tensor:

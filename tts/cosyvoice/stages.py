@@ -84,7 +84,7 @@ class Stages:
         Raises:
             ValueError: the voice is another model's, or its prompt too long.
         """
-        script = self.generator.begin(voice.text, voice.speech, in_turns=in_turns, seed=seed)
+        script = self.generator.begin(voice.text, voice.spoken, in_turns=in_turns, seed=seed)
         speaker, mel = self._checked(voice)
         state.reset([row])
         rows = torch.tensor([row], device=speaker.device)
@@ -142,7 +142,7 @@ class Stages:
             ValueError: see `begin` and `step`.
         """
         speaker, mel = self._checked(voice)
-        utterance = Utterance(self.generator.begin(voice.text, voice.speech, in_turns=in_turns, seed=seed))
+        utterance = Utterance(self.generator.begin(voice.text, voice.spoken, in_turns=in_turns, seed=seed))
         state = self.generator.initial_state(1)
         utterance.push(text)
         utterance.finish()

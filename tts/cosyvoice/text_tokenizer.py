@@ -50,7 +50,8 @@ class TextTokenizer:
                 from transformers import AutoTokenizer
             except ImportError as error:
                 raise ImportError(
-                    f"{folder} has no tokenizer.json; to read it otherwise: pip install 'loquent[cosyvoice]'"
+                    f"{folder} has no tokenizer.json; to read it otherwise, in a checkout of loquent: "
+                    'pip install ".[cosyvoice]"'
                 ) from error
             loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             return cls(loaded.backend_tokenizer, MARKS[version])

@@ -21,7 +21,9 @@ class Voice:
     """A voice to speak with: imitated from a recording and its text (zero-shot), or hinted at by an embedding alone.
 
     speaker: (E,) embedding.
-    text:    tokens of what the recording says. speech: its speech codes. mel: (2 · codes, F) its frames.
+    text:    tokens of an instruction and of what the recording says.
+    speech:  speech codes of the recording. mel: (2 · codes, F) its frames.
+    continued: whether the language model goes on from the recording's speech, too; not without what it says.
 
     Raises:
         ValueError: frames and codes do not fit each other, or numbers are not finite.
@@ -31,6 +33,7 @@ class Voice:
     text: tuple[int, ...] = ()
     speech: tuple[int, ...] = ()
     mel: Tensor | None = None
+    continued: bool = True
 
     def __post_init__(self) -> None:
         frames = 0 if self.mel is None else len(self.mel)
@@ -41,6 +44,11 @@ class Voice:
         for one in (self.speaker, self.mel):
             if one is not None and not bool(one.isfinite().all()):
                 raise ValueError("a prompt has numbers that are not finite")
+
+    @property
+    def spoken(self) -> tuple[int, ...]:
+        """The speech codes that the language model goes on from."""
+        return self.speech if self.continued else ()
 
 
 class SpeakerEncoder:
@@ -56,7 +64,9 @@ class SpeakerEncoder:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError("speaker embeddings need onnxruntime: pip install 'loquent[cosyvoice]'") from error
+            raise ImportError(
+                'speaker embeddings need onnxruntime: in a checkout of loquent, pip install ".[cosyvoice]"'
+            ) from error
         if not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
         options = onnxruntime.SessionOptions()
@@ -104,7 +114,8 @@ def _voice_of(info: Mapping[str, Any]) -> Voice:
     mel = _tensor(info, "prompt_speech_feat").float()
     text = _tensor(info, "prompt_text").flatten().tolist() if "prompt_text" in info else []
     speech = _tensor(info, "flow_prompt_speech_token").flatten().tolist()
-    return Voice(speaker, tuple(map(int, text)), tuple(map(int, speech)), mel[0] if mel.ndim == 3 else mel)
+    continued = "llm_prompt_speech_token" in info
+    return Voice(speaker, tuple(map(int, text)), tuple(map(int, speech)), mel[0] if mel.ndim == 3 else mel, continued)
 
 
 def _tensor(info: Mapping[str, Any], name: str) -> Tensor:

@@ -86,6 +86,8 @@ class Phonemizer:
         if word.phonemes is None and not DOTTED.fullmatch(word.text):
             return [(token, None) for token in self._tokenizer(word.text)]
         before, core, behind = SHELL.findall(word.text)[0]
+        if not core:  # a sign whose phonemes are given
+            before, core, behind = "", word.text, ""
         marks = self._tokenizer(behind) if behind else ()
         return [*((mark, None) for mark in before), (core, word.phonemes), *((mark, None) for mark in marks)]
 

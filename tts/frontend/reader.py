@@ -34,7 +34,7 @@ RULE = re.compile(r"([^\w\s])\1{2,}")  # a line of Markdown
 QUOTES = "\"'”’)]"
 DASH = re.compile(r"-|–|—|--+")
 PAUSE = re.compile(r"[,;:…—|]|\.{2,}")
-BULLETS = {"-", "–", "—", "*", "+", "•", "▪", "■", "◦", "●", "‣", ">", ">>"}
+LINE_MARK = re.compile(r"[-–—*+•▪■◦●‣]|#+|>+|```\w*")  # bullets, headings, quotes, fences of code
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Reader:
         self._lead = ""  # punctuation that stands by itself, for the next word
         self._spoken = 0  # words of the utterance
         self._end = 0  # of the last word
+        self._paused_s = 0.0  # since then
         self._started = self._begun = False  # whether a word was taken in, and spoken
         self._skipped: SkippedText | None = None  # more of it may follow
         self._markup = Markup() if options.ssml else None
@@ -130,7 +131,7 @@ class Reader:
             return 1, list(self._speak(view, given, self._ends(view, given), known))
         spoken = any(c.isalnum() or c in SIGNS for c in piece.core) and not RULE.fullmatch(piece.text)
         reading = reading_of(view) if spoken else self._mark(view)
-        if reading is None or (piece.starts_line and piece.text in BULLETS) or re.fullmatch("#+", piece.text):
+        if reading is None or (piece.starts_line and LINE_MARK.fullmatch(piece.text)):
             return 1, list(self._close(0.0)) if self._closes_alone(piece) else []
         return len(reading.words), list(self._speak(view, reading, self._ends(view, reading)))
 
@@ -186,7 +187,7 @@ class Reader:
             self._before = (*self._before, (piece.core + piece.closing)[:LONGEST_REMEMBERED])[-REMEMBERED:]
         if not result:
             return []
-        self._lead, self._begun, self._end = "", True, pieces[-1].end
+        self._lead, self._begun, self._end, self._paused_s = "", True, pieces[-1].end, 0.0
         self._spoken += len(result)
         pauses = self._spoken >= LONG_UTTERANCE and closing.strip(QUOTES)
         if ends or pauses or self._spoken >= LONGEST_UTTERANCE:
@@ -215,7 +216,9 @@ class Reader:
                 before = ""
 
     def _close(self, pause_s: float) -> list[SpokenWord]:
-        """End the utterance under way; a pause is kept if there was one before."""
+        """End the utterance under way, if there is one, and pause; lines without words make the pause no longer."""
+        if self._markup is None:
+            pause_s, self._paused_s = max(0.0, pause_s - self._paused_s), max(pause_s, self._paused_s)
         if not self._spoken and not (pause_s and self._begun):
             return []
         self._reset()
@@ -249,6 +252,7 @@ class Reader:
                 self._lead,
                 self._spoken,
                 self._end,
+                self._paused_s,
                 self._started,
                 self._begun,
                 self._skipped,
@@ -268,7 +272,7 @@ class Reader:
             raise ValueError("the saved reader has another option 'ssml'")
         self._pieces, self._before, self._lead = list(state.pieces), state.before, state.lead
         self._spoken, self._end, self._skipped = state.spoken, state.end, state.skipped
-        self._started, self._begun = state.started, state.begun
+        self._paused_s, self._started, self._begun = state.paused_s, state.started, state.begun
         if self._markup and state.markup:
             self._markup.state = state.markup
 
@@ -282,6 +286,7 @@ class ReaderState:
     lead: str
     spoken: int
     end: int
+    paused_s: float
     started: bool
     begun: bool
     skipped: SkippedText | None
@@ -305,6 +310,8 @@ class ReaderState:
             raise ValueError("a saved place is outside the text")
         if not all(SLOWEST <= p.rate <= FASTEST and 0 <= p.pause_s <= LONGEST_BREAK_S for p in self.pieces):
             raise ValueError("a saved tempo or pause is not possible")
+        if not 0 <= self.paused_s <= LONGEST_BREAK_S:
+            raise ValueError("a saved pause is not possible")
         if any(character.isspace() for piece in self.pieces for character in piece.text):
             raise ValueError("a saved piece of text has white space in it")
         if self.markup:

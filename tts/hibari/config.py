@@ -11,7 +11,6 @@ UNIT = 2  # frames of the unit that durations are rounded to, 25 ms
 LONGEST_PHONE = 40  # units
 PITCH_SCALE = 100.0  # Hz of the pitch that the network calls 1
 PADDING = 0  # id of the phone around a sentence
-FEATURES_PITCH, FEATURES_ENERGY = -2, -1  # places of the curves behind a phone's features
 
 # The phones of Kokoro-82M, which hibari learnt from, by their numbers there; those in between are no phones.
 _RUNS = {

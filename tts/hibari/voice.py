@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from loquent.tts.acoustics import PhoneWindow, WordAcoustics
 from loquent.tts.hibari.config import ALPHABET, HOP, N_FFT, PADDING, SAMPLE_RATE, UNIT, HibariConfig
@@ -69,15 +70,37 @@ class HibariVoice(nn.Module):
 
     @torch.inference_mode()
     def acoustics(self, windows: Sequence[PhoneWindow]) -> list[WordAcoustics]:
-        """How words are to sound; each has heard all of its window, and nothing else."""
-        return [self._acoustics(window) for window in windows]
+        """How words are to sound; each has heard all of its window, and nothing else.
 
-    def _acoustics(self, window: PhoneWindow) -> WordAcoustics:
-        phones = torch.tensor([[PADDING, *window.phones, PADDING]], device=self.renderer.stft.taper.device)
+        The words of one window cost little more than one of them, if they are asked for together.
+        """
+        heard: dict[tuple[tuple[int, ...], float], _Heard] = {}
+        words = []
+        for window in windows:
+            key = tuple(window.phones), window.speed
+            if key not in heard:
+                heard[key] = self._hear(*key)
+            words.append(self._word(window, heard[key]))
+        return words
+
+    def _hear(self, phones: Sequence[int], speed: float) -> _Heard:
+        ids = torch.tensor([[PADDING, *phones, PADDING]], device=self.renderer.stft.taper.device)
+        hidden = self.prosody.text(ids)
+        units = self.prosody.durations(hidden, speed)[0]
+        return _Heard(self.text(ids)[0], units, hidden.repeat_interleave(units, 1))
+
+    def _word(self, window: PhoneWindow, heard: _Heard) -> WordAcoustics:
+        features, units, stretched = heard
         begin = 0 if window.opens and window.begin == 0 else window.begin + 1
         end = window.end + 1 + (window.closes and window.end == len(window.phones))
-        hidden = self.prosody.text(phones)
-        units = self.prosody.durations(hidden, window.speed)[0]
         first, last = int(units[:begin].sum()), int(units[:end].sum())
-        curves = self.prosody.pitch_and_energy(hidden.repeat_interleave(units, 1), first, last)[0]
-        return WordAcoustics(self.text(phones)[0, begin:end], units[begin:end] * UNIT, curves)
+        curves = self.prosody.pitch_and_energy(stretched, first, last)[0]
+        return WordAcoustics(features[begin:end], units[begin:end] * UNIT, curves)
+
+
+class _Heard(NamedTuple):
+    """What the networks make of a window: a feature of each phone, its units, and prosody's features of all units."""
+
+    features: Tensor  # (P, C)
+    units: Tensor  # (P,)
+    stretched: Tensor  # (1, U, C')

@@ -28,7 +28,9 @@ def read_onnx_weights(file: Path) -> dict[str, Tensor]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise ImportError("reading .onnx files needs the package onnx: pip install 'loquent[cosyvoice]'") from error
+        raise ImportError(
+            'reading .onnx files needs the package onnx: in a checkout of loquent, pip install ".[cosyvoice]"'
+        ) from error
     if not file.is_file():
         raise FileNotFoundError(f"no such file: {file}")
     weights = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.kernels.conv_step import depthwise_conv_step
+from loquent.kernels.convnext_step import ConvNeXtWeights, convnext_step
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.state import MOST, State
 from loquent.speech.nn.streaming import Chunk, StreamingModule, Window, as_chunk, as_rows, take_steps
@@ -76,11 +76,15 @@ class ConvNeXtBlock(nn.Module):
         Returns:
             (B, T, C).
         """
-        now = x
-        if self.right:
-            now = torch.cat([tail[rows, tail.shape[1] - self.right :], x], dim=1)[:, : x.shape[1]]
-        weight = self.depthwise.weight.squeeze(1)
-        return now + self._mix(depthwise_conv_step(x, weight, self.depthwise.bias, tail, rows, length))
+        return convnext_step(x, self._weights(), tail, rows, length, self.right)
+
+    def _weights(self) -> ConvNeXtWeights:
+        convolution, norm, expand, contract = self.depthwise, self.norm, self.expand, self.contract
+        parameters = (
+            *(convolution.weight.squeeze(1), convolution.bias, norm.weight, norm.bias),
+            *(expand.weight, expand.bias, contract.weight, contract.bias, self.scale),
+        )
+        return ConvNeXtWeights(*cast(tuple[Tensor, ...], parameters))
 
     def _convolve(self, x: Tensor) -> Tensor:
         """(B, T + left + right, C) to (B, T, C)."""

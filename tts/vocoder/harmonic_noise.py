@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loquent.kernels.counter_noise import counter_noise
 from loquent.speech.nn.state import MOST, State
-from loquent.speech.nn.streaming import Chunk, StreamingModule, Window, WindowState, as_chunk, as_rows, slide
+from loquent.speech.nn.streaming import Chunk, StreamingModule, WindowState, as_chunk, as_rows
 from loquent.tts.acoustics import Renderer
 from loquent.tts.vocoder.inverse_stft import InverseSTFT
 from loquent.tts.vocoder.pulses import PulseState, PulseTrain
@@ -52,7 +52,6 @@ class HarmonicNoiseState(State):
     """What the parts of a `HarmonicNoiseRenderer` remember, and where the noise of each stream stands."""
 
     decoder: State
-    pitch: WindowState
     pulses: PulseState
     stft: WindowState
     inverse: WindowState
@@ -67,30 +66,29 @@ class HarmonicNoiseRenderer(Renderer):
     The network's look-ahead L decides: n frames give n - L - n_fft / (2 · hop) frames of samples.
 
     Args:
-        decoder: frames to parts, (B, T, 5 · (n_fft / 2 + 1)), one for one, with a look-ahead of at least 2 frames.
+        decoder: frames to parts, (B, T, 5 · (n_fft / 2 + 1)), one for one. It looks ahead as far as the transform
+            of the pulses at least, n_fft / (2 · hop) frames.
     """
 
     def __init__(self, decoder: StreamingModule, sample_rate: int, hop: int, n_fft: int) -> None:
         super().__init__()
         self.decoder, self.bins = decoder, n_fft // 2 + 1
-        self.pulses, self.inverse = PulseTrain(sample_rate, hop), InverseSTFT(n_fft, hop)
-        # A cosine of amplitude 1 is half the sum of the weights in its bin: 1 by these.
-        self.stft = STFT(n_fft, hop, torch.hann_window(n_fft) / (n_fft / 4))
         lookahead, source = decoder.latency, n_fft // (2 * hop)  # how far a frame of each looks ahead
         if lookahead < source:
             raise ValueError(
                 f"a decoder with a look-ahead of {lookahead} frames is ahead of its source, {source} frames"
             )
-        # Pitch waits until pulses made of it meet what the decoder makes of the same frame.
-        self.held = Window(lookahead - source + 1, right=lookahead - source)
+        # Pulses wait until they meet what the decoder makes of the same frame.
+        self.pulses = PulseTrain(sample_rate, hop, lookahead - source + 1)
+        # A cosine of amplitude 1 is half the sum of the weights in its bin: 1 by these.
+        self.stft = STFT(n_fft, hop, torch.hann_window(n_fft) / (n_fft / 4))
+        self.inverse = InverseSTFT(n_fft, hop)
 
     def initial_state(self, batch: int) -> HarmonicNoiseState:
         """Streams with seed 0 at frame 0."""
         pulses = self.pulses.initial_state(batch)
-        like = self.stft.taper
         return HarmonicNoiseState(
             self.decoder.initial_state(batch),
-            WindowState.zeros(self.held, batch, like=like),
             pulses,
             self.stft.initial_state(batch),
             self.inverse.initial_state(batch),
@@ -116,9 +114,8 @@ class HarmonicNoiseRenderer(Renderer):
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         parts = self.decoder.step(chunk, state.decoder, rows)
-        pitch = slide(self.held, chunk.with_data(chunk.data[:, :, -2]), state.pitch, rows)
-        pitch = pitch.with_data(pitch.data[:, : max(pitch.data.shape[1] - self.held.context, 0)])
-        source = self.stft.step(self.pulses.step(pitch, state.pulses, rows), state.stft, rows)
+        pulses = self.pulses.step(chunk.with_data(chunk.data[:, :, -2]), state.pulses, rows)
+        source = self.stft.step(pulses, state.stft, rows)
         first = state.frame[rows]
         frames = first[:, None] + torch.arange(parts.data.shape[1], device=first.device)
         noise = counter_noise(state.seed[rows], frames, 2 * self.bins)

@@ -34,17 +34,24 @@ class PulseTrain(StreamingModule):
     The phase φ is a sum over all samples of the stream. It is kept as an integer modulo one period, so that it is the
     same bits however the stream is cut, and as precise after days as at the start.
 
-    Waits for one frame more than it gives.
+    Args:
+        lookahead: frames after its own that a sample waits for. One is enough; more delay pulses until what is made of
+            the same frames elsewhere has come, too.
     """
 
     like: Tensor  # device
 
-    def __init__(self, sample_rate: int, hop: int, *, threshold: float = 40.0, f_max: float = 11000.0) -> None:
+    def __init__(
+        self, sample_rate: int, hop: int, lookahead: int = 1, *, threshold: float = 40.0, f_max: float = 11000.0
+    ) -> None:
         super().__init__()
-        if hop % 2:
-            raise ValueError(f"hop={hop} must be even: lines meet in the middle of a frame")
+        if hop % 2 or lookahead < 1:
+            raise ValueError(
+                f"expected an even hop, as lines meet in the middle of a frame, and a look-ahead of at least 1 frame, "
+                f"got hop={hop}, lookahead={lookahead}"
+            )
         self.sample_rate, self.hop, self.threshold, self.f_max = sample_rate, hop, threshold, f_max
-        self.window = Window(3, left=1, right=1)
+        self.window = Window(lookahead + 2, left=1, right=lookahead)
         self.register_buffer("like", torch.zeros(0), persistent=False)
 
     def initial_state(self, batch: int) -> PulseState:
@@ -57,16 +64,16 @@ class PulseTrain(StreamingModule):
         return self.step(x, self.initial_state(x.shape[0]), last=True).data[:, : x.shape[1] * self.hop]
 
     def step(self, x: Chunk | Tensor, state: PulseState, rows: Tensor | None = None, last: bool = False) -> Chunk:
-        """Samples of every frame whose next one has come."""
+        """Samples of every frame whose next ones have come."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         # Where there is no frame the windows are 0, and so is the mark beside the frequency.
         marked = torch.stack([chunk.data, torch.ones_like(chunk.data)], dim=-1)
         stretch = slide(self.window, chunk.with_data(marked), state.frames, rows)
-        frames, samples = max(stretch.data.shape[1] - 2, 0), stretch.length * self.hop
+        frames, samples = max(stretch.data.shape[1] - self.window.context, 0), stretch.length * self.hop
         if frames == 0:
             return stretch.with_data(chunk.data.new_zeros(chunk.data.shape[0], 0), samples)
-        f, there = stretch.data.unbind(-1)
+        f, there = stretch.data[:, : frames + 2].unbind(-1)
         now = f[:, 1:-1]
         before = torch.where(there[:, :-2] > 0, f[:, :-2], now)[:, :, None]
         after = torch.where(there[:, 2:] > 0, f[:, 2:], now)[:, :, None]
@@ -85,7 +92,7 @@ class PulseTrain(StreamingModule):
         return stretch.with_data(self._pulses(frequency.flatten(1), phase), samples)
 
     def inputs_for(self, outputs: int) -> int:
-        """The frame after the one of the last output."""
+        """The frames after the one of the last output."""
         return self.window.inputs_for(-(-outputs // self.hop))
 
     def _pulses(self, frequency: Tensor, phase: Tensor) -> Tensor:

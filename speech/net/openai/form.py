@@ -16,6 +16,7 @@ ALIAS = "whisper-1"  # what clients of OpenAI send unless told otherwise: the se
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("segment", "word")
 HIGHEST_TEMPERATURE = 1.0
+TEMPERATURE_STEP = 0.2  # Whisper's
 LONGEST_TEXT = 10_000  # characters of a field
 FIELDS = {
     "file": "The recording, in any format that the server reads.",
@@ -23,7 +24,7 @@ FIELDS = {
     "language": "Code or name; what the server was started with, or detected, if it is missing.",
     "prompt": "Text before the recording: names, spelling, style.",
     "response_format": "How to answer.",
-    "temperature": "Of the sampling; 0 starts with the most probable text and rises while the result looks wrong.",
+    "temperature": "Of the sampling, 0 being the most probable text; it rises while the result looks wrong.",
     "timestamp_granularities": "What `verbose_json` has times of besides segments.",
     "stream": "Answer with server-sent events, from a live session.",
     "chunking_strategy": "`auto`, or an object of type `server_vad`: leave out pauses.",
@@ -77,7 +78,7 @@ def parse_form(form: FormData, models: Collection[str]) -> TranscriptionRequest:
     if prompt := _text(fields, "prompt"):
         chosen["initial_prompt"] = ("prompt", prompt)
     if temperature := _number(fields, "temperature", 0.0, HIGHEST_TEMPERATURE):
-        chosen["temperatures"] = ("temperature", (temperature,))
+        chosen["temperatures"] = ("temperature", _rising(temperature))
     if _leaves_out_pauses(fields.get("chunking_strategy", [])):
         chosen["vad_filter"] = ("chunking_strategy", True)
     if language := _text(fields, "language"):
@@ -136,6 +137,12 @@ def _choice(
     if value is None:
         return None
     return one_of(name, (aliases or {}).get(value, value.lower() if aliases else value), choices)
+
+
+def _rising(first: float) -> tuple[float, ...]:
+    """A temperature and those to try in turn while the result looks wrong: one alone may write a word without end."""
+    steps = int((HIGHEST_TEMPERATURE - first) / TEMPERATURE_STEP + 1e-6)
+    return tuple(round(first + TEMPERATURE_STEP * step, 6) for step in range(steps + 1))
 
 
 def _leaves_out_pauses(values: list[str]) -> bool:

@@ -42,7 +42,7 @@ class Speeches:
     read on, and ends when its client leaves.
 
     Attributes:
-        active: requests that are being answered.
+        active: texts that are being spoken.
         closed: whether new ones are refused, because the server is on its way down.
     """
 
@@ -56,7 +56,6 @@ class Speeches:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive the text and answer."""
         send = impatient(send, self.limits.send_timeout_s)
-        self.active += 1
         try:
             await self._serve(scope, receive, send)
         except ClientDisconnect:
@@ -64,8 +63,6 @@ class Speeches:
         except NotRead:
             self.admission.metrics.failures.labels("slow_reader").inc()
             log.warning("a client did not read its speech for %g s", self.limits.send_timeout_s)
-        finally:
-            self.active -= 1
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -93,6 +90,7 @@ class Speeches:
         if self.closed:
             raise Refused(503, "the server is shutting down; try another one, or later", kind="server_error")
         gone = threading.Event()
+        self.active += 1
         async with watched(receive, gone) as watcher:
             answering = asyncio.create_task(self._answer(request, send))
             try:
@@ -102,6 +100,7 @@ class Speeches:
             finally:
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
+                self.active -= 1
             await answering  # what it raised
 
     async def _answer(self, request: SpeechRequest, send: Send) -> None:
@@ -194,6 +193,7 @@ class _Speech:
 
         Raises:
             _Failed: the stream broke down, or made no progress.
+            Refused: nothing was said.
         """
         encoder = await asyncio.to_thread(file_encoder, format, rate)
         state = resampler.initial_state(1)
@@ -208,6 +208,8 @@ class _Speech:
         async for samples in self._samples():
             if piece := await asyncio.to_thread(encode, samples):
                 yield piece
+        if not self.seconds:
+            raise Refused(400, "input: there is nothing in it that can be spoken", "input")
         yield await asyncio.to_thread(finish)
 
     async def _samples(self) -> AsyncIterator[np.ndarray]:

@@ -72,7 +72,9 @@ def parse_body(body: bytes, models: Collection[str]) -> SpeechRequest:
     if instructions := _text(fields, "instructions"):
         options["instructions"] = instructions
     if (speed := fields.get("speed")) is not None:
-        options["speed"] = within("speed", None if isinstance(speed, str) else speed, SLOWEST, FASTEST)
+        if isinstance(speed, str):
+            refuse("speed", f"has to be a number, got the text {speed[:60]!r}")
+        options["speed"] = within("speed", speed, SLOWEST, FASTEST)
     return SpeechRequest(
         text,
         model_named(_text(fields, "model"), models, ALIASES, "no model that speaks"),

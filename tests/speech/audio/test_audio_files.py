@@ -127,6 +127,15 @@ def test_content_counts_not_the_name(tmp_path):
     assert read_audio(tmp_path / "b.wav").sample_rate == 44100
 
 
+def test_files_in_one_folder_can_be_written_at_once(tmp_path):
+    one, two = tone(0.2, 8000), tone(0.3, 8000)
+    with audio.AudioWriter(tmp_path / "1.wav", 8000) as first, audio.AudioWriter(tmp_path / "2.wav", 8000) as second:
+        first.write(one)
+        second.write(two)
+    np.testing.assert_array_equal(to_pcm16(read_audio(tmp_path / "1.wav").samples), to_pcm16(one))
+    np.testing.assert_array_equal(to_pcm16(read_audio(tmp_path / "2.wav").samples), to_pcm16(two))
+
+
 def test_a_format_without_a_signature_is_told_by_its_ending(tmp_path):
     encode(tmp_path / "a.g722", tone(0.5, 16000), 16000, "g722")
     assert read_audio(tmp_path / "a.g722").duration_s == pytest.approx(0.5, abs=0.01)

@@ -437,5 +437,5 @@ class TestModels:
     def test_table(self, capsys):
         assert main(["models"]) == 0
         header, *rows = capsys.readouterr().out.splitlines()
-        assert header.split() == ["NAME", "SOURCE", "SIZE", "LICENCE", "PATH"]
-        assert rows[0].split()[:5] == ["tiny.en", "package", "78", "MB", "MIT"]
+        assert header.split() == ["NAME", "KIND", "SOURCE", "SIZE", "LICENCE", "PATH"]
+        assert rows[0].split()[:6] == ["tiny.en", "recognition", "package", "78", "MB", "MIT"]

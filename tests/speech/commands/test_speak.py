@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,6 +83,7 @@ def test_standard_input_is_spoken_as_it_comes(tmp_path):
         (["-o", "a.wav", "--voice", "nobody"], "--voice: there is no 'nobody'"),
         (["-o", "no/such/folder/a.wav"], "cannot write 'no/such/folder/a.wav'"),
         (["-o", "a.wav", "--lexicon", "missing.json"], "missing.json"),
+        (["-o", "a.wav", "--save-words", "no/such/b.srt"], "cannot write no/such/b.srt: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(arguments, reason, capsys, tmp_path, monkeypatch):
@@ -95,6 +98,20 @@ def test_what_is_wrong_is_told_in_one_line(arguments, reason, capsys, tmp_path, 
 def test_text_without_words_is_told(tmp_path, capsys):
     assert main(["speak", "...", "-o", str(tmp_path / "a.wav")]) == 1
     assert "nothing in the text that can be spoken" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_input_that_cannot_be_read_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as Python does where it is closed
+    assert main(["speak", "-", "-o", str(tmp_path / "a.wav")]) == 1
+    assert "standard input is closed" in capsys.readouterr().err
+    with contextlib.ExitStack() as stack:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(fileno=lambda: folder))
+        assert main(["speak", "-", "-o", str(tmp_path / "a.wav")]) == 1
+    assert "cannot read standard input: Is a directory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_of_other_scripts_is_told_and_the_rest_spoken(tmp_path, capsys):

@@ -37,6 +37,10 @@ def test_a_stream_from_start_to_finish():
     assert audio.samples.tolist() == [[1, 2], [3, -4]]
     assert protocol.receive_text('{"type": "marker", "id": "ä"}') == [Mark("ä")]
     assert protocol.receive_text('{"type": "configure", "options": {"a": 1}}') == [Configure({"a": 1})]
+    lexicon = {"cat's": "kˈæts"}
+    assert protocol.receive_text(json.dumps({"type": "configure", "options": {"lexicon": lexicon}})) == [
+        Configure({"lexicon": lexicon})
+    ]
     assert protocol.receive_text('{"type": "finish"}') == [Finish()]
     assert protocol.phase is Phase.FINISHING
 
@@ -94,8 +98,11 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ('{"type": "start", "model": ""}', "1 to 128 characters"),
         ('{"type": "start", "model": "\\ud800"}', "surrogate"),
         ('{"type": "start", "options": []}', "'options' has to be an object"),
-        ('{"type": "start", "options": {"x": {}}}', "not an object"),
-        ('{"type": "start", "options": {"x": [[1]]}}', "not a list of lists"),
+        ('{"type": "start", "options": {"x": {"a": {}}}}', "not of objects"),
+        ('{"type": "start", "options": {"x": [{}]}}', "not of objects"),
+        ('{"type": "start", "options": {"x": {"a": [1]}}}', "not of lists"),
+        ('{"type": "start", "options": {"x": {"": 1}}}', "a name in option 'x'"),
+        ('{"type": "start", "options": {"x": [[1]]}}', "not of lists"),
         ('{"type": "start", "options": {"x": 1e999}}', "finite"),
         ('{"type": "start", "options": {"x": 99999999999999999999}}', "64 bits"),
         ('{"type": "start", "options": {"sample_rate": 8000}}', "beside 'options'"),

@@ -23,11 +23,6 @@ TEXT = "the quick fox says so, and lazy dogs jump!"
 TOLERANCE = 1e-4
 
 
-def text_of(model: CosyVoice, text: str = TEXT) -> str:
-    """For a voice without a prompt."""
-    return text if model.config.version == 2 else f"Speak.<|endofprompt|>{text}"
-
-
 def joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *parts])
 
@@ -35,14 +30,13 @@ def joined(parts: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("name", ["Anna", "Ben"])
 def test_streamed_speech_is_the_whole_speech(name: str, cosyvoice: CosyVoice) -> None:
     """One is three passes over all there is, the other a thousand small steps."""
-    text = text_of(cosyvoice) if name == "Anna" else TEXT
-    whole = cosyvoice.synthesize(text, name, in_turns=True, seed=3)
+    whole = cosyvoice.synthesize(TEXT, name, in_turns=True, seed=3)
     assert whole.sample_rate == 24_000
     assert whole.duration_s > 1
     assert whole.samples.std() > 1e-3
     draw = random.Random(0)
     pieces = [""]
-    for character in text:
+    for character in TEXT:
         pieces[-1] += character
         if draw.random() < 0.3:
             pieces.append("")
@@ -177,21 +171,25 @@ def test_a_recording_gives_its_voice(cosyvoice: CosyVoice, checkpoint: Path, tin
         cosyvoice.voice(recording, "so they say")
     tiny.write_readers(checkpoint, cosyvoice.config.version)
     try:
-        voice = cosyvoice.voice(recording, "Say it.<|endofprompt|>so they say")
+        voice = cosyvoice.voice(recording, "so they say", instruction="Say it.")
+        sound = cosyvoice.voice(recording)
         with pytest.raises(ValueError, match="tells nothing of a voice"):
             cosyvoice.voice(Audio(np.zeros(100, np.float32), 16000), "so")
     finally:
         for file in checkpoint.glob("*.onnx"):
             file.unlink()
     assert voice.text == tuple(cosyvoice.tokenizer.encode("Say it.<|endofprompt|>so they say"))
-    assert len(voice.speech) == 50  # 25 a second
+    assert len(voice.spoken) == len(voice.speech) == 50  # 25 a second
+    assert (sound.spoken, sound.speech) == ((), voice.speech)
+    neutral = "" if cosyvoice.config.version == 2 else "You are a helpful assistant.<|endofprompt|>"
+    assert list(sound.text) == cosyvoice.tokenizer.encode(neutral)
     assert voice.mel is not None
     assert voice.mel.shape == (100, 80)
     assert voice.speaker.shape == (12,)
-    whole = cosyvoice.synthesize("lazy dogs", voice, in_turns=True)
-    np.testing.assert_allclose(
-        joined(list(cosyvoice.stream(["lazy ", "dogs"], voice))), whole.samples, rtol=0, atol=TOLERANCE
-    )
+    for one in (voice, sound):
+        whole = cosyvoice.synthesize("lazy dogs", one, in_turns=True)
+        streamed = joined(list(cosyvoice.stream(["lazy ", "dogs"], one)))
+        np.testing.assert_allclose(streamed, whole.samples, rtol=0, atol=TOLERANCE)
 
 
 def test_voices_that_do_not_fit_are_refused(cosyvoice: CosyVoice) -> None:
@@ -203,9 +201,6 @@ def test_voices_that_do_not_fit_are_refused(cosyvoice: CosyVoice) -> None:
         Voice(torch.zeros(12), speech=(1, 2), mel=torch.zeros(3, 80))
     with pytest.raises(ValueError, match="not finite"):
         Voice(torch.full((12,), torch.nan))
-    if cosyvoice.config.version == 3:
-        with pytest.raises(ValueError, match="endofprompt"):
-            cosyvoice.synthesize(TEXT, "Anna")
 
 
 def test_the_flow_can_be_run_otherwise(checkpoint: Path) -> None:

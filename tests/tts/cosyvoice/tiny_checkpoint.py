@@ -120,6 +120,7 @@ def write(folder: Path, version: int) -> Path:
     speaker, mel = torch.randn(1, SPEAKER), torch.randn(1, 14, 80)
     spoken = {
         "prompt_text": torch.tensor([[260, 261, 262, 263]] if version == 2 else [[260, end_of_prompt(), 261]]),
+        "llm_prompt_speech_token": torch.tensor([[5, 4, 3, 2, 9, 8, 7]], dtype=torch.int32),
         "flow_prompt_speech_token": torch.tensor([[5, 4, 3, 2, 9, 8, 7]], dtype=torch.int32),
         "prompt_speech_feat": mel,
         "flow_embedding": speaker,

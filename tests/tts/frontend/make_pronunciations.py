@@ -1,4 +1,7 @@
-"""Makes `data/pronunciations.tsv` with the package hibari-tts: python tests/tts/frontend/make_pronunciations.py"""
+"""Makes the phonemes of `data/pronunciations.tsv` with the package hibari-tts.
+
+python tests/tts/frontend/make_pronunciations.py
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ from pathlib import Path
 
 from hibari.g2p import G2P
 
-DATA = Path(__file__).parent / "data"
+TABLE = Path(__file__).parent / "data" / "pronunciations.tsv"
 
 
 def main() -> None:
     convert = G2P()
-    sentences = (DATA / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    lines = [f"{sentence}\t{convert(sentence)}\n" for sentence in sentences]
-    (DATA / "pronunciations.tsv").write_text("".join(lines), encoding="utf-8")
+    sentences = [line.partition("\t")[0] for line in TABLE.read_text(encoding="utf-8").splitlines()]
+    TABLE.write_text("".join(f"{sentence}\t{convert(sentence)}\n" for sentence in sentences), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_many_sentences_sound_as_in_the_original(phonemizer: Phonemizer, read: C
     """Words of the lexicon and words of no lexicon, in an order that makes all kinds of neighbours."""
     original = pytest.importorskip("hibari.g2p").G2P()
     draw = random.Random(3)
-    vocabulary = sorted({word for line in GOLDEN for word in line.split("\t")[0].strip(".!?").split(" ")} - {"—"})
+    vocabulary = sorted({word for line in GOLDEN for word in line.split("\t")[0].strip(".!?").split(" ")} - {"—", "A"})
     known = [line.partition("\t")[0] for line in Table.load(ASSETS / "gold.tsv.gz").lines if line[:1].isalpha()]
     unknown = ["".join(draw.choice("bcdfgklmnprstvz") + draw.choice("aeiou") for _ in range(3)) for _ in range(500)]
     for _ in range(150):

@@ -183,6 +183,8 @@ def test_sentences_end_where_they_end(text: str, expected: list[str] | None, rea
 def test_lines_and_paragraphs_make_pauses(read: Callable[..., Any]) -> None:
     pauses = [word.pause_s for word in read("One\nTwo\n\nThree. \n\n Four") if not word.text]
     assert pauses == [0.2, 0.5, 0.5, 0.0]
+    pauses = [word.pause_s for word in read("One\n```python\n---\n\nTwo") if not word.text]
+    assert pauses == [0.2, pytest.approx(0.3), 0.0]
 
 
 def test_endless_sentences_are_ended(read: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 """The pulse train: a sum of cosines, with a phase that does not know how the stream is cut."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -46,10 +47,12 @@ def test_silence_where_there_is_no_pitch():
     assert train(torch.full((1, 10), 41.0)).any()
 
 
-def test_it_streams(check_streaming):
-    train = PulseTrain(8000, 8)
-    assert (train.stride, train.latency) == (pytest.approx(1 / 8), 1)
-    check_streaming(train, melody(40, 3))
+@pytest.mark.parametrize("lookahead", [1, 6])
+def test_it_streams(check_streaming, lookahead):
+    train = PulseTrain(8000, 8, lookahead)
+    assert (train.stride, train.latency) == (Fraction(1, 8), lookahead)
+    check_streaming(train, melody(40, 3), tight=lookahead == 1)
+    assert torch.equal(train(melody(20)), PulseTrain(8000, 8)(melody(20)))
 
 
 def test_chunks_are_the_same_bits_as_the_whole():
@@ -71,6 +74,8 @@ def test_the_phase_is_precise_however_long_the_stream():
     assert abs(int(state.phase) / TURN - turns % 1) < 1e-4
 
 
-def test_an_odd_hop_is_refused():
-    with pytest.raises(ValueError, match="hop=5 must be even"):
+def test_an_odd_hop_and_no_look_ahead_are_refused():
+    with pytest.raises(ValueError, match="got hop=5, lookahead=1"):
         PulseTrain(8000, 5)
+    with pytest.raises(ValueError, match="got hop=4, lookahead=0"):
+        PulseTrain(8000, 4, 0)

@@ -81,6 +81,8 @@ def numeral(view: View) -> Reading | None:
     words = number_words(core, years=False)
     if not words:
         return None
+    if view.piece.starts_line and core.isdigit() and view.piece.closing == ")" and not view.piece.opening:
+        return said(words, closing=".")  # of a list
     if core.isdigit() and len(core) <= 3:
         if len(core) == 3 and view.preceding().lower() in NUMBERS_FOLLOW:
             return said(digits(core))

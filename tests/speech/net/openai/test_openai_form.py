@@ -53,7 +53,9 @@ def test_options_reach_the_recogniser_by_its_own_names(start_server, recording):
     for fields, asked in [
         ({}, {}),
         (bare, {}),
-        ({"prompt": "Ahoy", "temperature": "0.5"}, {"initial_prompt": "Ahoy", "temperatures": (0.5,)}),
+        ({"prompt": "Ahoy", "temperature": "0.5"}, {"initial_prompt": "Ahoy", "temperatures": (0.5, 0.7, 0.9)}),
+        ({"temperature": "1"}, {"temperatures": (1.0,)}),
+        ({"temperature": "0.2"}, {"temperatures": (0.2, 0.4, 0.6, 0.8, 1.0)}),
         ({"language": "de", "chunking_strategy": "auto"}, {"language": "de", "vad_filter": True}),
         ({"chunking_strategy": '{"type": "server_vad"}'}, {"vad_filter": True}),
         ({"chunking_strategy[type]": "server_vad"}, {"vad_filter": True}),

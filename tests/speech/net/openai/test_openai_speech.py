@@ -173,7 +173,7 @@ def test_voice_and_speed_are_options_of_the_stream(server, voice):
         ({"voice": ["anna"]}, "voice", "has to be a text"),
         ({"response_format": "doc"}, "response_format", "mp3, opus, aac, flac, wav, pcm"),
         ({"speed": 4.5}, "speed", "from 0.25 to 4"),
-        ({"speed": "2"}, "speed", "from 0.25 to 4"),
+        ({"speed": "2"}, "speed", "has to be a number, got the text '2'"),
         ({"speed": True}, "speed", "from 0.25 to 4"),
         ({"speed": 10**400}, "speed", "from 0.25 to 4"),
         ({"model": "plain", "speed": 2}, "speed", "one tempo"),
@@ -191,10 +191,23 @@ def test_a_wrong_field_is_named(server, fields, param, words):
     assert idle(server)()
 
 
+@pytest.mark.parametrize("fields", [{}, {"response_format": "wav"}, {"stream_format": "sse"}])
+def test_text_that_cannot_be_spoken_is_an_error_and_no_empty_file(start_server, tones, fields):
+    class Mute(tones.Tones):
+        def _take(self, chunk, memo):
+            memo.ended |= chunk.last
+
+    server = start_server(engines={"say": Engine(Mute(), 1)})
+    answer = post(server, **fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+    assert "nothing in it that can be spoken" in answer.json()["error"]["message"]
+    assert idle(server)()
+
+
 def test_text_is_taken_up_to_the_limit(server):
-    text = "é" * 4096
+    text = "é" * 4095 + "a"
     assert post(server, input=text, model="plain").status_code == 200
-    assert post(server, input="\U0001f600" * 4096, model="plain").status_code == 200  # 12 bytes each, as JSON
+    assert post(server, input="\U0001f600" * 4095 + "a", model="plain").status_code == 200  # 12 bytes each, as JSON
 
 
 def test_what_is_no_request(server, start_server, band_energy):
