@@ -41,7 +41,7 @@ class ProsodyPart:
         sentences: share of whole sentences.
     """
 
-    judged_by = "duration_error"
+    judged_by = "phone_frames"
 
     def __init__(
         self, net: ProsodyNet, corpus: Corpus, valid: Corpus, *, space: int, sentences: float, seed: int

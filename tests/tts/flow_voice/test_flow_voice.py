@@ -14,6 +14,7 @@ from loquent.tts.flow_voice.model import Nets
 from loquent.tts.flow_voice.prosody import LEAD, Frames, frame_durations, hertz, places, scaled_pitch
 from loquent.tts.flow_voice.voice import FlowVoice
 from loquent.tts.synthesizer import Synthesizer
+from loquent.tts.task import SpeechTask
 from loquent.tts.voices import family_of
 
 WINDOW = PhoneWindow(range(3, 23), begin=6, end=12, opens=False, closes=False)
@@ -109,7 +110,7 @@ def test_a_folder_keeps_a_voice(nets, tmp_path) -> None:
 
 @pytest.mark.parametrize(("context", "chunk"), [("words", 5), ("sentence", 5), ("sentence", None)])
 def test_what_it_streams_is_what_it_speaks_offline(nets, phonemizer, context: str, chunk: int | None) -> None:
-    synthesizer = Synthesizer(FlowVoice(nets, chunk=chunk), phonemizer)
+    synthesizer = Synthesizer(SpeechTask(FlowVoice(nets, chunk=chunk), phonemizer))
     text = "A fox ran to the old dog. It was tired!"
     whole = synthesizer.synthesize(text, context=context, voice="high:0.3+low:0.7").samples
     session = synthesizer.session(context=context, voice="high:0.3+low:0.7")
@@ -118,6 +119,13 @@ def test_what_it_streams_is_what_it_speaks_offline(nets, phonemizer, context: st
     assert len(whole) > 24000
     assert np.abs(whole).max() > 1e-3
     np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
+def test_streams_obey_the_laws(nets, phonemizer, task_laws) -> None:
+    task = SpeechTask(FlowVoice(nets, chunk=5), phonemizer)
+    texts = [["A fox. It", task_laws.FLUSH, " ran"], ["Yes"]]
+    options = {"voice": "high+low", "speed": 2.0, "seed": 5}
+    task_laws.check_task(task_laws.on_engine(task, **options), texts, examples=2, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
