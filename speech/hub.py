@@ -54,10 +54,10 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """Find the model `name`, fetching it from the hub (with a progress bar on stderr) if no nearer source has it.
 
     In order: a local folder with weights (or a `.pt`, `.nemo` or `.onnx` file); a model that comes with loquent
-    (`loquent/commands`); an installed weight package (`tiny.en`, `base`, `loquent/hibari`); the hub's cache; the hub. A
-    hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for `openai/whisper-*`. With
-    HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed and how to install the
-    rest.
+    (`loquent/commands`, `loquent/voice`); an installed weight package (`tiny.en`, `base`, `loquent/hibari`); the hub's
+    cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
+    `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed
+    and how to install the rest.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
@@ -242,7 +242,10 @@ PACKAGES: dict[str, WeightPackage] = {
 }
 
 # Models that come with loquent: folders of its own packages.
-SHIPPED: dict[str, tuple[str, str]] = {"loquent/commands": ("loquent.asr", "assets/commands")}
+SHIPPED: dict[str, tuple[str, str]] = {
+    "loquent/commands": ("loquent.asr", "assets/commands"),
+    "loquent/voice": ("loquent.tts", "assets/voice"),
+}
 # Adapters that come with loquent, and make a Whisper stream.
 SHIPPED_ADAPTERS: dict[str, tuple[str, str]] = {
     f"loquent/live-{model}": ("loquent.asr", f"assets/live-{model}") for model in ("tiny.en", "base")

@@ -1,1 +1,1 @@
-"""The voice of loquent: flow matching on words."""
+"""A small voice: prosody of words, chunk-aware flow matching, a causal vocoder."""

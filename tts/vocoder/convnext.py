@@ -156,7 +156,7 @@ class ConvNeXtStack(StreamingModule):
         """Outputs whose inputs have all come."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
-        lookahead, data = self.window.right, chunk.data
+        lookahead, data = self.window.right, chunk.data.contiguous()  # a convolution gives its channels in rows
         before = state.received[rows]
         after = before + chunk.length
         count = self.window.outputs(after, chunk.last) - self.window.outputs(before, False)
