@@ -290,3 +290,13 @@ def model_name(arguments: argparse.Namespace) -> str:
     names = names or [checkpoint.name for checkpoint in found if checkpoint.name not in SHIPPED]
     fitting = [name for name in names if not (multilingual and name.endswith(".en"))]
     return [*fitting, "base" if multilingual else "tiny.en"][0]
+
+
+def voice_name(asked: str | None) -> str:
+    """The voice asked for; else the first one of a package that is installed, else the one that comes with loquent."""
+    if asked is not None:
+        return asked
+    from loquent.speech.hub import PACKAGES
+
+    packages = (package for package in PACKAGES.values() if package.task == "synthesizer")
+    return next((package.name for package in packages if package.locate() is not None), "loquent/voice")

@@ -23,6 +23,7 @@ from loquent.speech.commands.arguments import (
     model_name,
     optional,
     streaming_task,
+    voice_name,
 )
 from loquent.speech.net.limits import Limits
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
 
 
-DEFAULT_VOICE = "loquent/hibari"
 GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
@@ -79,7 +79,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--speak",
         metavar="NAME",
-        help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if it is installed)",
+        help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if installed, else "
+        "loquent/voice)",
     )
     return parser
 
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     check_options(arguments, stream={})
-    voice = _voice_name(arguments.speak)
+    voice = None if arguments.speak == "none" else voice_name(arguments.speak)
     listener = _bound(arguments.host, arguments.port)
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
@@ -128,18 +129,6 @@ def _warm_up(engine: Engine) -> None:
     session = engine.open(sample_rate=sample.sample_rate)
     session.push(sample.samples[: 3 * sample.sample_rate])
     session.close()
-
-
-def _voice_name(asked: str | None) -> str | None:
-    """The voice to serve: what was asked for, or one that is installed."""
-    from loquent.speech.hub import CheckpointError, resolve
-
-    if asked is not None:
-        return None if asked == "none" else asked
-    try:
-        return resolve(DEFAULT_VOICE).name
-    except CheckpointError:
-        return None
 
 
 def _speaking(name: str, arguments: argparse.Namespace) -> Engine:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loquent.speech.captions import FORMATS, CaptionOptions, write
-from loquent.speech.commands.arguments import CommandError, UsageError, add_device_arguments
+from loquent.speech.commands.arguments import CommandError, UsageError, add_device_arguments, voice_name
 from loquent.speech.commands.output import whole_file
 from loquent.speech.json_files import read_json_object
 from loquent.speech.runtime.options import parse_options
@@ -58,7 +58,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--lexicon", type=Path, metavar="FILE", help='pronunciations of your own, in JSON: {"word": "phonemes"}'
     )
     model = add_device_arguments(parser)
-    model.add_argument("--model", metavar="NAME", help="name, folder or hub id of a voice (default: loquent/hibari)")
+    model.add_argument(
+        "--model",
+        metavar="NAME",
+        help="name, folder or hub id of a voice (default: loquent/hibari if installed, else loquent/voice)",
+    )
     return parser
 
 
@@ -73,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     if "-" in arguments.text and sys.stdin is None:
         raise CommandError("standard input is closed; there is nothing to read")
     options = _options(arguments)
-    parse_options(load_task("synthesis options")(arguments.model), options)
-    named = {} if arguments.model is None else {"name_or_path": arguments.model}
-    synthesizer = load_task("synthesizer").from_pretrained(**named, device=arguments.device, threads=arguments.threads)
+    name = voice_name(arguments.model)
+    parse_options(load_task("synthesis options")(name), options)
+    synthesizer = load_task("synthesizer").from_pretrained(name, device=arguments.device, threads=arguments.threads)
     session = synthesizer.session(**options)
     with _words_file(arguments.save_words) as words, _sinks(arguments, synthesizer.sample_rate) as (sinks, played_s):
         try:
