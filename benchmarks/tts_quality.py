@@ -213,7 +213,7 @@ def _jump(changes: np.ndarray, joins: list[int]) -> float | None:
         if 0 <= join < len(changes) and np.isfinite([changes[join], *near]).all():
             at.append(changes[join])
             beside.append(float(np.mean(near)))
-    return sum(at) / sum(beside) if at and sum(beside) > 0 else None
+    return float(sum(at) / sum(beside)) if at and sum(beside) > 0 else None
 
 
 def _pitch(samples: np.ndarray) -> np.ndarray:
