@@ -9,7 +9,8 @@ whose samples differ by more than 1e-4 gets no figures.
 
 - *WER*: word error rate of the recogniser on what was said, both texts normalised alike.
 - *Length*: duration over that of the first system. *F0*: median difference of the pitch contours, in semitones, and
-  *MCD*: mel-cepstral distortion in dB, both along the cheapest path of dynamic time warping.
+  *spectrum*: root mean square difference of smoothed log-mel spectra without their means, in dB; both along the
+  cheapest path of dynamic time warping.
 - *Joins*: the mean jump from a sample to the next, and of F0 from a frame to the next, at the joins of chunks over that
   at the edges of frames beside them; 1 is a join that cannot be told from what is around it.
 - *Tail*: level after the last word, in dB below the level of the speech.
@@ -42,7 +43,7 @@ from loquent.speech.audio.files import Audio
 from loquent.speech.runtime.events import Event, Speech, Word
 from loquent.tts import Synthesizer
 
-RATE, HOP = 24_000, 300
+RATE, HOP, MELS = 24_000, 300, 80
 SYSTEMS = [
     "hibari-tts",
     "loquent/hibari:words",
@@ -74,7 +75,7 @@ class Score:
     words: int
     duration_s: float
     f0: float | None = None
-    mcd: float | None = None
+    spectrum: float | None = None
     join_samples: float | None = None
     join_f0: float | None = None
     tail_db: float | None = None
@@ -157,7 +158,7 @@ def scored(name: str, text: str, spoken: Spoken, reference: np.ndarray, recogniz
     score.streaming_error = spoken.streaming_error
     contour = _pitch(spoken.samples)
     if spoken.samples is not reference:
-        score.f0, score.mcd = _distances(spoken.samples, contour, reference)
+        score.f0, score.spectrum = _distances(spoken.samples, contour, reference)
     if spoken.joins:
         score.join_samples = _jump(
             np.abs(np.diff(spoken.samples))[HOP - 1 :: HOP], [join // HOP - 1 for join in spoken.joins]
@@ -174,7 +175,7 @@ def scored(name: str, text: str, spoken: Spoken, reference: np.ndarray, recogniz
 
 def report(names: list[str], scores: list[Score]) -> None:
     """A table; a system that streams something else than it speaks offline has no figures."""
-    print(f"{'system':26} {'WER %':>7} {'length':>7} {'F0 st':>6} {'MCD dB':>7} {'joins':>12} {'tail dB':>8}  n")
+    print(f"{'system':26} {'WER %':>7} {'length':>7} {'F0 st':>6} {'spec dB':>7} {'joins':>12} {'tail dB':>8}  n")
     lengths = {score.text: score.duration_s for score in scores if score.system == names[0]}
     for name in names:
         own = [score for score in scores if score.system == name]
@@ -184,11 +185,11 @@ def report(names: list[str], scores: list[Score]) -> None:
             continue
         rate = 100 * sum(score.errors for score in own) / max(1, sum(score.words for score in own))
         length = np.mean([score.duration_s / lengths[score.text] for score in own if score.text in lengths])
-        cells = [_mean(own, column) for column in ("f0", "mcd", "join_samples", "join_f0", "tail_db")]
-        f0, mcd, samples, pitch, tail = cells
-        print(f"{name:26} {rate:7.2f} {length:7.3f} {f0:>6} {mcd:>7} {samples:>6}{pitch:>6} {tail:>8}  {len(own)}")
+        cells = [_mean(own, column) for column in ("f0", "spectrum", "join_samples", "join_f0", "tail_db")]
+        f0, spectrum, samples, pitch, tail = cells
+        print(f"{name:26} {rate:7.2f} {length:7.3f} {f0:>6} {spectrum:>7} {samples:>6}{pitch:>6} {tail:>8}  {len(own)}")
     if len(names) > 1:
-        print(f"length, F0 and MCD beside {names[0]}; joins: jump of samples, of F0", file=sys.stderr)
+        print(f"length, F0 and spectrum beside {names[0]}; joins: jump of samples, of F0", file=sys.stderr)
 
 
 def _mean(scores: list[Score], column: str) -> str:
@@ -232,21 +233,21 @@ def _pitch(samples: np.ndarray) -> np.ndarray:
 
 
 def _distances(samples: np.ndarray, contour: np.ndarray, reference: np.ndarray) -> tuple[float | None, float]:
-    """Median difference of F0 in semitones, and mel-cepstral distortion in dB (Kubichek 1993)."""
+    """Median difference of F0 in semitones, and root mean square difference of smoothed log-mel spectra in dB."""
     one, other = (_cepstra(some) for some in (samples, reference))
     distance = torch.cdist(one, other)
     path = dtw(distance).numpy()
-    mcd = 10 / np.log(10) * np.sqrt(2) * float(distance[range(len(path)), path].mean())
+    spectrum = 10 / np.log(10) / np.sqrt(MELS) * float(distance[range(len(path)), path].mean())
     pitch = _pitch(reference)
     mine, theirs = contour[: len(path)], pitch[np.minimum(path, len(pitch) - 1)][: len(contour)]
     both = (mine > 0) & (theirs > 0)
     f0 = float(np.median(np.abs(12 * np.log2(mine[both] / theirs[both])))) if both.any() else None
-    return f0, mcd
+    return f0, spectrum
 
 
 def _cepstra(samples: np.ndarray) -> torch.Tensor:
     features = torchaudio.transforms.MFCC(
-        RATE, 25, log_mels=True, melkwargs={"n_fft": 1200, "hop_length": HOP, "n_mels": 80}
+        RATE, 25, log_mels=True, melkwargs={"n_fft": 1200, "hop_length": HOP, "n_mels": MELS}
     )
     return features(torch.from_numpy(samples.copy())).T[:, 1:].contiguous()
 
