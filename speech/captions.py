@@ -220,20 +220,21 @@ def _cues(segment: Segment, options: CaptionOptions) -> Iterator[_Cue]:
     """Captions of one segment, in order of time."""
     if not (text := _one_line(segment.text)):
         return
-    if not segment.words:
+    spoken = tuple(word for word in segment.words if _one_line(word.text))  # others would make captions without text
+    if not spoken:
         if option := options.needs_words:
             raise ValueError(f"{option} needs word times, and the segment at {segment.start:.2f} s has none: {text!r}")
         lines = _lines(re.findall(r"\s*\S+", text), options.max_line_width)
         yield _Cue(segment.start, segment.end, tuple("".join(line).strip() for line in lines))
         return
     done = 0
-    pieces = _pieces(text, segment.words)
-    for count in _cuts(pieces, segment.words, options):
+    pieces = _pieces(text, spoken)
+    for count in _cuts(pieces, spoken, options):
         lines = _lines(pieces[done : done + count], options.max_line_width)
         per_cue = options.max_line_count or len(lines)
         for first in range(0, len(lines), per_cue):
             part = lines[first : first + per_cue]
-            words = segment.words[done : done + sum(map(len, part))]
+            words = spoken[done : done + sum(map(len, part))]
             start = segment.start if done == 0 else words[0].start
             done += len(words)
             end = segment.end if done == len(pieces) else words[-1].end

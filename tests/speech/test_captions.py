@@ -264,6 +264,15 @@ def test_vtt_reads_back(segments, width, count, highlight):
         assert set(starts) <= {start for start, _, _ in cues}
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_word_that_cannot_be_seen_gets_no_caption(at):
+    """A pause before it, or after it, would make one of its own."""
+    texts = ["\x1b", " 0"] if at == 0 else ["0", " \x1b"]
+    words = tuple(WordTiming(text, 2.0 * n, 2.0 * n + 1) for n, text in enumerate(texts))
+    (cue,) = parse("srt", written("srt", [Segment(0.0, 4.0, "".join(texts), words)]))
+    assert cue == (0, 4000, "0")
+
+
 @settings(max_examples=80, deadline=None)
 @given(segment_lists(), st.none() | st.integers(1, 20))
 def test_srt_reads_back(segments, width):
