@@ -1,8 +1,8 @@
-"""The voice hibari on the runtime, with its own weights: equal however it is driven, intelligible, flat in cost."""
+"""Voices on the runtime, with their own weights: equal however it is driven, intelligible, flat in cost."""
 
 from __future__ import annotations
 
-import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from loquent.asr import Recognizer
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Speech
-from loquent.tts.synthesizer import collected
+from loquent.tts.synthesizer import Synthesizer, collected
 
 TEXT = "A small boat crossed the quiet harbour at dawn. Nobody was awake to see it arrive."
 
@@ -34,23 +34,30 @@ def test_hibari_obeys_the_laws(task_laws, hibari):
     task_laws.check_task(task_laws.on_engine(hibari.streaming_task(), speed=2.0), texts, examples=2, atol=1e-4)
 
 
-def test_many_voices_in_one_batch_are_as_alone(hibari):
-    rng = random.Random(0)
-    engine = Engine(hibari.streaming_task(), capacity=8)
-    words = TEXT.split()
-    texts = [" ".join(rng.sample(words, 4)) + "." for _ in range(8)]
-    speeds = [0.8 + 0.1 * number for number in range(8)]
-    sessions = [engine.open(speed=speed, seed=number) for number, speed in enumerate(speeds)]
+def test_sixteen_streams_in_one_batch_are_as_alone(hibari):
+    streams = [{"speed": 1 + number / 10, "seed": number} for number in range(16)]
+    check_together(hibari, streams, "The boat arrived.")
+
+
+def test_different_voices_in_one_batch_are_as_alone():
+    mixtures = ("alto", "baritone", "alto+baritone", "alto:0.2+baritone:0.8")
+    check_together(Synthesizer.from_pretrained("loquent/voice"), [{"voice": one} for one in mixtures], TEXT[:49])
+
+
+def check_together(synthesizer: Synthesizer, streams: list[dict[str, Any]], text: str) -> None:
+    """Streams that join one after the other give what each gives alone."""
+    engine = Engine(synthesizer.streaming_task(), capacity=len(streams))
+    sessions = [engine.open(**options) for options in streams]
     events: list[list[Event]] = [[] for _ in sessions]
-    for session, text in zip(sessions, texts, strict=True):
+    for session in sessions:
         session.feed(text)
         session.end()
         engine.step()
     while engine.step():
         for session, heard in zip(sessions, events, strict=True):
             heard += session.drain()
-    for number, (session, heard) in enumerate(zip(sessions, events, strict=True)):
-        alone = hibari.synthesize(texts[number], speed=speeds[number], seed=number)
+    for session, heard, options in zip(sessions, events, streams, strict=True):
+        alone = synthesizer.synthesize(text, **options)
         np.testing.assert_allclose(samples(heard + session.drain()), alone.samples, atol=1e-4)
 
 
