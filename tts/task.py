@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk
-from loquent.speech.runtime.events import Event, Final, Interrupted, Skipped, Speech, Word
+from loquent.speech.runtime.events import Event, Final, Skipped, Speech, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.words import WordChunk
@@ -26,6 +26,7 @@ from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
 from loquent.tts.frontend.phonemizer import Phonemizer
 from loquent.tts.frontend.reader import Reader, ReaderOptions
 from loquent.tts.frontend.spoken import SkippedText, SpokenWord
+from loquent.tts.heard import heard_of
 from loquent.tts.memo import REMEMBERED, SpeechMemo, TimedText
 from loquent.tts.opening import follow, frames_of, open_early
 from loquent.tts.options import SpeechOptions, mixture
@@ -179,11 +180,8 @@ class SpeechTask:
         """Forget what was to be said; tells the words that were heard whole."""
         rate = self.voice.sample_rate
         played = memo.samples if played_s is None else min(memo.samples, round(played_s * rate))
-        heard = [piece for piece in memo.said if piece.last <= played]
-        begin = memo.said[0].begin if memo.said else memo.told
-        memo.told = heard[-1].end if heard else begin
-        text = "".join(piece.text for piece in heard)
-        event = Interrupted(text=text.strip(), span=(begin, memo.told), heard=played / rate)
+        event = heard_of(memo.said, played, memo.told, rate)
+        memo.told = event.span[1]
         frame = memo.frame + memo.queued
         memo.reader = Reader(ReaderOptions(memo.options.ssml, memo.options.lexicon))
         memo.source, memo.words, memo.said = "", [], []

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.audio.files import Audio
-from loquent.speech.runtime.events import Event, Final, Interrupted, Skipped, Speech
+from loquent.speech.runtime.events import Event, Final, Skipped, Speech
 from loquent.speech.runtime.options import OptionError
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
@@ -42,6 +42,7 @@ from loquent.tts.cosyvoice.model import CosyVoice
 from loquent.tts.cosyvoice.options import CosyVoiceOptions
 from loquent.tts.cosyvoice.stages import StagesState, Utterance
 from loquent.tts.cosyvoice.voice import Voice
+from loquent.tts.heard import heard_of
 
 LEAST_WORDS = 12  # of an utterance that ends with a sentence: the model speaks short ones worse
 MOST_TOKENS = 200  # of the text of an utterance, about 150 English words
@@ -179,11 +180,8 @@ class CosyVoiceTask:
         """Forget what was to be said; tells the text of the `Speech` that was heard whole."""
         rate = self.voice.sample_rate
         played = memo.samples if played_s is None else min(memo.samples, round(played_s * rate))
-        heard = [one for one in memo.said if one.last <= played]
-        begin = memo.said[0].begin if memo.said else memo.told
-        memo.told = heard[-1].end if heard else begin
-        text = "".join(one.text for one in heard)
-        event = Interrupted(text=text.strip(), span=(begin, memo.told), heard=played / rate)
+        event = heard_of(memo.said, played, memo.told, rate)
+        memo.told = event.span[1]
         memo.utterance, memo.source, memo.held, memo.said = None, "", "", []
         memo.number = memo.used = memo.words = 0
         memo.closing, memo.samples = False, played
