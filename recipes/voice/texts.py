@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from loquent.recipes.data.text_lines import read_lines
 
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "—", "\u00a0": " "})
 _READABLE = re.compile(r"[A-Za-z0-9 ,.?!;:'\"$%&()—-]+")
@@ -80,12 +80,7 @@ def _filled(template: str, rng: random.Random) -> str:
 
 
 def _lines(source: TextSource) -> Iterator[str]:
-    path = Path(source.path)
-    if path.suffix == ".zst":
-        text = subprocess.run(["zstd", "-dcq", str(path)], check=True, capture_output=True).stdout.decode()
-    else:
-        text = path.read_text(encoding="utf-8")
-    for line in text.splitlines():
+    for line in read_lines(source.path):
         columns = line.split("\t")
         corpus = columns[source.column] if source.column is not None and source.column < len(columns) else ""
         if not source.corpora or corpus in source.corpora:

@@ -72,7 +72,7 @@ class RingAttention(StreamingModule):
         """Attend within the whole input, (B, T, C), under the mask that `step` sees."""
         position = torch.arange(x.shape[1], device=x.device)
         q, k, v = (y.transpose(1, 2) for y in self._project(x, position))
-        if self.left is None and self.block == 1:
+        if self.block == 1 and (self.left is None or x.shape[1] <= self.left + 1):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         elif self.left is None and self.block >= x.shape[1]:
             y = F.scaled_dot_product_attention(q, k, v)

@@ -1,0 +1,38 @@
+"""The pieces of words that a model reads and writes: SentencePiece, with bytes for what it has no piece for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+TAGS = ("<en>", "<es>", "<de>", "<fr>", "<it>", "<pt>", "<nl>", "<x>")  # of languages; the last is for any other
+
+
+def train_pieces(texts: Iterable[str], file: Path, vocabulary: int, seed: int) -> None:
+    """Train a unigram model (Kudo 2018) and write it to ``file``.
+
+    Args:
+        texts: sentences of both languages.
+        vocabulary: number of pieces, 256 bytes and the tags of languages included.
+    """
+    import sentencepiece
+
+    sentencepiece.set_random_generator_seed(seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as stream:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=stream,
+            vocab_size=vocabulary,
+            model_type="unigram",
+            byte_fallback=True,
+            split_digits=True,
+            character_coverage=0.9998,
+            normalization_rule_name="identity",
+            control_symbols=",".join(TAGS),
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=2,
+            minloglevel=2,
+        )

@@ -1,0 +1,1 @@
+"""Encoder-decoder models that read a word at a time and never read one twice."""
