@@ -81,6 +81,11 @@ class Draft:
     written: list[int] = field(default_factory=list)
     finite: bool = True
 
+    @property
+    def tokens(self) -> list[int]:
+        """The pieces, as the rules of `loquent.speech.policies.commit` call them."""
+        return self.pieces
+
 
 class Codec(Protocol):
     """Text to pieces and back.
