@@ -64,7 +64,8 @@ class Vocabulary:
 
     def decode(self, pieces: Sequence[int]) -> str:
         """See `Codec.decode`."""
-        return self._model.decode_pieces([self._names[piece] for piece in pieces])
+        text = self._model.decode_pieces([self._names[piece] for piece in pieces])
+        return text.replace(SPACE, " ").strip()  # which stays in pieces of the other language's model
 
 
 def _check_numbers(numbers: Mapping[str, int]) -> None:
