@@ -52,9 +52,7 @@ class Vocabulary:
             self._names[number] = name
         self.exotic = [name == UNKNOWN or _is_byte(name) for name in self._names]
         spaceless = language in SPACELESS_LANGUAGES
-        self.begins_word = [
-            name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names
-        ]
+        self.begins_word = [name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names]
         self.silent = sorted({self._unknown, numbers.get(PADDING, self._unknown)} - {self.end})
         self.tags = {name[2:-2]: number for name, number in numbers.items() if name[:2] == ">>" and name[-2:] == "<<"}
 

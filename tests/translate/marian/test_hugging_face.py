@@ -37,7 +37,11 @@ def all_logits(network, source, target):
 
 def generate(theirs, model, text, pieces=16, **options):
     source = torch.tensor([[*model.codec.encode(text), 0]])
-    options = {"num_beams": 1, "max_new_tokens": pieces, "bad_words_ids": [[one] for one in model.codec.silent]} | options
+    options = {
+        "num_beams": 1,
+        "max_new_tokens": pieces,
+        "bad_words_ids": [[one] for one in model.codec.silent],
+    } | options
     out = theirs.generate(input_ids=source, attention_mask=torch.ones_like(source), do_sample=False, **options)
     return [piece for piece in out[0, 1:].tolist() if piece != 0]
 

@@ -41,7 +41,11 @@ def logits(network, source, target, cuts=()):
 
 
 def attention_options(tiny, **changes):
-    return tiny.STUDENT | {"transformer-decoder-autoreg": "self-attention", "transformer-ffn-activation": "swish"} | changes
+    return (
+        tiny.STUDENT
+        | {"transformer-decoder-autoreg": "self-attention", "transformer-ffn-activation": "swish"}
+        | changes
+    )
 
 
 PRE_NORM = {"transformer-preprocess": "n", "transformer-postprocess": "da", "transformer-postprocess-top": "n"}
@@ -151,7 +155,7 @@ class TestFiles:
         options = attention_options(tiny) | {"transformer-decoder-dim-ffn": theirs.config.decoder_ffn_dim}
         tiny.save_npz(file, options, tiny.marian_names(theirs))
         names = (folder / "vocab.json").read_text()
-        (tmp_path / "opus.spm32k-spm32k.vocab.yml").write_text(names[1:-1].replace(", \"", "\n\"") + "\n")
+        (tmp_path / "opus.spm32k-spm32k.vocab.yml").write_text(names[1:-1].replace(', "', '\n"') + "\n")
         for side in ("source", "target"):
             (tmp_path / f"{side}.spm").write_bytes((folder / f"{side}.spm").read_bytes())
         ours, hub = MarianTranslator.load(tmp_path, CPU, "en", "es"), MarianTranslator.load(folder, CPU)
@@ -160,7 +164,7 @@ class TestFiles:
         assert ours.network.config.positions == "marian"
 
     def test_a_vocabulary_for_each_side(self, student, tiny, tmp_path):
-        folder, weights = student
+        folder, _ = student
         (tmp_path / "model.enja.intgemm.alphas.bin").write_bytes(
             (folder / "model.enes.intgemm.alphas.bin").read_bytes()
         )
@@ -213,15 +217,15 @@ class TestDamage:
 
     def test_every_number_of_the_header(self, content, tmp_path):
         """A number that is wrong leads to an error that names the file, or to what the file stores; never to more."""
-        for at in range(0, 16 + 32 * 12, 8):
+        for at in range(0, 16 + 32 * 4, 8):
             for value in (0, 2**31, 2**63, 2**64 - 1):
-                changed = content[:at] + struct.pack("<Q", value) + content[at + 8 :]
+                message = ""
                 try:
-                    _, weights = self.load(tmp_path, changed)
-                except ValueError as error:
-                    assert "model.enes.bin" in str(error)
-                else:
+                    _, weights = self.load(tmp_path, content[:at] + struct.pack("<Q", value) + content[at + 8 :])
                     assert sum(weight.nbytes for weight in weights.values()) < 20 * len(content)
+                except ValueError as error:
+                    message = str(error)
+                assert not message or "model.enes.bin" in message
 
     @pytest.mark.parametrize(
         ("kind", "message"),
@@ -234,7 +238,10 @@ class TestDamage:
     def test_an_impossible_multiplier(self, student, tiny, tmp_path):
         _, weights = student
         broken = weights | {"Wemb": np.zeros_like(weights["Wemb"])}
-        with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match="'Wemb' has the multiplier inf"):
+        with (
+            np.errstate(divide="ignore", invalid="ignore"),
+            pytest.raises(ValueError, match="'Wemb' has the multiplier inf"),
+        ):
             self.load(tmp_path, tiny.bin_bytes(tiny.STUDENT, broken))
 
     def test_numbers_that_are_none(self, student, tiny, tmp_path):

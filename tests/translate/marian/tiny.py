@@ -15,8 +15,8 @@ import torch
 import yaml
 
 WORDS = {
-    "en": "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river bread".split(),
-    "es": "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río pan".split(),
+    "en": "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river".split(),
+    "es": "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río".split(),
 }
 
 
@@ -87,7 +87,7 @@ def save_hugging_face(folder: Path, tags: tuple[str, ...] = (), **options):
     torch.manual_seed(6)
     model = MarianMTModel(config).eval()
     with torch.no_grad():
-        # Embeddings of one length, and signs above the last layer: else a draft repeats the piece before for ever, whose
+        # Embeddings of one length, and signs above the last layer: else a draft repeats the piece before, whose
         # embedding runs through all layers and scores itself, or a piece with a long one.
         shared, signs = model.model.shared.weight, model.model.decoder.layers[-1].final_layer_norm.weight
         shared.div_(shared.norm(dim=1, keepdim=True).clamp(min=0.1)).mul_(1.7)
@@ -215,7 +215,9 @@ def marian_names(theirs) -> dict[str, np.ndarray]:
         side, layer, module, inner, kind = part.groups()
         prefix = f"{side}_l{int(layer) + 1}"
         if module in kinds:
-            found[f"{prefix}_{kinds[module]}_{'Wb'[kind == 'bias']}{inner[0]}"] = value.T if value.ndim == 2 else value[None]
+            found[f"{prefix}_{kinds[module]}_{'Wb'[kind == 'bias']}{inner[0]}"] = (
+                value.T if value.ndim == 2 else value[None]
+            )
         elif module in ("fc1", "fc2"):
             found[f"{prefix}_ffn_{'Wb'[kind == 'bias']}{module[-1]}"] = value.T if value.ndim == 2 else value[None]
         else:
