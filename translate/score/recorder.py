@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from loquent.speech.runtime.events import Event, Final, Partial, Translation, Word
 from loquent.translate.score.clock import VirtualClock
 from loquent.translate.score.instance import Instance, SourceUnit, TargetUnit, target_units
-from loquent.translate.score.stability import common_prefix, erasure
+from loquent.translate.score.stability import common_prefix
 
 
 class Recorder:
@@ -18,7 +18,7 @@ class Recorder:
     ``session.push(Text(word + " ", number))``, numbers from 1.
 
     What is shown is the committed text and the unstable tail behind it. It is looked at whenever the source goes on and
-    at the end of an utterance; words of it that change count as erased.
+    at the end of an utterance; words of it that change count as erased, but for a last one that goes on.
 
     Args:
         unit: of the emission times: "s", or "words".
@@ -112,5 +112,7 @@ class Recorder:
 
     def _look(self) -> None:
         shown = self._words[self._begin :] + self._tail
-        self._erased += erasure(self._shown, shown)
+        kept = common_prefix(self._shown, shown)
+        grown = kept == len(self._shown) - 1 and kept < len(shown) and shown[kept].startswith(self._shown[kept])
+        self._erased += len(self._shown) - kept - grown
         self._shown = shown

@@ -12,13 +12,8 @@ def normalised_erasure(outputs: Sequence[Sequence[str]]) -> float | None:
     Args:
         outputs: the units that were shown, one after the other.
     """
-    erased = sum(erasure(before, after) for before, after in pairwise(outputs))
+    erased = sum(len(before) - common_prefix(before, after) for before, after in pairwise(outputs))
     return erased / len(outputs[-1]) if outputs and outputs[-1] else None
-
-
-def erasure(before: Sequence[str], after: Sequence[str]) -> int:
-    """Units to delete from one output before it can be continued to the next."""
-    return len(before) - common_prefix(before, after)
 
 
 def common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
