@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and nn <- audio, text <- runtime <- net <- commands.
 NN = {"kernels", "speech/nn"}
 RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
-SPEECH = {*RUNTIME, "speech"}
+SPEECH = {*RUNTIME, "speech", "speech/policies"}
 ASR = {*SPEECH, "asr", "asr/recordings"}
 WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "speech/nn": NN,
     "speech/audio": NN,
     "speech/text": NN,
+    "speech/lm": {*NN, "speech"},
     "speech/runtime": RUNTIME,
+    "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
     "speech/net": {*SPEECH, "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},
@@ -54,8 +56,8 @@ MAY_IMPORT = {
     "tts/hibari": {*TTS, "tts/vocoder"},
     "tts/flow": SPEECH,
     "tts/tokens": SPEECH,
-    "tts/lm": {*SPEECH, "tts/tokens"},
-    "tts/cosyvoice": {*TTS, "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
+    "tts/lm": {*SPEECH, "speech/lm", "tts/tokens"},
+    "tts/cosyvoice": {*TTS, "speech/lm", "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
     "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
     "recipes": TRAINING,
     "recipes/loop": SPEECH,

@@ -30,6 +30,7 @@ class Pieces:
         self.size = len(self._model)
         names = [self._model.id_to_piece(piece) for piece in range(self.size)]
         self.begins_word = [name.startswith(SPACE) for name in names]
+        self.exotic = [self._model.is_byte(piece) for piece in range(self.size)]
         self.tags = {name[1:-1]: piece for piece, name in enumerate(names) if self._is_tag(piece, name)}
 
     @classmethod
