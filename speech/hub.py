@@ -55,9 +55,9 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
 
     In order: a local folder with weights (or a `.pt`, `.nemo` or `.onnx` file); a model that comes with loquent
     (`loquent/commands`, `loquent/voice`, `loquent/en-es`); an installed weight package (`tiny.en`, `base`,
-    `loquent/hibari`); the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
-    `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed
-    and how to install the rest.
+    `loquent/hibari`); the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`,
+    ...) stand for `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says
+    what is installed and how to install the rest.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
