@@ -85,6 +85,8 @@ class Seq2SeqTranslator:
         self.network, self.codec, self.target_codec = network, pieces, pieces
         self.source, self.target, self.tag = source, target, pieces.tags[target]
         self.most_source = network.config.memory
+        silent = torch.tensor(pieces.silent, device=network.embedding.weight.device)
+        self.never = torch.zeros(pieces.size, device=silent.device).masked_fill(silent, -torch.inf)
         self.fingerprint = _fingerprint(network, pieces, target)
 
     @staticmethod
@@ -243,7 +245,8 @@ class _Stepper:
         hidden, weights = self.model._decode(chunk, self.past, own, self.state, self.rows, self.written)
         self.written = self.written + 1
         gone = self.state.read[self.rows] - self.state.held[self.rows]
-        return Scores(self.model.network.logits(hidden[:, 0]), weights[:, :, 0].mean(1).argmax(1) + gone)
+        logits = self.model.network.logits(hidden[:, 0]) + self.model.never
+        return Scores(logits, weights[:, :, 0].mean(1).argmax(1) + gone)
 
     def select(self, index: Tensor) -> None:
         """See `Stepper.select`."""
