@@ -27,8 +27,7 @@ class LanguageModelCodec:
     def __init__(self, tokenizer: Tokenizer, language: str, size: int) -> None:
         if tokenizer.get_vocab_size() > size:
             raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the model only {size}")
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._text = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer, self._text = tokenizer, Tokenizer.from_str(tokenizer.to_str())
         self._text.encode_special_tokens = True
         self.size, self.vocabulary = size, tokenizer.get_vocab(with_added_tokens=True)
         contents: list[bytes | None] = [None] * size

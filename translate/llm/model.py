@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from loquent.speech.lm.language_model import LanguageModel
+from loquent.speech.text.languages import SPACELESS_LANGUAGES
 from loquent.translate.llm.codec import LanguageModelCodec
 from loquent.translate.llm.decoding import Decoding, Place
 from loquent.translate.llm.settings import LanguageModelSettings
@@ -44,7 +45,8 @@ class LanguageModelTranslator:
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, settings: LanguageModelSettings) -> None:
         size = model.model.config.vocabulary
         self.codec = LanguageModelCodec(tokenizer, settings.source, size)
-        self.target_codec = LanguageModelCodec(tokenizer, settings.target, size)
+        alike = (settings.source in SPACELESS_LANGUAGES) == (settings.target in SPACELESS_LANGUAGES)
+        self.target_codec = self.codec if alike else LanguageModelCodec(tokenizer, settings.target, size)
         self.settings, self.source, self.target = settings, settings.source, settings.target
         self.decoding = Decoding(model, settings, self.target_codec)
         self.waits = self.decoding.joint
