@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and nn <- audio, text <- runtime <- net <- commands.
 NN = {"kernels", "speech/nn"}
 RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
-SPEECH = {*RUNTIME, "speech"}
+SPEECH = {*RUNTIME, "speech", "speech/policies"}
 ASR = {*SPEECH, "asr", "asr/recordings"}
 WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "speech/text": NN,
     "speech/lm": {*NN, "speech"},
     "speech/runtime": RUNTIME,
+    "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
     "speech/net": {*SPEECH, "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},

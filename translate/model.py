@@ -1,7 +1,7 @@
 """What a model of translation is to the task that runs it: it reads pieces, drafts what comes next, and commits.
 
-Every kind of model has this face: one that never reads a word twice, one that encodes the whole prefix again, a language
-model, a recogniser of speech. Policies look at drafts alone, so each works with each model.
+Every kind of model has this face: one that never reads a word twice, one that encodes the whole prefix again, a
+language model. Policies look at drafts alone, so each works with each model.
 """
 
 from __future__ import annotations
@@ -81,11 +81,21 @@ class Draft:
     written: list[int] = field(default_factory=list)
     finite: bool = True
 
+    @property
+    def tokens(self) -> list[int]:
+        """The pieces, as the rules of `loquent.speech.policies.commit` call them."""
+        return self.pieces
+
 
 class Codec(Protocol):
-    """Text to pieces and back."""
+    """Text to pieces and back.
 
-    begins_word: Sequence[bool]  # of each piece
+    begins_word: of each piece; in languages without spaces, every piece does.
+    exotic:      of each piece, whether it stands for a byte of a character that the model has no piece for.
+    """
+
+    begins_word: Sequence[bool]
+    exotic: Sequence[bool]
 
     def encode(self, text: str) -> list[int]:
         """Pieces of whole words, of which nothing but the space before them depends on their neighbours."""

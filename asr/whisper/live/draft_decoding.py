@@ -59,6 +59,16 @@ class StreamingHypothesis:
     complete: bool = False
     finite: bool = True
 
+    @property
+    def attended(self) -> list[int]:
+        """Encoder frame that each token attends to most."""
+        return [int(one.argmax()) for one in self.attention]
+
+    @property
+    def others(self) -> tuple[list[int], ...]:
+        """None: of a beam, only the best hypothesis is kept."""
+        return ()
+
     def add(self, token: int, score: float, log_sum: float, attention: Tensor) -> None:
         """Append a token with its raw score, the log-sum-exp of all scores, and its attention."""
         self.tokens.append(token)
@@ -292,7 +302,7 @@ def _loops(draft: Draft, hypothesis: StreamingHypothesis, token: int, attention:
     """Whether the next token, which attends to the audio so, would be that of a loop."""
 
     def frames() -> list[int]:
-        return [*draft.said, *(int(one.argmax()) for one in [*hypothesis.attention, attention])]
+        return [*draft.said, *hypothesis.attended, int(attention.argmax())]
 
     return repeats([*draft.past, *hypothesis.tokens, token][-LOOP:], frames)
 

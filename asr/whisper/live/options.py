@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from loquent.asr.options import Mode, check_language
-from loquent.asr.whisper.live.policies import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
+from loquent.speech.policies.commit import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 
 PolicyName = Literal["local-agreement", "alignatt", "incremental"]
 CommitName = Literal["confident", "agreement", "hold-last", "at-once"]

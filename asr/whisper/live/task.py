@@ -375,7 +375,7 @@ class WhisperStreamingTask:
 
     def _certain(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> int:
         """Number of tokens that the rule allows to commit."""
-        return self.rule(window.open, hypothesis, (memo.frames - window.start) // 2)
+        return self.rule([window.open], hypothesis, (memo.frames - window.start) // 2)
 
     def _whole_words(self, memo: WhisperMemo, hypothesis: StreamingHypothesis, count: int) -> int:
         """``count``, cut to where a word of the hypothesis ends."""

@@ -1,0 +1,1 @@
+"""Policies of simultaneous speech recognition and translation."""
