@@ -76,6 +76,7 @@ class SpeechTask:
 
     takes = Port("text")
     Options = SpeechOptions
+    languages = ("en",)  # those of the phonemizer
 
     def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 200) -> None:
         self.voice, self.phonemizer = voice, phonemizer
