@@ -20,7 +20,7 @@ from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import SPACELESS_LANGUAGES
-from loquent.speech.text.words import WordChunk
+from loquent.speech.text.words import TimedWord, WordChunk, split_words
 from loquent.translate.loops import before_loop
 from loquent.translate.memo import OpenTerm, SourceWord, TranslationMemo
 from loquent.translate.model import Draft, Search, Term, TranslationModel
@@ -124,14 +124,17 @@ class TranslationTask:
 
     def launch(self, inputs: Sequence[WordChunk], state: Any, rows: Tensor, memos: list[TranslationMemo]) -> Step:
         """Read a word of each stream, and write what its policy lets out."""
-        turns, steps = Turns(len(memos)), list[_Row]()
+        turns, steps, previews = Turns(len(memos)), list[_Row](), list[_Row]()
         for at, (chunk, memo) in enumerate(zip(inputs, memos, strict=True)):
             with turns.of(at):
                 memo.ended |= chunk.last
                 if (row := self._row(at, memo, chunk)) is not None:
                     steps.append(row)
+                if chunk.draft is not None:
+                    previews.append(self._preview_row(at, memo, chunk.draft))
         self._forget(steps, state, rows)
         self._run(steps, state, rows, turns)
+        self._preview(previews, state, rows, memos, turns)
         return Step(memos, turns)
 
     def read(self, pending: Step) -> list[Turn]:
@@ -144,6 +147,10 @@ class TranslationTask:
 
     def end(self, memo: TranslationMemo) -> None:
         """Nothing is held."""
+
+    def previews(self, memo: TranslationMemo) -> bool:
+        """See `loquent.speech.runtime.task.Previewing`."""
+        return memo.options.drafts
 
     # ------------------------------------------------------------------------------------------------ words to segments
 
@@ -213,8 +220,10 @@ class TranslationTask:
         search = search_of(self.policy(options), options, memo, closes)
         if search is None and self._overdue(memo) > memo.covered + 1:
             search = Search()
-        if search is None:
-            return None
+        return None if search is None else self._bounded(memo, search)
+
+    def _bounded(self, memo: TranslationMemo, search: Search) -> Search:
+        """A search with the terms of the segment, and no longer than what was read calls for."""
         codec = self.model.target_codec
         terms = tuple(Term(term.first, term.last, tuple(codec.encode(term.text))) for term in memo.terms)
         uncovered = memo.read - 1 - memo.covered + sum(len(term.pieces) for term in terms)
@@ -222,6 +231,35 @@ class TranslationTask:
         if terms and search.beam > 1:
             search = replace(search, beam=1)  # terms are written by the greedy search
         return replace(search, most_pieces=most, terms=terms)
+
+    def _preview_row(self, at: int, memo: TranslationMemo, draft: str) -> _Row:
+        """What to read, and to look for, if a draft followed: on a copy of the memo. It ends with its sentence."""
+        ahead, pieces, closes = replace(memo), list[int](), False  # all values of a memo are immutable
+        for word in split_words(draft):
+            row = self._row(at, ahead, WordChunk((TimedWord(word, memo.start_s),), ahead.position, False, False))
+            pieces += row.pieces if row else []
+            closes = row is not None and row.closes
+            if closes or len(pieces) >= MOST_PIECES:
+                break
+        search = self._bounded(ahead, Search(ended=closes)) if pieces else None
+        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search)
+
+    def _preview(
+        self, steps: Sequence[_Row], state: Any, rows: Tensor, memos: list[TranslationMemo], turns: Turns
+    ) -> None:
+        """Show what would come of drafts, computed on a copy of the streams' rows."""
+        found: dict[int, Draft] = {}
+        if reading := [row for row in steps if row.search is not None]:
+            copy, slots = state.gather(self._slots(reading, rows)), torch.arange(len(reading), device=rows.device)
+            self.model.read([row.pieces for row in reading], [row.closes for row in reading], copy, slots)
+            drafts = self.model.draft([row.search for row in reading if row.search], copy, slots)
+            found = {row.at: draft for row, draft in zip(reading, drafts, strict=True)}
+        for row in steps:
+            with turns.of(row.at) as events:
+                draft, pieces = found.get(row.at), list[int]()
+                if draft is not None and draft.finite:
+                    pieces = draft.pieces[: before_loop(draft.pieces)]
+                self._show(memos[row.at], pieces, events)
 
     def _overdue(self, memo: TranslationMemo) -> int:
         """Number of the source piece before which everything has to be committed by now."""
@@ -357,7 +395,8 @@ class TranslationTask:
         rest = draft.pieces[row.count :]
         keep = policy_of(self.policy(memo.options), memo.options, memo).earlier
         memo.drafts = tuple(tuple(one[row.count :]) for one in (*memo.drafts, draft.pieces))[-keep:] if keep else ()
-        self._show(row, rest, events)
+        if not row.closes and (memo.options.drafts or self.policy(memo.options) == "re-translation"):
+            self._show(memo, rest, events)
 
     def _has(self, text: str, term: OpenTerm) -> bool:
         return term.text.strip() in text
@@ -373,11 +412,9 @@ class TranslationTask:
         memo.attended = (*memo.attended, *map(tuple, words))[-RETAINED:]
         memo.written += len(words) or len(self.model.target_codec.decode(pieces).split())
 
-    def _show(self, row: _Row, rest: list[int], events: list[Event]) -> None:
-        """A `Partial`, if the stream asks for drafts and the segment reads differently now."""
-        memo, options = row.memo, row.memo.options
-        if row.closes or not (options.drafts or self.policy(options) == "re-translation"):
-            return
+    def _show(self, memo: TranslationMemo, rest: list[int], events: list[Event]) -> None:
+        """A `Partial`, if the segment reads differently now with what may follow its committed text."""
+        options = memo.options
         tail = self.model.target_codec.decode(rest).strip()
         if self.policy(options) == "re-translation" and options.masked:
             tail = " ".join(tail.split(" ")[: -options.masked])
