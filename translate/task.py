@@ -25,7 +25,7 @@ from loquent.translate.loops import before_loop
 from loquent.translate.memo import OpenTerm, SourceWord, TranslationMemo
 from loquent.translate.model import Draft, Search, Term, TranslationModel
 from loquent.translate.options import TranslationOptions
-from loquent.translate.policies import POLICIES, search_of
+from loquent.translate.policies import policy_of, search_of
 from loquent.translate.sentences import ends_sentence
 from loquent.translate.terms import Glossary, around
 
@@ -181,11 +181,16 @@ class TranslationTask:
             return None
         memo.read += len(pieces)
         memo.held += len(pieces)
+        closes |= self._crowded(memo)
         row = _Row(at, memo, pieces, closes)
         glossary = _glossary(memo.options)
         if closes or not glossary.open([word.text for word in memo.words]):
             row.search = self._search(memo, closes)
         return row
+
+    def _crowded(self, memo: TranslationMemo) -> bool:
+        """Whether the model would have to forget source that has not been translated: the segment ends first."""
+        return memo.covered < memo.read - self.limit
 
     def _exotic(self, pieces: Sequence[int]) -> bool:
         """Whether a word is of a script that the model does not know, or is no word at all: it is written as it is."""
@@ -292,14 +297,15 @@ class TranslationTask:
 
     def _certain(self, row: _Row, draft: Draft) -> int:
         """Pieces of a draft that are committed: whole words."""
-        memo, policy = row.memo, POLICIES[self.policy(row.memo.options)]
+        memo, options = row.memo, row.memo.options
         if not row.search or not row.search.terms:
             looped = before_loop(draft.pieces)
             if looped < len(draft.pieces):
                 _cut(draft, looped)
         if row.closes:
             return len(draft.pieces)
-        count = self._whole_words(draft, policy.certain(memo.options, draft, memo.drafts))
+        rule = policy_of(self.policy(options), options, memo).rule
+        count = self._whole_words(draft, rule(memo.drafts, draft, memo.read))
         due = self._overdue(memo)
         if due > memo.covered + 1:
             places = draft.attended or list(range(len(draft.pieces)))
@@ -349,7 +355,7 @@ class TranslationTask:
         kept = [term for at, term in enumerate(memo.terms) if at not in written or not self._has(text, term)]
         memo.terms = tuple(kept)
         rest = draft.pieces[row.count :]
-        keep = POLICIES[self.policy(memo.options)].drafts(memo.options)
+        keep = policy_of(self.policy(memo.options), memo.options, memo).earlier
         memo.drafts = tuple(tuple(one[row.count :]) for one in (*memo.drafts, draft.pieces))[-keep:] if keep else ()
         self._show(row, rest, events)
 

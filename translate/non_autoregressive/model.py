@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loquent.kernels.cached_attention import remember
 from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import Chunk
 from loquent.translate.model import Draft, Search
@@ -36,7 +37,7 @@ class SegmentState(State):
     """
 
     encoder: tuple[State, ...]
-    memory: Tensor  # (S, R, C)
+    memory: Tensor  # (S, 1, R, C)
     read: Tensor  # (S,) int64
     held: Tensor  # (S,) int64
     written: Tensor  # (S, R U) int64
@@ -47,7 +48,7 @@ class SegmentState(State):
     def check(self) -> None:
         """See `State.check`."""
         super().check()
-        check_range("held", self.held, 0, self.memory.shape[1])
+        check_range("held", self.held, 0, self.memory.shape[2])
         check_range("written", self.written, 0, self.vocabulary - 1)
         check_range("count", self.count, 0, self.written.shape[1])
         if bool((self.held > self.read).any()):
@@ -75,6 +76,9 @@ class NonAutoregressiveTranslator:
         self.network, self.codec, self.target_codec = network, pieces, pieces
         self.source, self.target = source, target
         self.most_source, self.blank = network.config.encoder.memory, pieces.size
+        silent = torch.tensor([*pieces.silent, False], device=network.frame.device)
+        silent[pieces.end] = True  # where a path ends, the translation does
+        self.never = torch.zeros(len(silent), device=silent.device).masked_fill(silent, -torch.inf)
         self.fingerprint = _fingerprint(network, pieces, target)
 
     @staticmethod
@@ -97,7 +101,7 @@ class NonAutoregressiveTranslator:
         config, device = self.network.config, self.network.frame.device
         zeros = torch.zeros(slots, dtype=torch.long, device=device)
         pieces = torch.zeros(slots, self.most_source * config.upsampling, dtype=torch.long, device=device)
-        memory = torch.zeros(slots, self.most_source, config.encoder.channels, device=device)
+        memory = torch.zeros(slots, 1, self.most_source, config.encoder.channels, device=device)
         return SegmentState(
             *(self.network.initial_state(slots), memory, zeros, zeros.clone()),
             *(pieces, pieces.clone(), zeros.clone(), self.codec.size),
@@ -147,7 +151,7 @@ class NonAutoregressiveTranslator:
         for slot, gone in zip(rows.tolist(), counts, strict=True):
             held, count = int(state.held[slot]), int(state.count[slot])
             left = held - min(gone, held)
-            state.memory[slot, :left] = state.memory[slot, held - left : held].clone()
+            state.memory[slot, :, :left] = state.memory[slot, :, held - left : held].clone()
             state.held[slot] = left
             oldest = int(state.read[slot]) - left
             unbound = max(
@@ -160,11 +164,11 @@ class NonAutoregressiveTranslator:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _read(self, chunk: Chunk, state: SegmentState, rows: Tensor) -> None:
-        x, valid = self.network.step(chunk, state.encoder, rows), chunk.mask
-        entry = state.held[rows][:, None] + torch.arange(x.shape[1], device=x.device)
-        if bool((entry + 1 > self.most_source)[valid].any()):
+        held = state.held[rows]
+        if not chunk.static and bool((held + chunk.length > self.most_source).any()):
             raise ValueError(f"a segment has more than {self.most_source} source pieces; forget some before reading")
-        state.memory[rows[:, None].expand_as(valid)[valid], entry[valid]] = x[valid]
+        x = self.network.step(chunk, state.encoder, rows)
+        remember(state.memory, x[:, :, None], rows, held, chunk.length)
         state.read[rows] += chunk.length
         state.held[rows] += chunk.length
 
@@ -175,9 +179,9 @@ class NonAutoregressiveTranslator:
         self, state: SegmentState, slots: Tensor, held: Sequence[int], prefixes: Sequence[Sequence[int]]
     ) -> list[FrameScores]:
         """One pass over all that these streams hold."""
-        logits = self.network.write(state.memory[slots, : max(held)], state.held[slots])
+        logits = self.network.write(state.memory[slots, 0, : max(held)], state.held[slots])
         scores = logits.float().log_softmax(-1)
-        best, piece = (one.cpu().numpy() for one in scores.max(-1))
+        best, piece = (one.cpu().numpy() for one in (scores + self.never).max(-1))
         found = []
         for row, (count, prefix) in enumerate(zip(held, prefixes, strict=True)):
             frames = count * self.network.config.upsampling

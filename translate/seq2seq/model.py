@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from loquent.kernels.cached_attention import remember
 from loquent.kernels.cross_attention import cross_attention
 from loquent.speech.nn.state import State, check_range, initial
 from loquent.speech.nn.streaming import Chunk
@@ -85,6 +86,8 @@ class Seq2SeqTranslator:
         self.network, self.codec, self.target_codec = network, pieces, pieces
         self.source, self.target, self.tag = source, target, pieces.tags[target]
         self.most_source = network.config.memory
+        silent = torch.tensor(pieces.silent, device=network.embedding.weight.device)
+        self.never = torch.zeros(pieces.size, device=silent.device).masked_fill(silent, -torch.inf)
         self.fingerprint = _fingerprint(network, pieces, target)
 
     @staticmethod
@@ -171,14 +174,13 @@ class Seq2SeqTranslator:
 
     def _read(self, chunk: Chunk, state: Seq2SeqState, rows: Tensor) -> None:
         x = self.network.step(chunk, state.encoder, rows)
-        steps, valid = torch.arange(x.shape[1], device=x.device), chunk.mask
-        position, entry = (count[rows][:, None] + steps for count in (state.read, state.held))
-        if bool((entry + 1 > self.most_source)[valid].any()):
+        position = state.read[rows][:, None] + torch.arange(x.shape[1], device=x.device)
+        held = state.held[rows]
+        if not chunk.static and bool((held + chunk.length > self.most_source).any()):
             raise ValueError(f"a segment has more than {self.most_source} source pieces; forget some before reading")
-        slots = rows[:, None].expand_as(valid)[valid]
         for layer, memory in zip(self.network.decoder, state.memory, strict=True):
-            k, v = layer.cross.keys(x, position)
-            memory.k[slots, :, entry[valid]], memory.v[slots, :, entry[valid]] = k[valid], v[valid]
+            for cache, new in zip((memory.k, memory.v), layer.cross.keys(x, position), strict=True):
+                remember(cache, new, rows, held, chunk.length)
         state.read[rows] += chunk.length
         state.held[rows] += chunk.length
 
@@ -232,7 +234,8 @@ class _Stepper:
         hidden, weights = self.model._decode(chunk, self.past, own, self.state, self.rows, self.written)
         self.written = self.written + 1
         gone = self.state.read[self.rows] - self.state.held[self.rows]
-        return Scores(self.model.network.logits(hidden[:, 0]), weights[:, :, 0].mean(1).argmax(1) + gone)
+        logits = self.model.network.logits(hidden[:, 0]) + self.model.never
+        return Scores(logits, weights[:, :, 0].mean(1).argmax(1) + gone)
 
     def select(self, index: Tensor) -> None:
         """See `Stepper.select`."""

@@ -154,8 +154,8 @@ POLICIES = [
 def test_streams_obey_the_laws(toy: ModuleType, task_laws: ModuleType, options: dict[str, object]) -> None:
     task, words, flush = TranslationTask(model_of(toy)), toy.made_up, task_laws.FLUSH
     texts = [
-        [words(12, 1), ". ", words(5, 2), "! ba ", words(3, 3)],
-        [words(14, 4), " ", flush, words(4, 5), flush, words(9, 6)],
-        [f"{words(6, 7)}?\n{words(60, 8)} Łódź 東京 {'x' * 200}"],
+        [words(5, 1), ". ", words(3, 2), "! ba ", words(2, 3)],
+        [words(8, 4), " ", flush, words(3, 5), flush, words(2, 6)],
+        [f"{words(3, 7)}?\n{words(9, 8)} Łódź 東京 {'x' * 120}"],
     ]
     task_laws.check_task(task_laws.on_engine(task, **options), texts, examples=3)
