@@ -100,7 +100,7 @@ class TranslationTask:
         counts = (memo.told, memo.position, memo.read, memo.held, memo.count, memo.written, memo.covered + 1)
         drafts = [piece for draft in memo.drafts for piece in draft]
         places = [place for word in memo.attended for place in word]
-        spans = [(one.first, one.last) for one in (*memo.words, *memo.terms)]
+        spans = [(word.first, word.last) for word in memo.words] + [(term.first, term.last) for term in memo.terms]
         sound = min(counts) >= 0 and memo.held <= memo.read and memo.told <= memo.position
         sound &= memo.held <= self.model.most_source and len(memo.words) <= memo.count
         sound &= all(0 <= piece < size for piece in drafts) and all(0 <= place < memo.read + 1 for place in places)

@@ -119,8 +119,8 @@ class Seq2SeqTranslator:
                 for _ in network.decoder
             ),
             *(zeros.clone() for _ in range(5)),
-            config.vocabulary,
-            torch.full_like(zeros, TAG),
+            vocabulary=config.vocabulary,
+            pending=torch.full_like(zeros, TAG),
         )
 
     @torch.no_grad()
