@@ -20,12 +20,12 @@ from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import SPACELESS_LANGUAGES
-from loquent.speech.text.words import WordChunk
+from loquent.speech.text.words import TimedWord, WordChunk, split_words
 from loquent.translate.loops import before_loop
 from loquent.translate.memo import OpenTerm, SourceWord, TranslationMemo
 from loquent.translate.model import Draft, Search, Term, TranslationModel
 from loquent.translate.options import TranslationOptions
-from loquent.translate.policies import POLICIES, search_of
+from loquent.translate.policies import policy_of, search_of
 from loquent.translate.sentences import ends_sentence
 from loquent.translate.terms import Glossary, around
 
@@ -100,7 +100,7 @@ class TranslationTask:
         counts = (memo.told, memo.position, memo.read, memo.held, memo.count, memo.written, memo.covered + 1)
         drafts = [piece for draft in memo.drafts for piece in draft]
         places = [place for word in memo.attended for place in word]
-        spans = [(one.first, one.last) for one in (*memo.words, *memo.terms)]
+        spans = [(word.first, word.last) for word in memo.words] + [(term.first, term.last) for term in memo.terms]
         sound = min(counts) >= 0 and memo.held <= memo.read and memo.told <= memo.position
         sound &= memo.held <= self.model.most_source and len(memo.words) <= memo.count
         sound &= all(0 <= piece < size for piece in drafts) and all(0 <= place < memo.read + 1 for place in places)
@@ -124,14 +124,17 @@ class TranslationTask:
 
     def launch(self, inputs: Sequence[WordChunk], state: Any, rows: Tensor, memos: list[TranslationMemo]) -> Step:
         """Read a word of each stream, and write what its policy lets out."""
-        turns, steps = Turns(len(memos)), list[_Row]()
+        turns, steps, previews = Turns(len(memos)), list[_Row](), list[_Row]()
         for at, (chunk, memo) in enumerate(zip(inputs, memos, strict=True)):
             with turns.of(at):
                 memo.ended |= chunk.last
                 if (row := self._row(at, memo, chunk)) is not None:
                     steps.append(row)
+                if chunk.draft is not None:
+                    previews.append(self._preview_row(at, memo, chunk.draft))
         self._forget(steps, state, rows)
         self._run(steps, state, rows, turns)
+        self._preview(previews, state, rows, memos, turns)
         return Step(memos, turns)
 
     def read(self, pending: Step) -> list[Turn]:
@@ -144,6 +147,10 @@ class TranslationTask:
 
     def end(self, memo: TranslationMemo) -> None:
         """Nothing is held."""
+
+    def previews(self, memo: TranslationMemo) -> bool:
+        """See `loquent.speech.runtime.task.Previewing`."""
+        return memo.options.drafts
 
     # ------------------------------------------------------------------------------------------------ words to segments
 
@@ -181,11 +188,16 @@ class TranslationTask:
             return None
         memo.read += len(pieces)
         memo.held += len(pieces)
+        closes |= self._crowded(memo)
         row = _Row(at, memo, pieces, closes)
         glossary = _glossary(memo.options)
         if closes or not glossary.open([word.text for word in memo.words]):
             row.search = self._search(memo, closes)
         return row
+
+    def _crowded(self, memo: TranslationMemo) -> bool:
+        """Whether the model would have to forget source that has not been translated: the segment ends first."""
+        return memo.covered < memo.read - self.limit
 
     def _exotic(self, pieces: Sequence[int]) -> bool:
         """Whether a word is of a script that the model does not know, or is no word at all: it is written as it is."""
@@ -208,8 +220,10 @@ class TranslationTask:
         search = search_of(self.policy(options), options, memo, closes)
         if search is None and self._overdue(memo) > memo.covered + 1:
             search = Search()
-        if search is None:
-            return None
+        return None if search is None else self._bounded(memo, search)
+
+    def _bounded(self, memo: TranslationMemo, search: Search) -> Search:
+        """A search with the terms of the segment, and no longer than what was read calls for."""
         codec = self.model.target_codec
         terms = tuple(Term(term.first, term.last, tuple(codec.encode(term.text))) for term in memo.terms)
         uncovered = memo.read - 1 - memo.covered + sum(len(term.pieces) for term in terms)
@@ -217,6 +231,35 @@ class TranslationTask:
         if terms and search.beam > 1:
             search = replace(search, beam=1)  # terms are written by the greedy search
         return replace(search, most_pieces=most, terms=terms)
+
+    def _preview_row(self, at: int, memo: TranslationMemo, draft: str) -> _Row:
+        """What to read, and to look for, if a draft followed: on a copy of the memo. It ends with its sentence."""
+        ahead, pieces, closes = replace(memo), list[int](), False  # all values of a memo are immutable
+        for word in split_words(draft):
+            row = self._row(at, ahead, WordChunk((TimedWord(word, memo.start_s),), ahead.position, False, False))
+            pieces += row.pieces if row else []
+            closes = row is not None and row.closes
+            if closes or len(pieces) >= MOST_PIECES:
+                break
+        search = self._bounded(ahead, Search(ended=closes)) if pieces else None
+        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search)
+
+    def _preview(
+        self, steps: Sequence[_Row], state: Any, rows: Tensor, memos: list[TranslationMemo], turns: Turns
+    ) -> None:
+        """Show what would come of drafts, computed on a copy of the streams' rows."""
+        found: dict[int, Draft] = {}
+        if reading := [row for row in steps if row.search is not None]:
+            copy, slots = state.gather(self._slots(reading, rows)), torch.arange(len(reading), device=rows.device)
+            self.model.read([row.pieces for row in reading], [row.closes for row in reading], copy, slots)
+            drafts = self.model.draft([row.search for row in reading if row.search], copy, slots)
+            found = {row.at: draft for row, draft in zip(reading, drafts, strict=True)}
+        for row in steps:
+            with turns.of(row.at) as events:
+                draft, pieces = found.get(row.at), list[int]()
+                if draft is not None and draft.finite:
+                    pieces = draft.pieces[: before_loop(draft.pieces)]
+                self._show(memos[row.at], pieces, events)
 
     def _overdue(self, memo: TranslationMemo) -> int:
         """Number of the source piece before which everything has to be committed by now."""
@@ -292,14 +335,15 @@ class TranslationTask:
 
     def _certain(self, row: _Row, draft: Draft) -> int:
         """Pieces of a draft that are committed: whole words."""
-        memo, policy = row.memo, POLICIES[self.policy(row.memo.options)]
+        memo, options = row.memo, row.memo.options
         if not row.search or not row.search.terms:
             looped = before_loop(draft.pieces)
             if looped < len(draft.pieces):
                 _cut(draft, looped)
         if row.closes:
             return len(draft.pieces)
-        count = self._whole_words(draft, policy.certain(memo.options, draft, memo.drafts))
+        rule = policy_of(self.policy(options), options, memo).rule
+        count = self._whole_words(draft, rule(memo.drafts, draft, memo.read))
         due = self._overdue(memo)
         if due > memo.covered + 1:
             places = draft.attended or list(range(len(draft.pieces)))
@@ -349,9 +393,10 @@ class TranslationTask:
         kept = [term for at, term in enumerate(memo.terms) if at not in written or not self._has(text, term)]
         memo.terms = tuple(kept)
         rest = draft.pieces[row.count :]
-        keep = POLICIES[self.policy(memo.options)].drafts(memo.options)
+        keep = policy_of(self.policy(memo.options), memo.options, memo).earlier
         memo.drafts = tuple(tuple(one[row.count :]) for one in (*memo.drafts, draft.pieces))[-keep:] if keep else ()
-        self._show(row, rest, events)
+        if not row.closes and (memo.options.drafts or self.policy(memo.options) == "re-translation"):
+            self._show(memo, rest, events)
 
     def _has(self, text: str, term: OpenTerm) -> bool:
         return term.text.strip() in text
@@ -367,11 +412,9 @@ class TranslationTask:
         memo.attended = (*memo.attended, *map(tuple, words))[-RETAINED:]
         memo.written += len(words) or len(self.model.target_codec.decode(pieces).split())
 
-    def _show(self, row: _Row, rest: list[int], events: list[Event]) -> None:
-        """A `Partial`, if the stream asks for drafts and the segment reads differently now."""
-        memo, options = row.memo, row.memo.options
-        if row.closes or not (options.drafts or self.policy(options) == "re-translation"):
-            return
+    def _show(self, memo: TranslationMemo, rest: list[int], events: list[Event]) -> None:
+        """A `Partial`, if the segment reads differently now with what may follow its committed text."""
+        options = memo.options
         tail = self.model.target_codec.decode(rest).strip()
         if self.policy(options) == "re-translation" and options.masked:
             tail = " ".join(tail.split(" ")[: -options.masked])
