@@ -52,9 +52,7 @@ class Vocabulary:
             self._names[number] = name
         self.exotic = [name == UNKNOWN or _is_byte(name) for name in self._names]
         spaceless = language in SPACELESS_LANGUAGES
-        self.begins_word = [
-            name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names
-        ]
+        self.begins_word = [name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names]
         self.silent = sorted({self._unknown, numbers.get(PADDING, self._unknown)} - {self.end})
         self.tags = {name[2:-2]: number for name, number in numbers.items() if name[:2] == ">>" and name[-2:] == "<<"}
 
@@ -64,7 +62,8 @@ class Vocabulary:
 
     def decode(self, pieces: Sequence[int]) -> str:
         """See `Codec.decode`."""
-        return self._model.decode_pieces([self._names[piece] for piece in pieces])
+        text = self._model.decode_pieces([self._names[piece] for piece in pieces])
+        return text.replace(SPACE, " ").strip()  # which stays in pieces of the other language's model
 
 
 def _check_numbers(numbers: Mapping[str, int]) -> None:
