@@ -110,9 +110,7 @@ class WhisperTranslationTask:
         """Samples of the next chunk."""
         return self.recognition.wants(memo.translation)
 
-    def launch(
-        self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperTranslationMemo]
-    ) -> Pending:
+    def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperTranslationMemo]) -> Pending:
         """Extract the features of every stream's next chunk, and detect speech in it."""
         return memos, self.recognition.launch(inputs, state, rows, [memo.translation for memo in memos])
 
