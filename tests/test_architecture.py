@@ -24,6 +24,7 @@ ASR = {*SPEECH, "asr", "asr/recordings"}
 WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
 TTS = {*SPEECH, "tts"}
+TRANSLATE = {*SPEECH, "translate"}
 TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
 MAY_IMPORT = {
     "kernels": {"kernels/cpu", "kernels/gpu"},
@@ -32,6 +33,7 @@ MAY_IMPORT = {
     "speech/nn": NN,
     "speech/audio": NN,
     "speech/text": NN,
+    "speech/lm": {*NN, "speech"},
     "speech/runtime": RUNTIME,
     "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
@@ -55,14 +57,18 @@ MAY_IMPORT = {
     "tts/hibari": {*TTS, "tts/vocoder"},
     "tts/flow": SPEECH,
     "tts/tokens": SPEECH,
-    "tts/lm": {*SPEECH, "tts/tokens"},
-    "tts/cosyvoice": {*TTS, "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
+    "tts/lm": {*SPEECH, "speech/lm", "tts/tokens"},
+    "tts/cosyvoice": {*TTS, "speech/lm", "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
     "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
+    "translate": TRANSLATE,
+    "translate/search": TRANSLATE,
+    "translate/seq2seq": {*TRANSLATE, "translate/search"},
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
+    "recipes/translation": {*TRAINING, "translate", "translate/seq2seq"},
     "recipes/voice": {*TRAINING, *TTS, "tts/flow", "tts/flow_voice", "tts/frontend", "tts/hibari", "tts/vocoder"},
     "recipes/commands": {*TRAINING, *CONFORMER, "recipes/conformer", "recipes/whisper"},
 }

@@ -1,7 +1,7 @@
 """What a model of translation is to the task that runs it: it reads pieces, drafts what comes next, and commits.
 
-Every kind of model has this face: one that never reads a word twice, one that encodes the whole prefix again, a language
-model, a recogniser of speech. Policies look at drafts alone, so each works with each model.
+Every kind of model has this face: one that never reads a word twice, one that encodes the whole prefix again, a
+language model. Policies look at drafts alone, so each works with each model.
 """
 
 from __future__ import annotations
@@ -88,9 +88,17 @@ class Draft:
 
 
 class Codec(Protocol):
-    """Text to pieces and back."""
+    """Text to pieces and back.
 
-    begins_word: Sequence[bool]  # of each piece
+    begins_word: of each piece; in languages without spaces, every piece does.
+    exotic:      of each piece, whether it stands for a byte of a character that the model has no piece for.
+    """
+
+    @property
+    def begins_word(self) -> Sequence[bool]: ...
+
+    @property
+    def exotic(self) -> Sequence[bool]: ...
 
     def encode(self, text: str) -> list[int]:
         """Pieces of whole words, of which nothing but the space before them depends on their neighbours."""
@@ -112,12 +120,16 @@ class TranslationModel(Protocol):
 
     source: str
     target: str
-    codec: Codec
-    target_codec: Codec
     most_source: int
     default_policy: str
     waits: bool
     fingerprint: str
+
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def target_codec(self) -> Codec: ...
 
     def initial_state(self, slots: int) -> State:
         """Pool of streams at the beginning of a segment. To begin another one, the task resets a row."""

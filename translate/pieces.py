@@ -30,6 +30,11 @@ class Pieces:
         self.size = len(self._model)
         names = [self._model.id_to_piece(piece) for piece in range(self.size)]
         self.begins_word = [name.startswith(SPACE) for name in names]
+        self.exotic = [self._model.is_byte(piece) for piece in range(self.size)]
+        self.silent = [
+            self._model.is_control(p) or self._model.is_unknown(p) for p in range(self.size)
+        ]  # never written
+        self.silent[self.end] = False
         self.tags = {name[1:-1]: piece for piece, name in enumerate(names) if self._is_tag(piece, name)}
 
     @classmethod

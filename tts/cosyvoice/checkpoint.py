@@ -15,7 +15,7 @@ from loquent.tts.cosyvoice.text_tokenizer import END_OF_PROMPT, TextTokenizer
 from loquent.tts.flow.cosyvoice_weights import from_cosyvoice
 from loquent.tts.flow.masks import ChunkMask
 from loquent.tts.flow.token_flow import Inference, TokenFlow
-from loquent.tts.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.tts.lm.layout import SpeechLayout
 from loquent.tts.lm.model import SpeechLanguageModel
 from loquent.tts.vocoder.hift import Hift

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from loquent.tts.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.tts.lm.layout import SpeechLayout
 from loquent.tts.lm.model import SpeechLanguageModel
 from loquent.tts.tokens.encoder import TokenEncoderConfig

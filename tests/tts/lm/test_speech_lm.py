@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from loquent.tts.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.tts.lm.generation import SpeechTokenGenerator
 from loquent.tts.lm.layout import SpeechLayout
 from loquent.tts.lm.model import SpeechLanguageModel

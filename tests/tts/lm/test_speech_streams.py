@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 
-from loquent.tts.lm.decoder import DecoderState
-from loquent.tts.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.decoder import DecoderState
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.tts.lm.generation import SpeechTokenGenerator
 from loquent.tts.lm.layout import SpeechLayout
 from loquent.tts.lm.model import SpeechLanguageModel

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from loquent.speech.nn.streaming import Chunk
-from loquent.tts.lm.decoder import Decoder
-from loquent.tts.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.decoder import Decoder
+from loquent.speech.lm.decoder_config import DecoderConfig
 
 SHAPE = {
     "vocab_size": 40,

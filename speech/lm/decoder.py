@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.kernels.cached_attention import remember
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.positions import Rotary
 from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk, as_rows
-from loquent.tts.lm.decoder_config import DecoderConfig
 
 
 @dataclass
@@ -81,10 +81,12 @@ class Decoder(StreamingModule):
         after = position + chunk.length
         if not chunk.static and len(after) and int(after.max()) > self.capacity:
             raise ValueError(f"a stream has {int(after.max())} steps, more than the capacity of {self.capacity}")
-        place = Place(rows, position, chunk.length, chunk.room(after, self.capacity) if len(rows) else 0)
         y = chunk.data
+        steps = position[:, None] + torch.arange(y.shape[1], device=y.device)
+        room = chunk.room(after, self.capacity) if len(rows) else 0
+        place = InOrder(steps, rows, position, chunk.length, room)
         if y.shape[1]:
-            for layer, cache in zip(self._layers, state.layers, strict=True):
+            for layer, cache in zip(self.decoder_layers, state.layers, strict=True):
                 y = layer.step(y, cache, place)
             y = self.norm(y)
         state.position[rows] = after
@@ -95,22 +97,46 @@ class Decoder(StreamingModule):
         return outputs
 
     @property
-    def _layers(self) -> list[DecoderLayer]:
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The layers, in order."""
         return cast("list[DecoderLayer]", list(self.layers))
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the steps of a batch go on.
+class Place(Protocol):
+    """Where the new steps of a batch stand, and what they see.
 
+    steps: (B, T) int64, the position of each.
+    """
+
+    @property
+    def steps(self) -> Tensor: ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KeyValueState) -> Tensor:
+        """Remember the keys and values of a layer (B, T, kv_heads, D), and attend from q (B, T, H, D): (B, H, T, D)."""
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """Steps that go on behind those that came before, all of which they see.
+
+    steps: (B, T) int64, the position of each.
     rows, position, length: (B,) int64 slots, steps that came before, new steps.
     room: of the caches, how many steps have to be looked at.
     """
 
+    steps: Tensor
     rows: Tensor
     position: Tensor
     length: Tensor
     room: int
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KeyValueState) -> Tensor:
+        """See `Place.attend`."""
+        for pool, new in ((cache.k, k), (cache.v, v)):
+            remember(pool, new, self.rows, self.position, self.length)
+        keys, values = (pool[:, :, : self.room][self.rows] for pool in (cache.k, cache.v))
+        seen = torch.arange(self.room, device=q.device) <= self.steps[:, None, :, None]
+        return F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen, enable_gqa=True)
 
 
 class DecoderLayer(nn.Module):
@@ -157,13 +183,7 @@ class GroupedAttention(nn.Module):
 
     def step(self, x: Tensor, cache: KeyValueState, place: Place) -> Tensor:
         """The same for steps that go on."""
-        steps = place.position[:, None] + torch.arange(x.shape[1], device=x.device)
-        q, k, v = self._project(x, steps)
-        for pool, new in ((cache.k, k), (cache.v, v)):
-            remember(pool, new, place.rows, place.position, place.length)
-        keys, values = (pool[:, :, : place.room][place.rows] for pool in (cache.k, cache.v))
-        seen = torch.arange(place.room, device=x.device) <= steps[:, None, :, None]
-        return self._merge(F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen, enable_gqa=True))
+        return self._merge(place.attend(*self._project(x, place.steps), cache))
 
     def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, -1)))

@@ -1,0 +1,1 @@
+"""Causal language models, shared by whatever reads or writes text or tokens."""

@@ -1,0 +1,47 @@
+"""Translation as a task: the laws and the promises, for every policy."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from loquent.speech.runtime.engine import Engine
+from loquent.translate.task import TranslationTask
+
+POLICIES: list[dict[str, Any]] = [
+    {"policy": "wait-k", "k": 2},
+    {"policy": "local-agreement"},
+    {"policy": "hold", "drafts": True},
+    {"policy": "alignatt", "most_behind_words": 6, "drafts": True},
+    {"policy": "re-translation", "bias": 0.4},
+    {"policy": "offline"},
+]
+every_policy = pytest.mark.parametrize("options", POLICIES, ids=lambda options: options["policy"])
+
+
+@every_policy
+def test_streams_obey_the_laws(toy: ModuleType, task_laws: ModuleType, options: dict[str, Any]) -> None:
+    flush, words = task_laws.FLUSH, toy.made_up
+    texts = [
+        [words(6, 1), ". ", words(3, 2), "! ", words(2, 3)],
+        [words(9, 4), " ", flush, words(4, 5), flush, words(3, 6)],
+        [f"{words(3, 7)}?\n{words(9, 8)} Łódź 東京 {'x' * 120}"],
+    ]
+    task_laws.check_task(task_laws.on_engine(TranslationTask(toy.Mirror()), **options), texts, examples=5)
+
+
+@pytest.mark.parametrize("decoder", ["ssru", "attention"])
+@pytest.mark.parametrize("options", [{"policy": "wait-k", "k": 2}, {"policy": "ralcp"}], ids=["wait-k", "ralcp"])
+def test_the_network_obeys_them(toy: ModuleType, task_laws: ModuleType, decoder: str, options: dict[str, Any]) -> None:
+    texts = [[toy.made_up(4, 1), "! ", toy.made_up(2, 3)], [toy.made_up(3, 4), " ", task_laws.FLUSH, "bi"]]
+    task_laws.check_task(task_laws.on_engine(TranslationTask(toy.toy_network(decoder)), **options), texts, examples=2)
+
+
+@pytest.mark.parametrize("policy", ["local-agreement", "alignatt", "re-translation", "offline"])
+def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
+    text = f"{toy.made_up(5, 1)}. {toy.made_up(130, 2)} Łódź 東京! {toy.made_up(3, 3)}"
+    session = Engine(TranslationTask(toy.Mirror())).open(policy=policy)
+    said = toy.translated(session.push(text) + session.finish())
+    assert said.replace(" ", "") == text.replace(" ", "")

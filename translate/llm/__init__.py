@@ -1,0 +1,1 @@
+"""Causal language models as translators that never read a word twice."""

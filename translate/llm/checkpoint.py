@@ -1,0 +1,110 @@
+"""Loads language models: folders in Hugging Face's format, GGUF files, and adapters on either."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from loquent.speech.devices import compute_device
+from loquent.speech.json_files import read_json_object
+from loquent.speech.lm.decoder_config import DecoderConfig
+from loquent.speech.lm.language_model import LanguageModel
+from loquent.speech.weight_files import read_weights
+from loquent.translate.llm.adapter import CONFIG as ADAPTER_CONFIG
+from loquent.translate.llm.adapter import base_of, merge_adapter
+from loquent.translate.llm.gguf_model import read_gguf
+from loquent.translate.llm.model import LanguageModelTranslator
+from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def load_llm(
+    path: str | os.PathLike[str],
+    *,
+    settings: LanguageModelSettings | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModelTranslator:
+    """A language model as a translator.
+
+    Args:
+        path: a folder with `config.json`, `tokenizer.json` and weights; a GGUF file, with a `tokenizer.json` beside it
+            or its own tokenizer; or a folder with an adapter in PEFT's format, whose base is one of these.
+        settings: how the model is asked; by default the entry `loquent_translation` of `config.json`.
+        source, target: codes of the languages, for a stock chat model without such an entry.
+        device, dtype: where and in which numbers the model computes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or of a model that is not supported; or nothing says how to ask the model.
+    """
+    folder, adapter = Path(path), None
+    if (folder / ADAPTER_CONFIG).is_file():
+        folder, adapter = base_of(folder), folder
+    found = _entry(Path(path))
+    config, weights, tokenizer = _read(folder, found.get("weights") if found else None)
+    if adapter is not None:
+        merge_adapter(weights, adapter)
+    if settings is None and found is not None:
+        settings = LanguageModelSettings.parse(found)
+    if settings is None:
+        if source is None or target is None:
+            raise ValueError(f"{folder} does not say how to translate with it; give source and target, or settings")
+        settings = chat_settings(tokenizer.get_vocab(with_added_tokens=True), source, target)
+    model = LanguageModel.from_weights(config, weights, dtype)
+    return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
+
+
+def owns(path: Path) -> bool:
+    """Whether a folder says how to translate with its language model."""
+    try:
+        return _entry(path) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def read_language_model(path: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    """Shape, weights and tokenizer of a folder or a GGUF file; errors are those of `load_llm`."""
+    found = _entry(path)
+    return _read(path, found.get("weights") if found else None)
+
+
+def _entry(path: Path) -> dict[str, Any] | None:
+    if not (path / "config.json").is_file():
+        return None
+    found = read_json_object(path / "config.json").get(ENTRY)
+    if found is not None and not isinstance(found, dict):
+        raise ValueError(f"{path / 'config.json'}: {ENTRY} is a {type(found).__name__}, expected an object")
+    return found
+
+
+def _read(path: Path, weights: Any) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    folder = path if path.is_dir() else path.parent
+    if weights is not None:
+        if not isinstance(weights, str) or Path(weights).name != weights:
+            raise ValueError(f"{ENTRY}.weights is {str(weights)[:80]!r}, expected the name of a file in the folder")
+        path = folder / weights
+    if path.is_file():
+        config, tensors, tokenizer = read_gguf(path)
+        return config, tensors, tokenizer
+    config = DecoderConfig.from_hugging_face(read_json_object(folder / "config.json"))
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"{folder} has none of {', '.join(WEIGHTS)}")
+    return config, read_weights(file), _read_tokenizer(folder / "tokenizer.json")
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    content = file.read_text(encoding="utf-8")
+    try:
+        return Tokenizer.from_str(content)
+    except Exception as error:  # of no class of its own
+        raise ValueError(f"{file} is not a tokenizer: {error}") from error

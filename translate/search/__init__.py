@@ -1,0 +1,1 @@
+"""How drafts are found: greedily or with a beam, the same for every model."""
