@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "tts/lm": {*SPEECH, "speech/lm", "tts/tokens"},
     "tts/cosyvoice": {*TTS, "speech/lm", "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
     "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
+    "translate/score": RUNTIME,
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
