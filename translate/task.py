@@ -255,7 +255,7 @@ class TranslationTask:
             if closes or len(pieces) >= MOST_PIECES:
                 break
         search = self._bounded(ahead, Search(ended=closes)) if pieces else None
-        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search)
+        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search=search)
 
     def _preview(
         self, steps: Sequence[_Row], state: Any, rows: Tensor, memos: list[TranslationMemo], turns: Turns

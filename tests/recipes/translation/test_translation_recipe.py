@@ -120,6 +120,8 @@ def test_a_model_is_trained_that_translates(tmp_path: Path, monkeypatch: pytest.
     figures = train("translate_en_es", overrides, str(tmp_path / "run"))
     assert figures is not None
     assert figures["loss"] < 0.2
+    assert figures["chrF_offline"] > 85
+    assert figures["LAAL_wait_3"] <= figures["LAAL_offline"]
     translator = Translator.from_pretrained(tmp_path / "run" / "best")
     assert (translator.source, translator.target) == ("en", "es")
     assert translator.translate("two blue dogs.") == "dos azul perros."
