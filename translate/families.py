@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from loquent.translate.model import TranslationModel
 
 # ``module:class`` with ``owns(path)`` and ``load(path, device)``.
-FAMILIES = {"seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator"}
+FAMILIES = {
+    "seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator",
+    "llm": "loquent.translate.llm.model:LanguageModelTranslator",
+}
 
 
 def load_translation_model(path: Path, device: torch.device) -> TranslationModel:
