@@ -29,7 +29,7 @@ class CheckpointError(ValueError):
     """A model that is not there, cannot be fetched, or is not what it should be."""
 
 
-ModelTask = Literal["recognizer", "synthesizer"]
+ModelTask = Literal["recognizer", "synthesizer", "translator"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """Find the model `name`, fetching it from the hub (with a progress bar on stderr) if no nearer source has it.
 
     In order: a local folder with weights (or a `.pt`, `.nemo` or `.onnx` file); a model that comes with loquent
-    (`loquent/commands`, `loquent/voice`); an installed weight package (`tiny.en`, `base`, `loquent/hibari`); the hub's
-    cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`, ...) stand for
-    `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says what is installed
-    and how to install the rest.
+    (`loquent/commands`, `loquent/voice`, `loquent/en-es`); an installed weight package (`tiny.en`, `base`,
+    `loquent/hibari`); the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`,
+    ...) stand for `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says
+    what is installed and how to install the rest.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
@@ -118,7 +118,7 @@ def installed() -> list[Checkpoint]:
                     package.folder(files), "package", package.name, size, package.licence, package.sha256, package.task
                 )
             )
-    return [*found, *map(_shipped, SHIPPED), *_cached()]
+    return [*found, *(_shipped(name) for name in SHIPPED if _is_shipped(name)), *_cached()]
 
 
 def cache_dir() -> Path:
@@ -245,6 +245,13 @@ PACKAGES: dict[str, WeightPackage] = {
 SHIPPED: dict[str, tuple[str, str]] = {
     "loquent/commands": ("loquent.asr", "assets/commands"),
     "loquent/voice": ("loquent.tts", "assets/voice"),
+    "loquent/en-es": ("loquent.translate", "assets/en-es"),
+    "loquent/en-de": ("loquent.translate", "assets/en-de"),
+}
+_TASK_OF_LAYER: dict[str, ModelTask] = {
+    "loquent.asr": "recognizer",
+    "loquent.tts": "synthesizer",
+    "loquent.translate": "translator",
 }
 # Adapters that come with loquent, and make a Whisper stream.
 SHIPPED_ADAPTERS: dict[str, tuple[str, str]] = {
@@ -311,9 +318,14 @@ def _downloaded(repository: str) -> Path:
 
 
 def _shipped(name: str) -> Checkpoint:
+    if not _is_shipped(name):
+        raise CheckpointError(f"{name!r} does not come with this copy of loquent: its weights are not there")
     path = _folder_of(name, *SHIPPED[name])
-    task: ModelTask = "synthesizer" if SHIPPED[name][0] == "loquent.tts" else "recognizer"
-    return Checkpoint(path, "package", name, _size(path), _licence(path), task=task)
+    return Checkpoint(path, "package", name, _size(path), _licence(path), task=_TASK_OF_LAYER[SHIPPED[name][0]])
+
+
+def _is_shipped(name: str) -> bool:
+    return _holds_weights(_folder_of(name, *SHIPPED[name]))
 
 
 def _folder_of(name: str, package: str, folder: str) -> Path:

@@ -60,6 +60,8 @@ TASKS: dict[str, TaskEntry] = {
     "recognition options": TaskEntry("loquent.asr.options:check_options"),
     "synthesizer": TaskEntry("loquent.tts:Synthesizer"),
     "synthesis options": TaskEntry("loquent.tts.voices:options_of"),
+    "translator": TaskEntry("loquent.translate:Translator"),
+    "translation options": TaskEntry("loquent.translate:TranslationOptions"),
     "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
     "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }

@@ -24,6 +24,7 @@ ASR = {*SPEECH, "asr", "asr/recordings"}
 WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
 TTS = {*SPEECH, "tts"}
+TRANSLATE = {*SPEECH, "translate"}
 TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
 MAY_IMPORT = {
     "kernels": {"kernels/cpu", "kernels/gpu"},
@@ -59,11 +60,22 @@ MAY_IMPORT = {
     "tts/lm": {*SPEECH, "speech/lm", "tts/tokens"},
     "tts/cosyvoice": {*TTS, "speech/lm", "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
     "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
+    "translate": TRANSLATE,
+    "translate/search": TRANSLATE,
+    "translate/seq2seq": {*TRANSLATE, "translate/search"},
+    "translate/non_autoregressive": {*TRANSLATE, "translate/search", "translate/seq2seq"},
+    "translate/marian": {*TRANSLATE, "translate/search", "translate/seq2seq"},
+    "translate/llm": {*TRANSLATE, "speech/lm", "translate/search"},
+    "translate/whisper": {*TRANSLATE, *WHISPER},
+    "translate/spoken": {*TRANSLATE, *WHISPER, "tts", "translate/whisper"},
+    "translate/agents": {*TRANSLATE, "translate/spoken"},
+    "translate/score": RUNTIME,
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
+    "recipes/translation": {*TRAINING, "translate", "translate/seq2seq"},
     "recipes/voice": {*TRAINING, *TTS, "tts/flow", "tts/flow_voice", "tts/frontend", "tts/hibari", "tts/vocoder"},
     "recipes/commands": {*TRAINING, *CONFORMER, "recipes/conformer", "recipes/whisper"},
 }

@@ -139,7 +139,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_files_and_modules_named_exist(path: Path) -> None:
     """Files are named by their paths from the root, modules by their imports."""
     text = path.read_text(encoding="utf-8").partition("### Upgrade notes")[0]  # which name what was there before
-    files = set(re.findall(r"`((?:kernels|speech|asr|recipes|benchmarks|tests|examples)/[\w./-]+)", text))
+    files = set(re.findall(r"`((?:kernels|speech|asr|translate|recipes|benchmarks|tests|examples)/[\w./-]+)", text))
     assert not {name for name in files if not (ROOT / name).exists()}
     modules = set(re.findall(r"(?<![\w.])loquent((?:\.[a-z]\w*)+)", text))
     assert not {name for name in modules if not is_module_or_in_one(name)}
@@ -251,7 +251,9 @@ def test_methods_of_streams_and_clients() -> None:
 def test_the_picture_of_the_folders_has_every_package() -> None:
     picture = between("architecture.md", "## Folders and imports", "```\n\n")
     packages = {
-        path.parent for layer in ("kernels", "speech", "asr", "tts", "recipes") for path in (ROOT / layer).rglob("*.py")
+        path.parent
+        for layer in ("kernels", "speech", "asr", "tts", "translate", "recipes")
+        for path in (ROOT / layer).rglob("*.py")
     }
     drawn: set[Path] = set()
     above: list[str] = []

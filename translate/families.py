@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator",
     "llm": "loquent.translate.llm.model:LanguageModelTranslator",
+    "non-autoregressive": "loquent.translate.non_autoregressive.model:NonAutoregressiveTranslator",
 }
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-KINDS = {"recognizer": "recognition", "synthesizer": "voice"}
+KINDS = {"recognizer": "recognition", "synthesizer": "voice", "translator": "translation"}
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:

@@ -69,6 +69,17 @@ class Restorable(Protocol):
         """
 
 
+@runtime_checkable
+class Previewing(Protocol):
+    """A task of text that can show what would come of words that may still change: of each `WordChunk.draft`.
+
+    What it commits does not depend on them.
+    """
+
+    def previews(self, memo: Any) -> bool:
+        """Whether a stream asks for it; otherwise it gets no drafts."""
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 

@@ -99,6 +99,13 @@ def test_a_model_that_only_a_package_has_is_not_looked_for_on_the_hub(monkeypatc
         resolve("acme/voice")
 
 
+def test_a_model_that_loquent_ought_to_bring_and_does_not(monkeypatch):
+    monkeypatch.setitem(hub.SHIPPED, "loquent/nothing", ("loquent.asr", "assets/nothing"))
+    assert "loquent/nothing" not in [model.name for model in hub.installed()]
+    with pytest.raises(CheckpointError, match="'loquent/nothing' does not come with this copy of loquent"):
+        resolve("loquent/nothing")
+
+
 def test_a_split_model_is_joined_once(split_package):
     first = resolve("acme")
     assert hashlib.sha256((first.path / "model.bin").read_bytes()).hexdigest() == first.sha256

@@ -208,7 +208,7 @@ class TestUsage:
     def test_without_packages_a_model_is_fetched_and_not_the_shipped_one(self, monkeypatch, tmp_path):
         monkeypatch.setattr(hub.WeightPackage, "locate", lambda package: None)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        assert [checkpoint.name for checkpoint in hub.installed()] == list(hub.SHIPPED)
+        assert {checkpoint.name for checkpoint in hub.installed()} <= hub.SHIPPED.keys()
         names = [model_name(Namespace(model=None, language=language, task=None)) for language in (None, "de")]
         assert names == ["tiny.en", "base"]
 
