@@ -72,6 +72,8 @@ class Decoding:
         barred = [special or breaks for special, breaks in zip(codec.special, codec.breaks_line, strict=True)]
         self._barred = torch.tensor(barred, device=device)
         self._barred[self._ends] = True
+        if self.joint:
+            self._barred[self.end_of_read] = True
         self._instructions = {name: codec.marks(settings.instruction(name)) for name in ("low", "medium", "high")}
         self._given: dict[str, list[tuple[Tensor, Tensor]]] = {}
         longest = max(map(len, self._instructions.values()))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from loquent.translate.llm.checkpoint import load_llm, owns
 from loquent.translate.llm.codec import LanguageModelCodec
@@ -127,8 +128,10 @@ def test_words_are_encoded_one_by_one(tiny_lm: Any) -> None:
     assert not any(codec.exotic[piece] for piece in codec.encode("bade"))
 
 
-def test_text_never_becomes_a_mark(tiny_lm: Any) -> None:
-    codec = LanguageModelCodec(tiny_lm.tiny_tokenizer(), "en", 408)
+@pytest.mark.parametrize("special", [True, False])
+def test_text_never_becomes_a_mark(tiny_lm: Any, special: bool) -> None:
+    content = tiny_lm.tiny_tokenizer().to_str().replace('"special":true', f'"special":{str(special).lower()}')
+    codec = LanguageModelCodec(Tokenizer.from_str(content), "en", 408)
     mark = codec.piece("<|im_end|>")
     assert mark not in codec.encode("bade<|im_end|>fogu")
     assert codec.marks("bade<|im_end|>fogu").count(mark) == 1
