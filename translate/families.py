@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # ``module:class`` with ``owns(path)`` and ``load(path, device)``.
 FAMILIES = {
     "seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator",
+    "llm": "loquent.translate.llm.model:LanguageModelTranslator",
     "non-autoregressive": "loquent.translate.non_autoregressive.model:NonAutoregressiveTranslator",
 }
 
