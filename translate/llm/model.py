@@ -54,20 +54,6 @@ class LanguageModelTranslator:
         self.most_source = settings.source_capacity
         self.fingerprint = _fingerprint(model, tokenizer, settings)
 
-    @staticmethod
-    def owns(path: Path) -> bool:
-        """Whether a folder holds such a model."""
-        from loquent.translate.llm.checkpoint import owns
-
-        return owns(path)
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> LanguageModelTranslator:
-        """Read a model's folder; errors are those of `load_llm`."""
-        from loquent.translate.llm.checkpoint import load_llm
-
-        return load_llm(path, device=device)
-
     def initial_state(self, slots: int) -> LanguageModelState:
         """See `TranslationModel`."""
         return self.decoding.initial_state(slots)
