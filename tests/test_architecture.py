@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "translate": TRANSLATE,
     "translate/search": TRANSLATE,
     "translate/seq2seq": {*TRANSLATE, "translate/search"},
+    "translate/whisper": {*TRANSLATE, *WHISPER},
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
