@@ -34,7 +34,7 @@ class Distilled(NamedTuple):
 
 
 def sources_of(sentences: Sequence[str], prefixes: float, seed: int) -> list[tuple[str, bool]]:
-    """What is to be translated: sentences, and beginnings of some of them, with whether each is whole. Short ones first.
+    """What is to be translated, with whether it is whole: sentences, and beginnings of some instead. Short ones first.
 
     Args:
         prefixes: the share of beginnings.
