@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "translate": TRANSLATE,
     "translate/search": TRANSLATE,
     "translate/seq2seq": {*TRANSLATE, "translate/search"},
+    "translate/spoken": {*TRANSLATE, *TTS, "asr", "asr/whisper"},
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
     "recipes/data": {*SPEECH, "recipes/loop"},
