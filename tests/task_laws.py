@@ -15,6 +15,7 @@ from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Speech
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
+from loquent.speech.text.words import Draft, Text
 
 FLUSH = object()  # in a text, where it is flushed
 
@@ -52,7 +53,7 @@ def check_task(opener: Opener, inputs: Sequence[Any], *, examples: int = 15, ato
 
     Args:
         opener: opens streams (`on_engine`, `in_a_row`).
-        inputs: a few inputs: audio (N,) or (N, channels); or a text, a list of str and `FLUSH`.
+        inputs: a few inputs: audio (N,) or (N, channels); or a text, a list of str, `Text`, `Draft` and `FLUSH`.
         examples: cuts that are tried.
         atol: by how much samples may differ; 0 is bit for bit.
     """
@@ -167,11 +168,13 @@ def cut(one: Any, rng: random.Random) -> list[Any]:
         return [one[a:b] for a, b in itertools.pairwise(edges)] or [one]
     pieces: list[Any] = []
     for piece in one:
-        if piece is FLUSH:
+        if piece is FLUSH or isinstance(piece, Draft):
             pieces.append(piece)
             continue
-        edges = sorted({0, len(piece), *(rng.randint(0, len(piece)) for _ in range(rng.randint(0, 5)))})
-        pieces += [piece[a:b] for a, b in itertools.pairwise(edges)]
+        text = piece.text if isinstance(piece, Text) else piece
+        edges = sorted({0, len(text), *(rng.randint(0, len(text)) for _ in range(rng.randint(0, 5)))})
+        parts = [text[a:b] for a, b in itertools.pairwise(edges)]
+        pieces += [Text(part, piece.time_s) for part in parts] if isinstance(piece, Text) else parts
     return pieces
 
 

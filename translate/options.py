@@ -25,7 +25,8 @@ class TranslationOptions:
     masked:       re-translation: words at the end of each draft that are not shown.
     bias:         re-translation: share of the probability that goes to what was shown before.
     latency:      learned: low, medium or high, for models that were taught several.
-    drafts:       whether to show what is not committed yet, as the unstable tail of `Partial` events.
+    drafts:       whether to show what is not committed yet, as the unstable tail of `Partial` events; behind a
+                  recogniser also what would come of words that it may still change.
     most_behind_words, most_behind_s: what is committed at the latest so many source words or seconds after the word it
                   stands for, certain or not.
     glossary:     words or phrases of the source, with what is written for them.
@@ -58,8 +59,8 @@ class TranslationOptions:
                 raise ValueError(f"{name}: expected a number from {least} to {most}, got {getattr(self, name)}")
         if not 0 < self.votes <= 1:
             raise ValueError(f"votes: expected a share above 0 and at most 1, got {self.votes}")
-        if not 0 <= self.bias < 1:
-            raise ValueError(f"bias: expected a share from 0 to below 1, got {self.bias}")
+        if not 0 <= self.bias < 0.5:  # from there on nothing would ever be revised
+            raise ValueError(f"bias: expected a share from 0 to below 0.5, got {self.bias}")
         if self.most_behind_words is not None and self.most_behind_words < 1:
             raise ValueError(f"most_behind_words: expected 1 or more, got {self.most_behind_words}")
         if self.most_behind_s is not None and not self.most_behind_s > 0:

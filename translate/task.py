@@ -20,7 +20,7 @@ from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import SPACELESS_LANGUAGES
-from loquent.speech.text.words import WordChunk
+from loquent.speech.text.words import TimedWord, WordChunk, split_words
 from loquent.translate.loops import before_loop
 from loquent.translate.memo import OpenTerm, SourceWord, TranslationMemo
 from loquent.translate.model import Draft, Search, Term, TranslationModel
@@ -45,12 +45,21 @@ class Step(NamedTuple):
 
 @dataclass
 class _Row:
-    """One stream in a step. ``closes``: whether its segment ends here."""
+    """One stream in a step.
 
-    at: int  # in the batch
+    at:     its place in the batch.
+    pieces: that the model reads.
+    closes: whether its segment ends here.
+    copied: a word behind the segment that is written as it is.
+    ends:   whether a text ends here, if anything was written since the last `Final`.
+    """
+
+    at: int
     memo: TranslationMemo
     pieces: list[int]
     closes: bool
+    copied: str = ""
+    ends: bool = False
     search: Search | None = None
     count: int = 0  # pieces to commit
 
@@ -100,7 +109,7 @@ class TranslationTask:
         counts = (memo.told, memo.position, memo.read, memo.held, memo.count, memo.written, memo.covered + 1)
         drafts = [piece for draft in memo.drafts for piece in draft]
         places = [place for word in memo.attended for place in word]
-        spans = [(one.first, one.last) for one in (*memo.words, *memo.terms)]
+        spans = [(word.first, word.last) for word in memo.words] + [(term.first, term.last) for term in memo.terms]
         sound = min(counts) >= 0 and memo.held <= memo.read and memo.told <= memo.position
         sound &= memo.held <= self.model.most_source and len(memo.words) <= memo.count
         sound &= all(0 <= piece < size for piece in drafts) and all(0 <= place < memo.read + 1 for place in places)
@@ -124,14 +133,17 @@ class TranslationTask:
 
     def launch(self, inputs: Sequence[WordChunk], state: Any, rows: Tensor, memos: list[TranslationMemo]) -> Step:
         """Read a word of each stream, and write what its policy lets out."""
-        turns, steps = Turns(len(memos)), list[_Row]()
+        turns, steps, previews = Turns(len(memos)), list[_Row](), list[_Row]()
         for at, (chunk, memo) in enumerate(zip(inputs, memos, strict=True)):
             with turns.of(at):
                 memo.ended |= chunk.last
                 if (row := self._row(at, memo, chunk)) is not None:
                     steps.append(row)
+                if chunk.draft is not None:
+                    previews.append(self._preview_row(at, memo, chunk.draft))
         self._forget(steps, state, rows)
         self._run(steps, state, rows, turns)
+        self._preview(previews, state, rows, memos, turns)
         return Step(memos, turns)
 
     def read(self, pending: Step) -> list[Turn]:
@@ -144,6 +156,10 @@ class TranslationTask:
 
     def end(self, memo: TranslationMemo) -> None:
         """Nothing is held."""
+
+    def previews(self, memo: TranslationMemo) -> bool:
+        """See `loquent.speech.runtime.task.Previewing`."""
+        return memo.options.drafts
 
     # ------------------------------------------------------------------------------------------------ words to segments
 
@@ -158,8 +174,7 @@ class TranslationTask:
 
     def _row(self, at: int, memo: TranslationMemo, chunk: WordChunk) -> _Row | None:
         """Take in a stream's word; None if there is nothing to do."""
-        pieces: list[int] = []
-        closes = chunk.flush or chunk.last
+        pieces, copied, ends = list[int](), "", chunk.flush or chunk.last
         for word in chunk.words:
             memo.position = chunk.begin + len(word.text)
             text = word.text.strip()
@@ -167,24 +182,24 @@ class TranslationTask:
                 continue
             if not memo.count and not memo.text:
                 memo.start_s = word.time_s
+            ends |= ends_sentence(text)
             pieces = self.model.codec.encode(text)
             exotic = self._exotic(pieces)
-            pieces = pieces[:MOST_PIECES]
-            if not pieces:
-                continue
-            first, last = memo.read, memo.read + len(pieces) - 1
-            memo.words += (SourceWord(text, memo.position, word.time_s, first, last),)
-            memo.count += 1
-            self._find_terms(memo, text if exotic else None)
-            closes |= ends_sentence(text)
-        if not pieces and not (closes and memo.count):
+            if exotic and (not memo.count or len(pieces) > MOST_PIECES):
+                pieces, copied = [], word.text
+            elif pieces:
+                first, last = memo.read, memo.read + len(pieces) - 1
+                memo.words += (SourceWord(text, memo.position, word.time_s, first, last),)
+                memo.count += 1
+                self._find_terms(memo, word.text if exotic else None)
+        if not (pieces or copied or (ends and (memo.count or memo.text))):
             return None
         memo.read += len(pieces)
         memo.held += len(pieces)
-        closes |= self._crowded(memo)
-        row = _Row(at, memo, pieces, closes)
+        closes = memo.count > 0 and (ends or bool(copied) or self._crowded(memo))
+        row = _Row(at, memo, pieces, closes, copied, ends)
         glossary = _glossary(memo.options)
-        if closes or not glossary.open([word.text for word in memo.words]):
+        if closes or (pieces and not glossary.open([word.text for word in memo.words])):
             row.search = self._search(memo, closes)
         return row
 
@@ -206,22 +221,58 @@ class TranslationTask:
             memo.terms = (*(term for term in memo.terms if term.last < first),)
             memo.terms += (OpenTerm(first, last, text + around(words[-1].text)),)
         elif copied is not None:
-            memo.terms += (OpenTerm(words[-1].first, words[-1].last, copied),)
+            first, text = words[-1].first, copied.strip()
+            if memo.terms and memo.terms[-1].last == first - 1 and not copied[0].isspace():
+                first, text = memo.terms[-1].first, memo.terms[-1].text + text
+                memo.terms = memo.terms[:-1]
+            memo.terms += (OpenTerm(first, words[-1].last, text),)
 
     def _search(self, memo: TranslationMemo, closes: bool) -> Search | None:
         options = memo.options
         search = search_of(self.policy(options), options, memo, closes)
         if search is None and self._overdue(memo) > memo.covered + 1:
             search = Search()
-        if search is None:
-            return None
+        return None if search is None else self._bounded(memo, search)
+
+    def _bounded(self, memo: TranslationMemo, search: Search) -> Search:
+        """A search with the terms of the segment, and no longer than what was read calls for."""
         codec = self.model.target_codec
         terms = tuple(Term(term.first, term.last, tuple(codec.encode(term.text))) for term in memo.terms)
-        uncovered = memo.read - 1 - memo.covered + sum(len(term.pieces) for term in terms)
+        uncovered = memo.read - 1 - memo.covered
         most = min(search.most_pieces, PIECES_PER_PIECE * uncovered + PIECES_MORE)
+        most += sum(len(term.pieces) for term in terms)
         if terms and search.beam > 1:
             search = replace(search, beam=1)  # terms are written by the greedy search
         return replace(search, most_pieces=most, terms=terms)
+
+    def _preview_row(self, at: int, memo: TranslationMemo, draft: str) -> _Row:
+        """What to read, and to look for, if a draft followed: on a copy of the memo. It ends with its sentence."""
+        ahead, pieces, closes = replace(memo), list[int](), False  # all values of a memo are immutable
+        for word in split_words(draft):
+            row = self._row(at, ahead, WordChunk((TimedWord(word, memo.start_s),), ahead.position, False, False))
+            pieces += row.pieces if row else []
+            closes = row is not None and row.closes
+            if closes or len(pieces) >= MOST_PIECES:
+                break
+        search = self._bounded(ahead, Search(ended=closes)) if pieces else None
+        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search=search)
+
+    def _preview(
+        self, steps: Sequence[_Row], state: Any, rows: Tensor, memos: list[TranslationMemo], turns: Turns
+    ) -> None:
+        """Show what would come of drafts, computed on a copy of the streams' rows."""
+        found: dict[int, Draft] = {}
+        if reading := [row for row in steps if row.search is not None]:
+            copy, slots = state.gather(self._slots(reading, rows)), torch.arange(len(reading), device=rows.device)
+            self.model.read([row.pieces for row in reading], [row.closes for row in reading], copy, slots)
+            drafts = self.model.draft([row.search for row in reading if row.search], copy, slots)
+            found = {row.at: draft for row, draft in zip(reading, drafts, strict=True)}
+        for row in steps:
+            with turns.of(row.at) as events:
+                draft, pieces = found.get(row.at), list[int]()
+                if draft is not None and draft.finite:
+                    pieces = draft.pieces[: before_loop(draft.pieces)]
+                self._show(memos[row.at], pieces, events)
 
     def _overdue(self, memo: TranslationMemo) -> int:
         """Number of the source piece before which everything has to be committed by now."""
@@ -244,7 +295,7 @@ class TranslationTask:
         counts = []
         for row in steps:
             memo = row.memo
-            surplus = memo.held - self.limit
+            surplus = 0 if row.closes else memo.held - self.limit  # there is room for the last word of a segment
             if surplus > 0:
                 oldest = memo.read - memo.held
                 needed = min((place for word in memo.attended for place in word), default=oldest)
@@ -263,10 +314,10 @@ class TranslationTask:
 
     def _run(self, steps: list[_Row], state: Any, rows: Tensor, turns: Turns) -> None:
         """Read, draft, commit and tell, each for all streams at once."""
-        if not steps:
-            return
-        model, slots = self.model, self._slots(steps, rows)
-        model.read([row.pieces for row in steps], [row.closes for row in steps], state, slots)
+        model, reading = self.model, [row for row in steps if row.pieces or row.closes]
+        if reading:
+            slots = self._slots(reading, rows)
+            model.read([row.pieces for row in reading], [row.closes for row in reading], state, slots)
         searching = [row for row in steps if row.search is not None]
         drafts: dict[int, Draft] = {}
         if searching:
@@ -329,13 +380,16 @@ class TranslationTask:
         memo = row.memo
         if draft is not None:
             self._commit(row, draft, events)
-        if row.closes:
+        if row.closes or row.copied:
+            memo.told = memo.position - len(row.copied)
+        if row.copied:
+            text = row.copied.strip()
+            joined = f"{self._joiner}{text}" if row.copied[0].isspace() or not memo.text else text
+            events.append(Translation(text=joined, span=(memo.told, memo.position)))
+            memo.told, memo.text = memo.position, memo.text + joined
+        if (row.closes and not row.copied) or row.ends or len(memo.text) >= MOST_TEXT:
             if memo.shown[1]:
-                memo.shown = (memo.text.strip(), "")
-                events.append(Partial(stable=memo.shown[0], unstable=""))
-            self._finish(memo, events)
-            memo.told = memo.position
-        elif len(memo.text) >= MOST_TEXT:
+                events.append(Partial(stable=memo.text.strip(), unstable=""))
             self._finish(memo, events)
 
     def _commit(self, row: _Row, draft: Draft, events: list[Event]) -> None:
@@ -346,7 +400,7 @@ class TranslationTask:
         if text:
             memo.covered = max([memo.covered, *places])
             ends = [word.end for word in memo.words if not places or word.last <= memo.covered]
-            end = memo.position if row.closes else max([memo.told, *ends])
+            end = memo.position - len(row.copied) if row.closes else max([memo.told, *ends])
             joined = f"{self._joiner}{text}"
             events.append(Translation(text=joined, span=(memo.told, end)))
             memo.told, memo.text = end, memo.text + joined
@@ -357,7 +411,8 @@ class TranslationTask:
         rest = draft.pieces[row.count :]
         keep = policy_of(self.policy(memo.options), memo.options, memo).earlier
         memo.drafts = tuple(tuple(one[row.count :]) for one in (*memo.drafts, draft.pieces))[-keep:] if keep else ()
-        self._show(row, rest, events)
+        if not row.closes and (memo.options.drafts or self.policy(memo.options) == "re-translation"):
+            self._show(memo, rest, events)
 
     def _has(self, text: str, term: OpenTerm) -> bool:
         return term.text.strip() in text
@@ -373,11 +428,9 @@ class TranslationTask:
         memo.attended = (*memo.attended, *map(tuple, words))[-RETAINED:]
         memo.written += len(words) or len(self.model.target_codec.decode(pieces).split())
 
-    def _show(self, row: _Row, rest: list[int], events: list[Event]) -> None:
-        """A `Partial`, if the stream asks for drafts and the segment reads differently now."""
-        memo, options = row.memo, row.memo.options
-        if row.closes or not (options.drafts or self.policy(options) == "re-translation"):
-            return
+    def _show(self, memo: TranslationMemo, rest: list[int], events: list[Event]) -> None:
+        """A `Partial`, if the segment reads differently now with what may follow its committed text."""
+        options = memo.options
         tail = self.model.target_codec.decode(rest).strip()
         if self.policy(options) == "re-translation" and options.masked:
             tail = " ".join(tail.split(" ")[: -options.masked])

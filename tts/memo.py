@@ -53,6 +53,7 @@ class SpeechMemo:
               out, and ``untold`` that have not ended.
     opened:   how many of ``said`` are of the utterance.
     ended:    whether the text has ended.
+    time_s:   of the newest word that was read; ``lag_s``, seconds of earlier speech that were still to be heard then.
     """
 
     options: SpeechOptions
@@ -78,6 +79,8 @@ class SpeechMemo:
     untold: int = 0
     opened: int = 0
     ended: bool = False
+    time_s: float = 0.0
+    lag_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -117,6 +120,8 @@ class SpeechMemo:
         counts += [self.samples, self.unbegun, self.untold, self.opened]
         if not all(0 <= count <= MOST for count in counts) or not -MOST <= self.offset <= MOST:
             raise ValueError("a saved position or count is out of range")
+        if not (0 <= self.time_s <= MOST and 0 <= self.lag_s <= MOST):
+            raise ValueError("a saved time is out of range")
         if self.at > len(self.words) or max(self.unbegun, self.untold, self.opened) > len(self.said):
             raise ValueError("the saved words do not fit their counts")
         if not all(0 <= word.begin <= word.end <= MOST for word in self.words):
@@ -152,3 +157,5 @@ class _Plain:
     untold: int
     opened: int
     ended: bool
+    time_s: float
+    lag_s: float

@@ -22,6 +22,10 @@ class SpeechOptions:
     seed:    of the noise in the voice; the same text with the same seed gives the same samples.
     ssml:    whether the text has SSML tags; otherwise a "<" is read as text.
     lexicon: pronunciations of your own: words, and their phonemes in the voice's alphabet.
+    follow:  whether to keep to the clock of the text, as an interpreter does: see `loquent.tts.following`.
+    most_lag_s: with ``follow``, seconds that the voice may be late before it speaks its fastest; from half of them on
+             it hurries.
+    fastest: with ``follow``, the most by which it hurries, a factor of tempo.
     """
 
     voice: str = ""
@@ -30,12 +34,19 @@ class SpeechOptions:
     seed: int = 0
     ssml: bool = False
     lexicon: dict[str, str] = field(default_factory=dict)
+    follow: bool = False
+    most_lag_s: float = 4.0
+    fastest: float = 1.5
 
     def __post_init__(self) -> None:
         if not SLOWEST <= self.speed <= FASTEST:
             raise ValueError(f"speed: expected a factor from {SLOWEST} to {FASTEST}, got {self.speed}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a number from 0 to 2^63 - 1, got {self.seed}")
+        if not self.most_lag_s > 0:
+            raise ValueError(f"most_lag_s: expected a number of seconds above 0, got {self.most_lag_s}")
+        if not 1 <= self.fastest <= FASTEST:
+            raise ValueError(f"fastest: expected a factor from 1 to {FASTEST}, got {self.fastest}")
 
 
 def mixture(voice: str, names: Sequence[str]) -> int | Mapping[int, float]:

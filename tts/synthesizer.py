@@ -105,11 +105,13 @@ class Synthesizer:
 
 
 def collected(events: list[Event], sample_rate: int) -> Synthesis:
-    """The speech that the events of a stream bring."""
+    """The speech that the events of a stream bring, with silence where they leave a gap."""
     builder = SegmentBuilder()
     segments = tuple(segment for event in events if (segment := builder.add(event)))
-    samples = [event.samples for event in events if isinstance(event, Speech)]
+    speech = [event for event in events if isinstance(event, Speech)]
+    samples = np.zeros(max((round(event.end * sample_rate) for event in speech), default=0), np.float32)
+    for event in speech:
+        first = round(event.start * sample_rate)
+        samples[first : first + len(event.samples)] = event.samples
     skipped = tuple(event for event in events if isinstance(event, Skipped))
-    return Synthesis(
-        np.concatenate(samples) if samples else np.zeros(0, np.float32), sample_rate, (), segments, skipped
-    )
+    return Synthesis(samples, sample_rate, (), segments, skipped)

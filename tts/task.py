@@ -23,6 +23,7 @@ from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.words import WordChunk
 from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
+from loquent.tts.following import frames_to_word_end, look_at_clock, pace, wait_for_clock
 from loquent.tts.frontend.phonemizer import Phonemizer
 from loquent.tts.frontend.reader import Reader, ReaderOptions
 from loquent.tts.frontend.spoken import SkippedText, SpokenWord
@@ -75,6 +76,7 @@ class SpeechTask:
 
     takes = Port("text")
     Options = SpeechOptions
+    languages = ("en",)  # those of the phonemizer
 
     def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 200) -> None:
         self.voice, self.phonemizer = voice, phonemizer
@@ -85,6 +87,8 @@ class SpeechTask:
             raise ValueError(
                 f"chunk_ms: expected at least one frame, {1000 / self.frames_per_second} ms, got {chunk_ms}"
             )
+        needed = [voice.renderer.inputs_for(frames * voice.hop_length) - frames for frames in range(1, 257)]
+        self.lookahead = max(needed)  # frames behind one that is given out
         self.fingerprint = f"speech-1 {voice.fingerprint} {phonemizer.fingerprint} {self.chunk}"
 
     # ------------------------------------------------------------------------------------------- what the engine calls
@@ -128,17 +132,17 @@ class SpeechTask:
         return memo
 
     def configure(self, memo: SpeechMemo, options: SpeechOptions) -> None:
-        """Change the tempo of the words to come.
+        """Change the tempo of the words to come, or how the voice hurries.
 
         Raises:
             ValueError: another option differs.
         """
-        check_fixed(memo.options, options, {"speed"})
+        check_fixed(memo.options, options, {"speed", "most_lag_s", "fastest"})
         memo.options = options
 
     def wants(self, memo: SpeechMemo) -> int:
         """A word, unless there is something to say without it."""
-        return 0 if memo.silence or memo.closing or memo.queued >= self.chunk or self._speakable(memo) else 1
+        return 0 if memo.silence or memo.closing or self._renderable(memo) or self._speakable(memo) else 1
 
     def launch(
         self, inputs: Sequence[WordChunk], state: SpeechState, rows: Tensor, memos: list[SpeechMemo]
@@ -201,6 +205,9 @@ class SpeechTask:
         memo.source += "".join(word.text for word in chunk.words)
         if not (chunk.words or chunk.flush or chunk.last):
             return
+        if chunk.words:
+            made = memo.offset + (memo.frame + memo.queued) * self.voice.hop_length
+            look_at_clock(memo, chunk.words[-1].time_s, made, self.voice.sample_rate)
         for one in memo.reader.read(chunk):
             if isinstance(one, SkippedText):
                 events.append(Skipped(text=one.text, span=(one.begin, one.end), reason=one.reason))
@@ -250,7 +257,7 @@ class SpeechTask:
                 before + len(phones[this]),
                 opens=begin == first == 0 and not memo.trimmed,
                 closes=last == len(phones) and _closes(words[stop - 1]),
-                speed=memo.options.speed * words[at].rate,
+                speed=memo.options.speed * words[at].rate * pace(memo),
                 speaker=mixture(memo.options.voice, self.voice.speakers),
             ),
             "".join(phone for phone in spelled[this] if phone in self.voice.alphabet),
@@ -290,7 +297,7 @@ class SpeechTask:
         return said[: memo.lent]
 
     def _hungry(self, memo: SpeechMemo) -> bool:
-        return not memo.silence and not memo.closing and memo.queued < self.chunk and self._speakable(memo)
+        return not memo.silence and not memo.closing and not self._renderable(memo) and self._speakable(memo)
 
     def _queue_word(
         self,
@@ -303,9 +310,13 @@ class SpeechTask:
     ) -> None:
         word, durations = memo.words[memo.at], sound.durations.tolist() if sound else []
         opens, closes = window.opens and window.begin == 0, window.closes and window.end == len(window.phones)
-        limits = [MOST_FRAMES // max(len(durations), 1)] * len(durations)
-        if opens and durations and not memo.said:
-            limits[0] = round(LEAD_S * self.frames_per_second)
+        room, lead_most = self.chunk + MOST_FRAMES - memo.queued, round(LEAD_S * self.frames_per_second)
+        limits = [min(MOST_FRAMES, room) // max(len(durations), 1)] * len(durations)
+        hurry = pace(memo)
+        if opens and durations and (not memo.said or hurry > 1):
+            limits[0] = lead_most
+        if closes and durations and hurry > 1:
+            limits[-1] = lead_most
         kept = [min(pair) for pair in zip(durations, limits, strict=True)]
         if sound:
             queue[memo.queued : memo.queued + sum(kept)] = frames_of(sound, limits)
@@ -319,7 +330,7 @@ class SpeechTask:
             events.append(Skipped(text=text, span=(word.begin, word.end), reason="the voice has none of its sounds"))
         memo.at += 1
         if _closes(word):
-            memo.closing, memo.pause = True, round(min(word.pause_s, MOST_PAUSE_S) * self.frames_per_second)
+            memo.closing, memo.pause = True, round(min(word.pause_s, MOST_PAUSE_S) / hurry * self.frames_per_second)
         before = WORDS_BEFORE if memo.options.context == "words" else memo.at
         if memo.at > before:
             del memo.words[: memo.at - before]
@@ -343,9 +354,17 @@ class SpeechTask:
     # ----------------------------------------------------------------------------------------------- frames to samples
 
     def _has_chunk(self, memo: SpeechMemo) -> bool:
+        return self._renderable(memo) > 0 or (memo.closing and memo.rendered and not memo.silence)
+
+    def _renderable(self, memo: SpeechMemo) -> int:
+        """Frames that can be rendered now."""
         if memo.silence:
-            return False
-        return memo.queued >= self.chunk or (memo.closing and (memo.queued > 0 or memo.rendered))
+            return 0
+        if memo.closing:
+            return memo.queued
+        if memo.options.follow and memo.queued < MOST_FRAMES // 2:  # else the word is too long to be waited for
+            return frames_to_word_end(memo, self.lookahead, self.voice.hop_length)
+        return memo.queued if memo.queued >= self.chunk else 0
 
     def _render(self, memos: list[SpeechMemo], state: SpeechState, rows: Tensor) -> tuple[Chunk, list[bool]]:
         """Render a chunk of each stream; also tells which utterances end with it."""
@@ -353,7 +372,7 @@ class SpeechTask:
         slots = rows.tolist()
         if fresh := [n for n, memo in enumerate(memos) if not memo.rendered]:
             self._begin([memos[n] for n in fresh], state, rows[fresh].to(device))
-        lengths = [min(memo.queued, self.chunk) for memo in memos]
+        lengths = [min(self._renderable(memo), self.chunk) for memo in memos]
         finished = [memo.closing and memo.queued == length for memo, length in zip(memos, lengths, strict=True)]
         frames = state.queue[rows.to(device), : self.chunk]
         chunk = Chunk(frames, torch.tensor(lengths, device=device), torch.tensor(finished, device=device))
@@ -377,6 +396,8 @@ class SpeechTask:
 
     def _tell(self, memo: SpeechMemo, samples: np.ndarray, closes: bool, events: list[Event]) -> None:
         """Give out samples with the words that begin in them, and then the words that end in them."""
+        if len(samples):
+            wait_for_clock(memo, self.voice.sample_rate)
         start = memo.samples
         memo.samples += len(samples)
         waiting = memo.said[len(memo.said) - memo.unbegun :]

@@ -26,7 +26,12 @@ class Speakers(Protocol):
 
 
 class SpeakingTask(Task, Protocol):
-    """A task that speaks text."""
+    """A task that speaks text.
+
+    languages: codes of those that it speaks.
+    """
+
+    languages: tuple[str, ...]
 
     @property
     def voice(self) -> Speakers:

@@ -106,7 +106,8 @@ class Endpoint(Event):
 class Translation(Event):
     """Committed text in another language (or another form), to be appended to what came before it.
 
-    span: characters of the source text, from the start of the stream, that it stands for: (first, one past the last).
+    span: characters of the source text, from the start of the stream, that it stands for: (first, one past the last);
+          (0, 0) if the source is speech, which has none.
     """
 
     type: ClassVar[str] = "translation"

@@ -38,7 +38,8 @@ class Stream(ABC):
 
         Args:
             packet: audio: `Audio` at the stream's rate; or samples that are, int16 or float32 in [-1, 1], (samples,) or
-                (samples, channels), or PCM16 bytes. Text: str, or `Text` with the time that it stands for.
+                (samples, channels), or PCM16 bytes. Text: str, or `Text` with the time that it stands for; or a `Draft`
+                of what may follow, which a task that shows no previews ignores.
 
         Raises:
             StreamClosed: after `finish`.

@@ -69,6 +69,24 @@ class Restorable(Protocol):
         """
 
 
+@runtime_checkable
+class Previewing(Protocol):
+    """A task of text that can show what would come of words that may still change: of each `WordChunk.draft`.
+
+    What it commits does not depend on them.
+    """
+
+    def previews(self, memo: Any) -> bool:
+        """Whether a stream asks for it; otherwise it gets no drafts."""
+
+
+@runtime_checkable
+class Overhearing(Protocol):
+    """A task whose `Word` events are what it heard, beside the text that it gives to a next stage."""
+
+    overhears: Literal[True]
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 

@@ -12,10 +12,21 @@ OPENING = ("Ps", "Pi")  # Unicode's categories of brackets and quotes that belon
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text, and the time in seconds of the speech that it stands for (None: that of the text before it)."""
+    """A piece of text, and the time in seconds of the speech that it stands for (None: that of the text before it).
+
+    whole: whether a word is known to end with it; otherwise the next white space tells.
+    """
 
     text: str
     time_s: float | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Text that may follow what was given so far, or may not: to be shown what would come of it, and forgotten."""
+
+    text: str
 
 
 class TimedWord(NamedTuple):
@@ -36,12 +47,14 @@ class WordChunk:
     begin: position in the stream's text at which they begin, in characters.
     flush: whether the text was flushed behind them: what they say is to come out without waiting for more.
     last:  whether the text ends behind them.
+    draft: text that may follow them, for a task that is `Previewing`; nothing of it has been taken.
     """
 
     words: tuple[TimedWord, ...]
     begin: int
     flush: bool
     last: bool
+    draft: str | None = None
 
 
 class WordFramer:

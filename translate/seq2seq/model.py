@@ -118,7 +118,11 @@ class Seq2SeqTranslator:
                 MemoryState(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
                 for _ in network.decoder
             ),
-            *(zeros.clone() for _ in range(5)),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
             config.vocabulary,
             torch.full_like(zeros, TAG),
         )

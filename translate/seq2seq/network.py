@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +23,9 @@ class IncrementalEncoder(nn.Module):
         self.channels = config.channels
         self.embedding = nn.Embedding(config.vocabulary, config.channels)
         nn.init.normal_(self.embedding.weight, std=config.channels**-0.5)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.encoder: Sequence[EncoderLayer] = nn.ModuleList(  # type: ignore[assignment]
+            EncoderLayer(config) for _ in range(config.encoder_layers)
+        )
         self.encoder_norm = nn.LayerNorm(config.channels)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -37,7 +40,7 @@ class IncrementalEncoder(nn.Module):
         """Pool of the encoder's caches."""
         return tuple(layer.attention.initial_state(slots) for layer in self.encoder)
 
-    def step(self, chunk: Chunk, state: Sequence[State], rows: Tensor) -> Tensor:
+    def step(self, chunk: Chunk, state: Sequence[Any], rows: Tensor) -> Tensor:
         """`encode` of the next pieces of some streams: a chunk of (B, T) int64 to (B, T, C)."""
         x = self.embed(chunk.data)
         for layer, cache in zip(self.encoder, state, strict=True):
@@ -64,7 +67,9 @@ class Seq2Seq(IncrementalEncoder):
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.decoder: Sequence[DecoderLayer] = nn.ModuleList(  # type: ignore[assignment]
+            DecoderLayer(config) for _ in range(config.decoder_layers)
+        )
         self.decoder_norm = nn.LayerNorm(config.channels)
 
     def forward(self, source: Tensor, target: Tensor, mask: Tensor) -> Tensor:

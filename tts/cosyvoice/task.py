@@ -70,6 +70,7 @@ class CosyVoiceTask:
 
     takes = Port("text")
     Options = CosyVoiceOptions
+    languages = ("zh", "en", "ja", "ko")
 
     def __init__(self, voice: CosyVoice) -> None:
         self.voice, self.stages, self.tokenizer = voice, voice.stages, voice.tokenizer

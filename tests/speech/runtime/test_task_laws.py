@@ -85,9 +85,9 @@ def test_the_clock_of_speech_goes_through_text(swapped, tones):
     )
     assert [(event.stage, event.text, event.emission_time) for event in events] == [
         ("swap", " bc a#2", 2.5),
-        ("swap", " d#3", 3.0),
         ("say", "b", 2.5),
         ("say", "c", 2.5),
+        ("swap", " d#3", 3.0),
         ("say", "a", 3.0),
         ("say", "d", 3.0),
     ]

@@ -1,0 +1,84 @@
+"""Drafts past the end of what was said: shown, and without any effect on what is committed."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Event, Final, Partial, Translation
+from loquent.speech.text.words import Draft, Text
+from loquent.translate.task import TranslationTask
+
+
+def committed(events: list[Event]) -> list[dict[str, Any]]:
+    values = [event.to_dict() for event in events if isinstance(event, Translation | Final)]
+    return [{name: value for name, value in one.items() if name != "sequence"} for one in values]
+
+
+def with_drafts(toy: ModuleType, flush: object) -> list[Any]:
+    """A text with drafts of what follows, right and wrong ones."""
+    words = toy.made_up
+    return [
+        Draft(words(3, 9)),
+        Text(f"{words(6, 1)}. {words(2, 2)}", 1.0),
+        Draft(f" {words(4, 7)}. {words(2, 8)}"),
+        Text(f" {words(2, 2)}", 1.5, whole=True),
+        Draft(""),
+        Draft(f" {words(60, 5)}"),
+        flush,
+        Draft(f" {words(2, 6)}"),
+        Text(f" {words(7, 3)}", 4.0),
+    ]
+
+
+def pushed(session: Any, pieces: list[Any], task_laws: ModuleType) -> list[Event]:
+    return [event for piece in pieces for event in task_laws.pushed(session, piece)] + session.finish()
+
+
+@pytest.mark.parametrize("policy", ["wait-k", "local-agreement", "alignatt", "re-translation", "offline"])
+def test_drafts_change_nothing_that_is_committed(toy: ModuleType, task_laws: ModuleType, policy: str) -> None:
+    pieces = with_drafts(toy, task_laws.FLUSH)
+    plain = [piece for piece in pieces if not isinstance(piece, Draft)]
+    engine = Engine(TranslationTask(toy.Mirror()), capacity=3)
+    one, other, third = (engine.open(stream="s", policy=policy, drafts=drafts) for drafts in (True, True, False))
+    drafted = pushed(one, pieces, task_laws)
+    assert committed(drafted) == committed(pushed(other, plain, task_laws))
+    ignoring = pushed(third, pieces, task_laws)
+    assert committed(drafted) == committed(ignoring)
+    if policy != "re-translation":  # which always shows its own
+        assert not any(isinstance(event, Partial) for event in ignoring)
+
+
+@pytest.mark.parametrize("policy", ["wait-k", "local-agreement"])
+def test_streams_with_drafts_obey_the_laws(toy: ModuleType, task_laws: ModuleType, policy: str) -> None:
+    opener = task_laws.on_engine(TranslationTask(toy.Mirror()), policy=policy, drafts=True)
+    texts = [with_drafts(toy, task_laws.FLUSH), [toy.made_up(4, 1), Draft(" la"), " ", toy.made_up(2, 2)]]
+    task_laws.check_task(opener, texts, examples=5)
+
+
+def test_a_draft_is_shown_translated_behind_what_is_committed(toy: ModuleType) -> None:
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="local-agreement", drafts=True)
+    session.push(Text("bababa dede fififi", whole=True))
+    events = session.push(Draft(" goge lulu. hahe"))
+    (shown,) = [event for event in events if isinstance(event, Partial)]
+    assert shown.stable + shown.unstable == "bababa dede fififi goge lulu."
+    assert shown.stable == toy.translated(session.drain()) or "bababa dede fififi".startswith(shown.stable)
+    (gone,) = session.push(Draft(""))
+    assert isinstance(gone, Partial)
+    assert gone.unstable == ""
+
+
+def test_a_draft_behind_half_a_word_goes_on_with_it(toy: ModuleType) -> None:
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="local-agreement", drafts=True)
+    (shown,) = session.push("baba de") + session.push(Draft("de. "))
+    assert isinstance(shown, Partial)
+    assert (shown.stable + shown.unstable).strip() == "baba dede."
+
+
+def test_what_does_not_preview_ignores_drafts(swapped: ModuleType) -> None:
+    session = Engine(swapped.Swapped()).open()
+    assert session.push(Draft("a b c")) == []
+    assert session.inbox.pending == 0

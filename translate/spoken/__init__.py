@@ -1,0 +1,1 @@
+"""Speech that is translated while it is spoken: captions in two languages, and speech to speech."""
