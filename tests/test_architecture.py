@@ -75,7 +75,9 @@ MAY_IMPORT = {
     "recipes/data": {*SPEECH, "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
-    "recipes/translation": {*TRAINING, "translate", "translate/score", "translate/seq2seq"},
+    "recipes/translation": {
+        *(*TRAINING, "translate", "translate/score", "translate/seq2seq", "translate/non_autoregressive"),
+    },
     "recipes/interpreter": {*TRAINING, "speech/lm", "recipes/translation", "translate", "translate/llm"},
     "recipes/voice": {*TRAINING, *TTS, "tts/flow", "tts/flow_voice", "tts/frontend", "tts/hibari", "tts/vocoder"},
     "recipes/commands": {*TRAINING, *CONFORMER, "recipes/conformer", "recipes/whisper"},

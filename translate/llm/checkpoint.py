@@ -63,6 +63,11 @@ def load_llm(
     return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
 
 
+def load(path: Path, device: torch.device) -> LanguageModelTranslator:
+    """Read a model's folder; errors are those of `load_llm`."""
+    return load_llm(path, device=device)
+
+
 def owns(path: Path) -> bool:
     """Whether a folder says how to translate with its language model."""
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -53,20 +52,6 @@ class LanguageModelTranslator:
         self.default_policy = {"interleaved": "learned", "grouped": "wait-k", "prompt": "alignatt"}[settings.layout]
         self.most_source = settings.source_capacity
         self.fingerprint = _fingerprint(model, tokenizer, settings)
-
-    @staticmethod
-    def owns(path: Path) -> bool:
-        """Whether a folder holds such a model."""
-        from loquent.translate.llm.checkpoint import owns
-
-        return owns(path)
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> LanguageModelTranslator:
-        """Read a model's folder; errors are those of `load_llm`."""
-        from loquent.translate.llm.checkpoint import load_llm
-
-        return load_llm(path, device=device)
 
     def initial_state(self, slots: int) -> LanguageModelState:
         """See `TranslationModel`."""

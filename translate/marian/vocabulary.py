@@ -24,7 +24,7 @@ class Vocabulary:
     Attributes:
         size: numbers that may occur are below it.
         end: the piece behind a sentence.
-        silent: pieces that are never written: the unknown one and padding.
+        silent: of each piece, whether it is never written: the unknown one and padding.
         tags: code of a target language -> the piece that asks for it, such as ``>>es<<``.
 
     Raises:
@@ -53,7 +53,8 @@ class Vocabulary:
         self.exotic = [name == UNKNOWN or _is_byte(name) for name in self._names]
         spaceless = language in SPACELESS_LANGUAGES
         self.begins_word = [name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names]
-        self.silent = sorted({self._unknown, numbers.get(PADDING, self._unknown)} - {self.end})
+        self.silent = [name in (UNKNOWN, PADDING) for name in self._names]
+        self.silent[self.end] = False
         self.tags = {name[2:-2]: number for name, number in numbers.items() if name[:2] == ">>" and name[-2:] == "<<"}
 
     def encode(self, text: str) -> list[int]:

@@ -11,7 +11,7 @@ from loquent.asr.options import check_language
 class WhisperTranslationOptions:
     """Options of a stream, fixed at its start.
 
-    language:   code or English name of what is spoken; by default that of the task, else detected from the first speech.
+    language:   code or English name of what is spoken; by default that of the task, else it is detected.
     transcript: whether what is said is written down as well, in its own language.
     """
 

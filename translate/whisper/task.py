@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ class WhisperTranslationTask:
     characters to count.
 
     With ``transcript``, the words that are said come as `Word` events. One model writes both texts, and each step's
-    audio is encoded once for both. Partial texts and utterances are those of the translation.
+    audio is encoded once for both. Partial texts and utterances are those of the translation, which alone goes on to a
+    next stage.
 
     Args:
         model, tokenizer: of a multilingual Whisper.
@@ -47,6 +48,7 @@ class WhisperTranslationTask:
     takes = Port("audio", 16_000)
     gives = Port("text")
     Options = WhisperTranslationOptions
+    overhears: Literal[True] = True
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, settings: StreamingOptions | None = None) -> None:
         settings = settings or StreamingOptions(policy="alignatt")

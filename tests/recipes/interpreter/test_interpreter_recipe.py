@@ -19,8 +19,7 @@ from loquent.recipes.interpreter.recipe import InterpreterRecipe
 from loquent.recipes.loop.config import ConfigError, parse_config
 from loquent.recipes.train import read_run
 from loquent.recipes.translation.alignment import align
-from loquent.translate.llm.checkpoint import load_llm
-from loquent.translate.llm.model import LanguageModelTranslator
+from loquent.translate.llm.checkpoint import load_llm, owns
 from loquent.translate.model import Search
 
 DICTIONARY = {"bade": "nopi", "fogu": "rasu", "liti": "teva", "mubo": "zigo", "kepa": "do", "siro": "vunu"}
@@ -155,7 +154,7 @@ def test_the_adapter_learns_and_is_kept(recipe: InterpreterRecipe, tmp_path: Pat
         expected = recipe.evaluate()
         recipe.save(tmp_path / "best")
         assert recipe.test(tmp_path / "best")["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    assert LanguageModelTranslator.owns(tmp_path / "best")
+    assert owns(tmp_path / "best")
     assert json.loads((tmp_path / "best" / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 8
     ours = load_llm(tmp_path / "best")
     state, rows = ours.initial_state(1), torch.tensor([0])

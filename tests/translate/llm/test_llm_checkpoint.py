@@ -11,10 +11,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from loquent.translate.llm.checkpoint import load_llm, owns
+from loquent.translate.llm.checkpoint import load, load_llm, owns
 from loquent.translate.llm.codec import LanguageModelCodec
 from loquent.translate.llm.gguf_model import read_gguf
-from loquent.translate.llm.model import LanguageModelTranslator
 from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
 from loquent.translate.model import Search
 
@@ -42,8 +41,8 @@ def test_a_folder_says_how_to_translate(tiny_lm: Any, tmp_path: Path) -> None:
         "heads": [[0, 1]],
     }
     theirs = folder_of(tiny_lm, tmp_path, entry)
-    assert LanguageModelTranslator.owns(tmp_path)
-    ours = LanguageModelTranslator.load(tmp_path, torch.device("cpu"))
+    assert owns(tmp_path)
+    ours = load(tmp_path, torch.device("cpu"))
     assert (ours.source, ours.target, ours.waits, ours.default_policy) == ("en", "es", True, "learned")
     assert ours.settings.heads == ((0, 1),)
     ids = torch.randint(400, (2, 9))

@@ -40,7 +40,7 @@ def generate(theirs, model, text, pieces=16, **options):
     options = {
         "num_beams": 1,
         "max_new_tokens": pieces,
-        "bad_words_ids": [[one] for one in model.codec.silent],
+        "bad_words_ids": [[one] for one, silent in enumerate(model.codec.silent) if silent],
     } | options
     out = theirs.generate(input_ids=source, attention_mask=torch.ones_like(source), do_sample=False, **options)
     return [piece for piece in out[0, 1:].tolist() if piece != 0]
@@ -131,7 +131,7 @@ class TestTargets:
         for code, model in models.items():
             tag = json.loads((folder / "vocab.json").read_text())[f">>{code}<<"]
             source = torch.tensor([[tag, *model.codec.encode(text), 0]])
-            bad = [[one] for one in model.codec.silent]
+            bad = [[one] for one, silent in enumerate(model.codec.silent) if silent]
             out = theirs.generate(source, num_beams=1, max_new_tokens=16, bad_words_ids=bad)[0, 1:].tolist()
             assert draft(model, text, most_pieces=16).pieces == [piece for piece in out if piece]
         assert models["es"].fingerprint != models["pt"].fingerprint
@@ -168,6 +168,12 @@ class TestLanguages:
         (tmp_path / "tokenizer_config.json").write_text('{"source_lang": "fi", "target_lang": "sv"}')
         model = MarianTranslator.load(tmp_path, CPU)
         assert (model.source, model.target) == ("fi", "sv")
+
+    def test_the_folder_of_the_hub(self, tiny, tmp_path):
+        folder = tmp_path / "models--Helsinki-NLP--opus-mt-fr-en" / "snapshots" / "0123abc"
+        tiny.save_hugging_face(folder)
+        model = MarianTranslator.load(folder, CPU)
+        assert (model.source, model.target) == ("fr", "en")
 
 
 def change(folder, **values):

@@ -58,7 +58,7 @@ class TestPrefix:
                 max_new_tokens=6,
                 num_beams=1,
                 do_sample=False,
-                bad_words_ids=[[piece] for piece in model.codec.silent],
+                bad_words_ids=[[piece] for piece, silent in enumerate(model.codec.silent) if silent],
             )
             assert draft.pieces == [piece for piece in out[0, 1 + len(committed) :].tolist() if piece]
             model.commit([draft], [2], state, rows(0))
@@ -143,11 +143,11 @@ class TestDrafts:
         bias = model.network.output_bias
         kept = bias.clone()
         try:
-            bias[model.target_codec.silent] = 1e4
+            bias[model.never.isinf()] = 1e4
             (draft,) = model.draft([Search(most_pieces=5)], state, rows(0))
         finally:
             bias.copy_(kept)
-        assert not set(draft.pieces) & set(model.target_codec.silent)
+        assert not set(draft.pieces) & set(model.never.isinf().nonzero()[:, 0].tolist())
 
     def test_numbers_that_are_none_end_one_stream(self, model, tiny, monkeypatch):
         state = reading(model, tiny.sentences("en")[:2])

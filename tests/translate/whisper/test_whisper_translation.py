@@ -24,6 +24,7 @@ from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.files import read_audio
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Translation, Word
+from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.text.languages import LANGUAGES
 from loquent.translate.whisper.task import WhisperTranslationTask
 
@@ -129,6 +130,18 @@ def test_both_texts_share_each_pass_of_the_encoder(
     assert {type(event) for event in events} == {Word, Translation, Partial, Final, Endpoint}
     assert sum(isinstance(event, Final) for event in events) > 2
     assert set(passes) == {1}
+
+
+def test_a_next_stage_is_given_the_translation_alone(
+    model: Whisper, tokenizer: WhisperTokenizer, talk: np.ndarray, swapped: ModuleType
+) -> None:
+    def spoken(transcript: bool) -> list[Event]:
+        tasks = {"translate": WhisperTranslationTask(model, tokenizer, settings()), "speak": swapped.Swapped()}
+        engines = {name: Engine(task) for name, task in tasks.items()}
+        stream = Pipeline.open(engines, stream="s", language="de", transcript=transcript)
+        return [event for event in stream.push(talk[: 2 * RATE]) + stream.finish() if event.stage == "speak"]
+
+    assert spoken(True) == spoken(False) != []
 
 
 def test_silence_says_nothing(model: Whisper, tokenizer: WhisperTokenizer) -> None:
