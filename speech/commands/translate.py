@@ -254,7 +254,9 @@ def _lines(engine: Engine, pieces: Iterator[str], file: TextIO, options: dict[st
 
 def _stream(session: Session, pieces: Iterator[str], file: TextIO) -> None:
     """Write what is committed at once; lines end where those of the source do."""
-    drawn = session.options.drafts and file.isatty()
+    from loquent.speech.commands.display import is_terminal
+
+    drawn = session.options.drafts and is_terminal(file)
     writer: _Words | _Drafts = _Drafts(file) if drawn else _Words(file)
     try:
         for piece in pieces:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loquent.speech.commands.arguments import CommandError, UsageError, whole_number
+from loquent.speech.commands.arguments import CommandError, UsageError
 from loquent.speech.text.languages import LANGUAGES, language_code
 
 if TYPE_CHECKING:
@@ -43,39 +43,6 @@ def add_term_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keep", action="append", metavar="TERM", help="a name or phrase to write as it is; may be given many times"
     )
-
-
-def add_translate_to_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of commands that recognise, to translate what they write down."""
-    group = parser.add_argument_group("translation")
-    group.add_argument(
-        "--translate-to", type=language, metavar="LANGUAGE", help="translate the text, too, and show both languages"
-    )
-    group.add_argument(
-        "--translate-model", metavar="NAME", help="name, folder or hub id of the model (default: by the languages)"
-    )
-    group.add_argument(
-        "--translate-policy", choices=TRANSLATION_POLICIES, metavar="POLICY", help="live: when a word is written"
-    )
-    group.add_argument(
-        "--translate-k", type=whole_number(1), metavar="N", help="live: words read ahead with wait-k (default: 3)"
-    )
-    add_term_arguments(group)
-
-
-def translate_to_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that those flags ask of a translator.
-
-    Raises:
-        UsageError: they need --translate-to.
-    """
-    given = {"policy": arguments.translate_policy, "k": arguments.translate_k}
-    options = {name: value for name, value in given.items() if value is not None} | term_options(arguments)
-    if arguments.translate_to is None and (options or arguments.translate_model):
-        names = {"policy": "translate-policy", "k": "translate-k"}
-        flag = names.get(next(iter(options)), next(iter(options))) if options else "translate-model"
-        raise UsageError(f"--{flag} needs --translate-to")
-    return options
 
 
 def term_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -122,8 +89,8 @@ def pairs() -> dict[tuple[str, str], str]:
     return {(match[1], match[2]): name for name, match in found.items() if match}
 
 
-def translation_model_name(asked: str | None, source: str, target: str) -> str:
-    """The model asked for, else the one that comes with loquent for two languages, by their codes.
+def translation_model_name(asked: str | None, source: str, target: str, flag: str = "model") -> str:
+    """The model asked for with a flag, else the one that comes with loquent for two languages, by their codes.
 
     Raises:
         UsageError: none does.
@@ -135,7 +102,7 @@ def translation_model_name(asked: str | None, source: str, target: str) -> str:
     known = ", ".join(f"{name} ({LANGUAGES[a]} to {LANGUAGES[b]})" for (a, b), name in pairs().items())
     raise UsageError(
         f"no model that comes with loquent translates {LANGUAGES[source]} to {LANGUAGES[target]}; there are {known}. "
-        "Pass another as --model: a folder, or a hub id; docs/how-to/translate.md says which kinds there are"
+        f"Pass another as --{flag}: a folder, or a hub id; docs/how-to/translate.md says which kinds there are"
     )
 
 
