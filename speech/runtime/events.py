@@ -121,8 +121,8 @@ class Speech(Event):
     samples:     (N,) float32, nominally in [-1, 1].
     sample_rate: in Hz.
     text:        what is said in it, and ``span``: characters of the stream's input text that it stands for.
-    start, end:  seconds of speech from the start of the stream. Where the voice follows the clock of its text, there are
-                 gaps between events: a live player has waited so long anyway, and a file has silence there.
+    start, end:  seconds of speech from the start of the stream. Where the voice follows the clock of its text, events
+                 leave gaps: a live player has waited so long anyway, and a file has silence there.
     """
 
     type: ClassVar[str] = "speech"
