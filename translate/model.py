@@ -94,8 +94,11 @@ class Codec(Protocol):
     exotic:      of each piece, whether it stands for a byte of a character that the model has no piece for.
     """
 
-    begins_word: Sequence[bool]
-    exotic: Sequence[bool]
+    @property
+    def begins_word(self) -> Sequence[bool]: ...
+
+    @property
+    def exotic(self) -> Sequence[bool]: ...
 
     def encode(self, text: str) -> list[int]:
         """Pieces of whole words, of which nothing but the space before them depends on their neighbours."""
@@ -117,12 +120,16 @@ class TranslationModel(Protocol):
 
     source: str
     target: str
-    codec: Codec
-    target_codec: Codec
     most_source: int
     default_policy: str
     waits: bool
     fingerprint: str
+
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def target_codec(self) -> Codec: ...
 
     def initial_state(self, slots: int) -> State:
         """Pool of streams at the beginning of a segment. To begin another one, the task resets a row."""

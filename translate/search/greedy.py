@@ -17,9 +17,9 @@ def greedy_search(stepper: Stepper, searches: Sequence[Search]) -> list[Draft]:
     live = [hypothesis for hypothesis in found if hypothesis.may_begin]
     pieces = stepper.first
     if len(live) < len(found):
-        kept = _index([at for at, hypothesis in enumerate(found) if hypothesis.may_begin], pieces)
-        stepper.select(kept)
-        pieces = pieces[kept]
+        begun = _index([at for at, hypothesis in enumerate(found) if hypothesis.may_begin], pieces)
+        stepper.select(begun)
+        pieces = pieces[begun]
     while live:
         scores = stepper.step(pieces)
         chosen, probabilities, attended, finite = _likeliest(scores, live)

@@ -30,10 +30,17 @@ class Stepper(Protocol):
     begins_word: of each piece.
     """
 
-    first: Tensor
-    read: list[int]
-    end: int
-    begins_word: Sequence[bool]
+    @property
+    def first(self) -> Tensor: ...
+
+    @property
+    def read(self) -> Sequence[int]: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def begins_word(self) -> Sequence[bool]: ...
 
     def step(self, pieces: Tensor) -> Scores:
         """Give each hypothesis a piece, (N,) int64; returns the scores of its next one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from loquent.translate.pieces import Pieces
 from loquent.translate.search.beam import beam_search
 from loquent.translate.search.greedy import greedy_search
 from loquent.translate.search.stepper import Scores
-from loquent.translate.seq2seq.checkpoint import FAMILY, load_model
+from loquent.translate.seq2seq.checkpoint import FAMILY, is_of_family, load_model
 from loquent.translate.seq2seq.network import Seq2Seq
 
 AT_ONCE = 64  # source pieces that are encoded together
@@ -93,12 +93,7 @@ class Seq2SeqTranslator:
     @staticmethod
     def owns(path: Path) -> bool:
         """Whether a folder holds such a model."""
-        from loquent.speech.json_files import read_json_object
-
-        try:
-            return read_json_object(path / "config.json").get("family") == FAMILY
-        except (OSError, ValueError):
-            return False
+        return is_of_family(path, FAMILY)
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Seq2SeqTranslator:
@@ -117,13 +112,17 @@ class Seq2SeqTranslator:
         shape = slots, config.heads, config.memory, config.channels // config.heads
         zeros = torch.zeros(slots, dtype=torch.long, device=device)
         return Seq2SeqState(
-            tuple(layer.attention.initial_state(slots) for layer in network.encoder),
+            network.initial_state(slots),
             tuple(layer.past.initial_state(slots) for layer in network.decoder),
             tuple(
                 MemoryState(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
                 for _ in network.decoder
             ),
-            *(zeros.clone() for _ in range(5)),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
             config.vocabulary,
             torch.full_like(zeros, TAG),
         )
@@ -131,9 +130,8 @@ class Seq2SeqTranslator:
     @torch.no_grad()
     def read(self, pieces: Sequence[Sequence[int]], ends: Sequence[bool], state: Seq2SeqState, rows: Tensor) -> None:
         """See `TranslationModel.read`."""
-        whole = [[*one, self.codec.end] if end else list(one) for one, end in zip(pieces, ends, strict=True)]
-        for at in range(0, max(map(len, whole), default=0), AT_ONCE):
-            self._read(_padded([one[at : at + AT_ONCE] for one in whole], rows), state, rows)
+        for chunk in source_chunks(pieces, ends, self.codec.end, rows):
+            self._read(chunk, state, rows)
 
     @torch.no_grad()
     def draft(self, searches: Sequence[Search], state: Seq2SeqState, rows: Tensor) -> list[Draft]:
@@ -179,17 +177,12 @@ class Seq2SeqTranslator:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _read(self, chunk: Chunk, state: Seq2SeqState, rows: Tensor) -> None:
-        network = self.network
-        x = network.embed(chunk.data)
-        for layer, cache in zip(network.encoder, state.encoder, strict=True):
-            x = x + layer.attention.step(chunk.with_data(layer.attention_norm(x)), cache, rows).data
-            x = x + layer.feed(layer.feed_norm(x))
-        x = network.encoder_norm(x)
+        x = self.network.step(chunk, state.encoder, rows)
         position = state.read[rows][:, None] + torch.arange(x.shape[1], device=x.device)
         held = state.held[rows]
         if not chunk.static and bool((held + chunk.length > self.most_source).any()):
             raise ValueError(f"a segment has more than {self.most_source} source pieces; forget some before reading")
-        for layer, memory in zip(network.decoder, state.memory, strict=True):
+        for layer, memory in zip(self.network.decoder, state.memory, strict=True):
             for cache, new in zip((memory.k, memory.v), layer.cross.keys(x, position), strict=True):
                 remember(cache, new, rows, held, chunk.length)
         state.read[rows] += chunk.length
@@ -252,6 +245,19 @@ class _Stepper:
         """See `Stepper.select`."""
         self.past = tuple(layer.gather(index) for layer in self.past)
         self.rows, self.written = self.rows[index], self.written[index]
+
+
+def source_chunks(pieces: Sequence[Sequence[int]], ends: Sequence[bool], end: int, like: Tensor) -> Iterator[Chunk]:
+    """What streams read, as chunks of (B, T) int64 pieces for the encoder.
+
+    Args:
+        pieces, ends: see `TranslationModel.read`.
+        end: the piece that stands for the end of a segment.
+        like: a tensor on the device.
+    """
+    whole = [[*one, end] if ended else list(one) for one, ended in zip(pieces, ends, strict=True)]
+    for at in range(0, max(map(len, whole), default=0), AT_ONCE):
+        yield _padded([one[at : at + AT_ONCE] for one in whole], like)
 
 
 def _padded(rows: Sequence[Sequence[int]], like: Tensor) -> Chunk:

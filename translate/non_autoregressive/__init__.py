@@ -1,0 +1,1 @@
+"""Models that write a whole translation in one pass, so that translating again is cheap."""
