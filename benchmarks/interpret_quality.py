@@ -37,7 +37,7 @@ from loquent.asr import Recognizer
 from loquent.recipes.data.manifest import SAMPLE_RATE, read_manifest
 from loquent.recipes.loop.error_rate import word_errors
 from loquent.speech.audio.files import Audio, write_audio
-from loquent.speech.runtime.events import Event, Final, Word
+from loquent.speech.runtime.events import Event, Final, Translation
 from loquent.speech.runtime.link import hand_on
 from loquent.speech.transcript import Segment
 from loquent.translate.spoken.interpretation import SPEAK, TRANSLATE, Interpretation, interpretation_of
@@ -108,10 +108,10 @@ def committed(prompts: list[Segment]) -> list[Event]:
     events = list[Event]()
     for prompt in prompts:
         words = prompt.text.split()
-        edges = np.linspace(prompt.start, prompt.end, len(words) + 1).tolist()
-        for word, (start, end) in zip(words, itertools.pairwise(edges), strict=True):
+        ends = np.linspace(prompt.start, prompt.end, len(words) + 1).tolist()[1:]
+        for word, end in zip(words, ends, strict=True):
             time_s = math.ceil(end) + 1.0
-            events.append(Word(text=f" {word}", start=start, end=end, confidence=1.0, emission_time=time_s))
+            events.append(Translation(text=f" {word}", span=(0, 0), emission_time=time_s))
         events.append(Final(text=prompt.text, start=prompt.start, end=prompt.end, emission_time=time_s))
     return [replace(event, stage=TRANSLATE) for event in events]
 
@@ -121,7 +121,7 @@ def translated(talk: Audio, model: str, streaming: dict[str, object]) -> list[Ev
     stream = Interpreter.from_pretrained(model, source="es", streaming=streaming).session()
     packets = np.array_split(talk.samples, int(talk.duration_s))
     events = [event for packet in tqdm(packets, unit="s") for event in stream.push(packet)] + stream.finish()
-    return [event for event in events if isinstance(event, Word | Final)]
+    return [event for event in events if isinstance(event, Translation | Final)]
 
 
 def spoken(events: list[Event], name: str, most_lag_s: float) -> Interpretation:
