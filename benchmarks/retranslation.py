@@ -1,8 +1,7 @@
 """What it costs to translate again at every word: all at once, against piece by piece, against never again (wait-k).
 
-    python benchmarks/retranslation.py TEST.tsv                               # the decoder that writes all at once with
-    python benchmarks/retranslation.py TEST.tsv --retranslation runs/retranslate/best      # random weights, or trained
-    python benchmarks/retranslation.py TEST.tsv --sentences 100 --picture retranslation.svg
+    python benchmarks/retranslation.py TEST.tsv    # what writes all at once has random weights
+    python benchmarks/retranslation.py TEST.tsv --retranslation runs/retranslate/best --picture retranslation.svg
 
 TEST.tsv has source and reference in its first two columns. The systems take turns, sentence by sentence, each as one
 stream that is pushed word by word; times are those of this process, the best of several turns. No figure is printed
@@ -25,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from loquent.speech.hub import resolve
-from loquent.speech.runtime.events import Text
+from loquent.speech.text.words import Text
 from loquent.translate.families import load_translation_model
 from loquent.translate.non_autoregressive.model import NonAutoregressiveTranslator
 from loquent.translate.non_autoregressive.network import NonAutoregressive, NonAutoregressiveConfig
@@ -80,9 +79,7 @@ def read(path: Path, count: int, least_words: int) -> list[tuple[str, str]]:
     lines = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines()]
     pairs = [(one, other) for one, other in lines if len(one.split()) >= least_words]
     if not pairs:
-        sys.exit(
-            f"{path} has no pairs of {least_words} words or more; expected source and reference, with a tab between"
-        )
+        sys.exit(f"{path} has no pairs of {least_words} words or more; expected source, tab, reference")
     return pairs[:: max(len(pairs) // count, 1)][:count]
 
 
@@ -137,9 +134,7 @@ def check(systems: Sequence[System]) -> None:
 def show(systems: Sequence[System], pairs: Sequence[tuple[str, str]], options: argparse.Namespace) -> None:
     """Print cost, quality, latency and stability side by side."""
     words = sum(len(source.split()) for source, _ in pairs)
-    print(
-        f"{len(pairs)} sentences of {words / len(pairs):.1f} words, {options.threads} threads, best of {options.turns}"
-    )
+    print(f"{len(pairs)} sentences, {words} words, {options.threads} threads, best of {options.turns} turns")
     print(f"{'':<22} {'ms a word':>10} {'over at once':>13} {'BLEU':>6} {'chrF':>6} {'LAAL':>6} {'NE':>5}")
     costs = [1000 * sum(map(sum, system.seconds)) / words for system in systems]
     for system, cost in zip(systems, costs, strict=True):

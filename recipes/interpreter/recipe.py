@@ -1,4 +1,4 @@
-"""The recipe of interpreters: a low-rank adapter that teaches a language model to read, to write and when to do which."""
+"""The recipe of interpreters: a low-rank adapter teaches a language model to read, to write and when to do which."""
 
 from __future__ import annotations
 

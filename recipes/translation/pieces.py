@@ -40,6 +40,7 @@ def train_pieces(texts: Iterable[str], file: Path, vocabulary: int, seed: int) -
             unk_id=1,
             bos_id=-1,
             eos_id=2,
+            num_threads=1,  # the order of its sums changes the pieces
             minloglevel=2,
         )
     except RuntimeError as error:

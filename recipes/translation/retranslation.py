@@ -191,7 +191,7 @@ class TrainedModel(nn.Module):
     def train(self, mode: bool = True) -> TrainedModel:
         """Only what is trained drops anything out."""
         super().train(mode)
-        for part in (self.network.encoder, self.network.dropout):
+        for part in (*self.network.encoder, self.network.dropout):
             part.eval()
         return self
 

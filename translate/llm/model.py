@@ -100,9 +100,7 @@ class LanguageModelTranslator:
         return drafts
 
     @torch.no_grad()
-    def commit(
-        self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor
-    ) -> None:
+    def commit(self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor) -> None:
         """See `TranslationModel.commit`."""
         progress = state.where(rows)
         for at, (slot, draft, count) in enumerate(zip(rows.tolist(), drafts, counts, strict=True)):

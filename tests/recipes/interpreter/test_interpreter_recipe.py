@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import random
 import sys
@@ -79,7 +80,7 @@ def test_nothing_is_written_before_it_was_read() -> None:
         chunks = minimal_chunks(links, source, target)
         for one in (chunks, merged(chunks, 3)):
             assert one[-1] == (source, target)
-            assert all(a.source < b.source and a.target < b.target for a, b in zip(one, one[1:], strict=False))
+            assert all(a.source < b.source and a.target < b.target for a, b in itertools.pairwise(one))
             for chunk in one:
                 assert all(i < chunk.source for i, j in links if j < chunk.target)
         assert all(

@@ -149,15 +149,19 @@ class TestDrafts:
             bias.copy_(kept)
         assert not set(draft.pieces) & set(model.never.isinf().nonzero()[:, 0].tolist())
 
-    def test_numbers_that_are_none_end_one_stream(self, model, tiny, monkeypatch):
+    def test_numbers_that_are_none_end_one_stream(self, model, tiny):
         state = reading(model, tiny.sentences("en")[:2])
         broken = model.codec.encode(tiny.sentences("en")[0])[0]
         state.source[1] = torch.where(state.source[1] == broken, 2, state.source[1])
         (alone,) = model.draft([Search(most_pieces=5)], state, rows(1))
-        table = model.network.source_embedding.clone()
-        table[broken] = torch.nan
-        monkeypatch.setattr(model.network, "source_embedding", torch.nn.Parameter(table))
-        first, second = model.draft([Search(most_pieces=5)] * 2, state, rows(0, 1))
+        table = model.network.source_embedding
+        broken_table = table.clone()
+        broken_table[broken] = torch.nan
+        try:
+            model.network.source_embedding = torch.nn.Parameter(broken_table)
+            first, second = model.draft([Search(most_pieces=5)] * 2, state, rows(0, 1))
+        finally:
+            model.network.source_embedding = table
         assert not first.finite
         assert same(second, alone)
 

@@ -14,10 +14,9 @@ import sentencepiece
 import torch
 import yaml
 
-WORDS = {
-    "en": "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river".split(),
-    "es": "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río".split(),
-}
+ENGLISH = "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river bread"
+SPANISH = "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río pan"
+WORDS = {"en": ENGLISH.split(), "es": SPANISH.split()}
 
 
 def sentences(language: str, count: int = 300) -> list[str]:
