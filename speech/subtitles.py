@@ -14,7 +14,7 @@ from loquent.speech.whole_sentences import Piece
 WIDTH = 42  # characters of a line, as is usual
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(.*)")
-_TAG = r"(?:</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\})"
+_TAG = r"(?:</?(?:[biucv]|font|ruby|rt|lang)\b[^<>]*>|<[\d:.]+>|\{\\[^{}]*\})"
 _WRAPPED = re.compile(rf"((?:{_TAG}|\s)*)(.*?)((?:{_TAG}|\s)*)", re.DOTALL)
 _DASH = re.compile(r"[-–—]\s*(?=\S)")
 

@@ -62,6 +62,12 @@ def band_energy() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """Models of translation to test with."""
+    return _load("translate/toy_translation.py")
+
+
+@pytest.fixture(scope="session")
 def tones() -> ModuleType:
     """A task with text in and audio out, for longer than text comes in."""
     return _load("speech/tones.py")

@@ -30,7 +30,7 @@ class BilingualLines:
 
     def _write(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            self.file.write("".join(f"{clean(text).strip()}\n" for text in _texts(segment)))
+            self.file.write("".join(f"{clean(text).strip()}\n" for text in _texts(segment) if text.strip()))
             self.file.flush()
 
 

@@ -39,7 +39,7 @@ def shared_out(text: str, weights: Sequence[float]) -> list[str]:
         if left:
             ideal = share * ends[-1]
             places = range(begin + least, len(words) - least * left + 1)
-            end = min(places, key=lambda place: _cost(words, ends, place, ideal, worth))
+            end = min(places, key=lambda place: (_cost(words, ends, place, ideal, worth), -place))
         parts[at] = "".join(words[begin:end])
         begin = end
     return parts
