@@ -15,7 +15,7 @@ from loquent.speech.runtime.link import hand_on
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.snapshot import pack
 from loquent.speech.runtime.stream import Stream, StreamClosed
-from loquent.speech.runtime.task import Memo, Previewing, Task, Turn
+from loquent.speech.runtime.task import Memo, Overhearing, Previewing, Task, Turn
 from loquent.speech.text.words import Draft
 
 MOST_PENDING = 200  # words, or seconds of audio, that wait before a stage: the stage before it pauses meanwhile
@@ -240,7 +240,7 @@ class Session(Stream):
                 self._waiting_s += event.end - event.start
         self._outbox += stamped
         if self.downstream is not None and not self.downstream.inbox.ended:
-            hand_on(stamped, self.downstream)
+            hand_on(stamped, self.downstream, words=not isinstance(self.engine.task, Overhearing))
 
     def _end(self) -> None:
         """The last step has been made."""

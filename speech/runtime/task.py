@@ -80,6 +80,13 @@ class Previewing(Protocol):
         """Whether a stream asks for it; otherwise it gets no drafts."""
 
 
+@runtime_checkable
+class Overhearing(Protocol):
+    """A task whose `Word` events are what it heard, beside the text that it gives to a next stage."""
+
+    overhears: Literal[True]
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 

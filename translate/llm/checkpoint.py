@@ -49,10 +49,10 @@ def load_llm(
     folder, adapter = Path(path), None
     if (folder / ADAPTER_CONFIG).is_file():
         folder, adapter = base_of(folder), folder
-    found = _entry(Path(path))
-    config, weights, tokenizer = _read(folder, found.get("weights") if found else None)
+    config, weights, tokenizer = _read(folder)
     if adapter is not None:
         merge_adapter(weights, adapter)
+    found = _entry(Path(path))
     if settings is None and found is not None:
         settings = LanguageModelSettings.parse(found)
     if settings is None:
@@ -63,18 +63,17 @@ def load_llm(
     return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
 
 
+def load(path: Path, device: torch.device) -> LanguageModelTranslator:
+    """Read a model's folder; errors are those of `load_llm`."""
+    return load_llm(path, device=device)
+
+
 def owns(path: Path) -> bool:
     """Whether a folder says how to translate with its language model."""
     try:
         return _entry(path) is not None
     except (OSError, ValueError):
         return False
-
-
-def read_language_model(path: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
-    """Shape, weights and tokenizer of a folder or a GGUF file; errors are those of `load_llm`."""
-    found = _entry(path)
-    return _read(path, found.get("weights") if found else None)
 
 
 def _entry(path: Path) -> dict[str, Any] | None:
@@ -86,20 +85,25 @@ def _entry(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _read(path: Path, weights: Any) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
-    folder = path if path.is_dir() else path.parent
+def _read(path: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    """Shape, weights and tokenizer of a folder or a GGUF file."""
+    if path.is_file():
+        return _read_gguf(path)
+    weights = (_entry(path) or {}).get("weights")
     if weights is not None:
         if not isinstance(weights, str) or Path(weights).name != weights:
             raise ValueError(f"{ENTRY}.weights is {str(weights)[:80]!r}, expected the name of a file in the folder")
-        path = folder / weights
-    if path.is_file():
-        config, tensors, tokenizer = read_gguf(path)
-        return config, tensors, tokenizer
-    config = DecoderConfig.from_hugging_face(read_json_object(folder / "config.json"))
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        return _read_gguf(path / weights)
+    config = DecoderConfig.from_hugging_face(read_json_object(path / "config.json"))
+    file = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"{folder} has none of {', '.join(WEIGHTS)}")
-    return config, read_weights(file), _read_tokenizer(folder / "tokenizer.json")
+        raise FileNotFoundError(f"{path} has none of {', '.join(WEIGHTS)}")
+    return config, read_weights(file), _read_tokenizer(path / "tokenizer.json")
+
+
+def _read_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    beside = file.with_name("tokenizer.json")
+    return read_gguf(file, _read_tokenizer(beside) if beside.is_file() else None)
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:

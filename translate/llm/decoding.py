@@ -72,6 +72,8 @@ class Decoding:
         barred = [special or breaks for special, breaks in zip(codec.special, codec.breaks_line, strict=True)]
         self._barred = torch.tensor(barred, device=device)
         self._barred[self._ends] = True
+        if self.joint:
+            self._barred[self.end_of_read] = True
         self._instructions = {name: codec.marks(settings.instruction(name)) for name in ("low", "medium", "high")}
         self._given: dict[str, list[tuple[Tensor, Tensor]]] = {}
         longest = max(map(len, self._instructions.values()))
@@ -103,13 +105,17 @@ class Decoding:
         """
         for at, (slot, latency) in enumerate(zip(place.rows.tolist(), latencies, strict=True)):
             if not place.progress[at].prefix:
-                name = latency or self.settings.latency
+                name, pieces = latency or self.settings.latency, self.instruction_pieces(latency)
                 if name not in self._given:
-                    self._given[name] = self._instruction(self._instructions[name])
-                count = len(self._instructions[name])
+                    self._given[name] = self._instruction(pieces)
+                count = len(pieces)
                 for cache, (k, v) in zip(place.state.layers, self._given[name], strict=True):
                     cache.k[slot, :, :count], cache.v[slot, :, :count] = k, v
                 place.progress[at] = place.progress[at]._replace(prefix=count)
+
+    def instruction_pieces(self, latency: str | None) -> list[int]:
+        """What stands before the source."""
+        return self._instructions[latency or self.settings.latency]
 
     def catch_up(self, place: Place) -> tuple[Tensor, Tensor]:
         """Give the model all that was read and written and not given; the newest piece at least, perhaps once more.

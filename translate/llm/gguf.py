@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,19 @@ VERSIONS = (2, 3)
 MOST_ENTRIES = 2**16  # values, and tensors
 MOST_DIMENSIONS = 4
 DEEPEST = 4  # lists within lists
-_NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+_NUMBERS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _TEXT, _LIST = 8, 9
 
 

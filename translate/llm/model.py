@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -54,20 +53,6 @@ class LanguageModelTranslator:
         self.most_source = settings.source_capacity
         self.fingerprint = _fingerprint(model, tokenizer, settings)
 
-    @staticmethod
-    def owns(path: Path) -> bool:
-        """Whether a folder holds such a model."""
-        from loquent.translate.llm.checkpoint import owns
-
-        return owns(path)
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> LanguageModelTranslator:
-        """Read a model's folder; errors are those of `load_llm`."""
-        from loquent.translate.llm.checkpoint import load_llm
-
-        return load_llm(path, device=device)
-
     def initial_state(self, slots: int) -> LanguageModelState:
         """See `TranslationModel`."""
         return self.decoding.initial_state(slots)
@@ -115,9 +100,7 @@ class LanguageModelTranslator:
         return drafts
 
     @torch.no_grad()
-    def commit(
-        self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor
-    ) -> None:
+    def commit(self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor) -> None:
         """See `TranslationModel.commit`."""
         progress = state.where(rows)
         for at, (slot, draft, count) in enumerate(zip(rows.tolist(), drafts, counts, strict=True)):

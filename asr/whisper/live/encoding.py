@@ -102,20 +102,33 @@ class Reencoding:
         last: Sequence[bool],
         adapters: Adapters | None = None,
     ) -> EncodedAudio:
-        """Encode every window whole (see `AudioEncoding.encode`)."""
+        """Encode every window whole (see `AudioEncoding.encode`).
+
+        A slot may come several times, to be written about in several ways under one adapter: windows of it that begin
+        together are encoded once.
+        """
         batch, ring = len(windows), mel.shape[1]
-        padded = mel.new_full((batch, ring, mel.shape[2]), SILENCE)
-        for out, row, window, total in zip(padded, rows.tolist(), windows, frames, strict=True):
-            out[: total - window.start] = mel[row, torch.arange(window.start, total, device=mel.device) % ring]
+        places: dict[tuple[int, int], int] = {}
+        place, firsts = list[int](), list[int]()
+        for i, (row, window) in enumerate(zip(rows.tolist(), windows, strict=True)):
+            place.append(places.setdefault((row, window.start), len(places)))
+            if place[-1] == len(firsts):
+                firsts.append(i)
+        padded = mel.new_full((len(firsts), ring, mel.shape[2]), SILENCE)
+        for out, i in zip(padded, firsts, strict=True):
+            first, total = windows[i].start, frames[i]
+            out[: total - first] = mel[int(rows[i]), torch.arange(first, total, device=mel.device) % ring]
+        for window, total in zip(windows, frames, strict=True):
             window.encoded = total
-        features = self.model.encoder(normalize_window(padded), adapters)
+        chosen = None if adapters is None else adapters.select(torch.tensor(firsts))
+        features = self.model.encoder(normalize_window(padded), chosen)
         if self.scratch is None or self.scratch[0].slots < batch:
             self.scratch = self.model.decoder.initial_state(batch), self.model.decoder.initial_memory(batch)
         decoder, memory = self.scratch
         slots = torch.arange(batch, device=mel.device)
         memory.frames.zero_()
-        self.model.decoder.add_audio(Chunk.of(features), memory, slots, adapters)
-        return EncodedAudio(decoder, slots, memory, slots, adapters)
+        self.model.decoder.add_audio(Chunk.of(features), memory, slots[: len(firsts)], chosen)
+        return EncodedAudio(decoder, slots, memory, torch.tensor(place, device=mel.device), adapters)
 
 
 @dataclass

@@ -14,11 +14,17 @@ from loquent.speech.audio.endpoint import EndpointMemory
 
 @dataclass
 class CommittedWord:
-    """A committed word of the current window; times in seconds from the start of the stream."""
+    """A committed word of the current window; times in seconds from the start of the stream.
+
+    start, end: of its sounds; words do not overlap.
+    tokens:     how many it has.
+    earliest:   of the frames that its tokens attend to most.
+    """
 
     start: float
     end: float
     tokens: int
+    earliest: float
 
 
 @dataclass
@@ -75,6 +81,11 @@ class WhisperMemo:
     window: AudioWindow | None = None
     held: tuple[float, str] | None = None
     context: list[int] = field(default_factory=list)
+
+    @property
+    def written(self) -> str | None:
+        """Code of the language of the text."""
+        return "en" if self.options.mode == "translate" else self.language
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""

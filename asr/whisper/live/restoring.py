@@ -93,6 +93,7 @@ def _check_window(window: AudioWindow, frames: int, tokenizer: WhisperTokenizer,
     for word in window.words:
         _expect("window.words", _is_count(word.tokens) and word.tokens > 0, word)
         _expect("window.words", _is_number(word.start) and _is_number(word.end), word)
+        _expect("window.words", _is_number(word.earliest) and 0 <= word.earliest <= word.end, word)
         _expect("window.words", 0 <= word.start <= word.end <= frames / MEL_RATE + 1e-6 and word.end >= end, word)
         end = word.end
     _expect("window.words", sum(word.tokens for word in window.words) == len(window.committed), window.words)

@@ -27,16 +27,13 @@ from loquent.asr.whisper.live.encoding import (
 )
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
+from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.speech.audio.endpoint import (
-    Endpointer,
-    SpeechStart,
-    UtteranceEnd,
-)
+from loquent.speech.audio.endpoint import Endpointer, SpeechStart, UtteranceEnd
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.vad import SileroVad
 from loquent.speech.nn.streaming import Chunk
@@ -335,6 +332,7 @@ class WhisperStreamingTask:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
                 self._take(own[n], windows[n], hypothesis, flush[n], events)
+        self._begin_next_windows([talking[n] for n in sound if not flush[n]], memos, rows, turns)
 
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
         """What the decoder is to verify and write on, and how many tokens before it its cache has already."""
@@ -355,8 +353,8 @@ class WhisperStreamingTask:
     def _take(
         self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, final: bool, events: list[Event]
     ) -> None:
-        """Commit what is certain of a hypothesis, report it, and begin the next window if this one is full."""
-        full = memo.frames - window.start + self.chunk + 2 > self.longest_window and not final
+        """Commit what is certain of a hypothesis, and report it."""
+        full = self._is_full(memo, window) and not final
         count = len(hypothesis.tokens)
         if not final:
             certain = count if full and self._overdue(memo, window) else self._certain(memo, window, hypothesis)
@@ -364,13 +362,12 @@ class WhisperStreamingTask:
         self._commit(memo, window, hypothesis, count, events)
         if full:
             events += memo.utterance.finish()
-            memo.window = self._hand_over(memo, window)
         else:
             events += memo.utterance.show("", self.tokenizer.decode(window.open))
 
     def _tokens_in(self, memo: WhisperMemo, frames: int) -> int:
         """Most tokens that somebody may say in so many mel frames."""
-        rate = self.settings.tokens_per_second or (8.0 if memo.language == "en" else 25.0)
+        rate = self.settings.tokens_per_second or (8.0 if memo.written == "en" else 25.0)
         return int(frames / FRAMES_PER_SECOND * rate)
 
     def _certain(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> int:
@@ -379,7 +376,7 @@ class WhisperStreamingTask:
 
     def _whole_words(self, memo: WhisperMemo, hypothesis: StreamingHypothesis, count: int) -> int:
         """``count``, cut to where a word of the hypothesis ends."""
-        tokens, language = hypothesis.tokens, memo.language or "en"
+        tokens, language = hypothesis.tokens, memo.written or "en"
         if count == len(tokens) and hypothesis.complete:
             return count
         while count and (count == len(tokens) or not self.tokenizer.is_word_start(tokens[count], language)):
@@ -392,7 +389,7 @@ class WhisperStreamingTask:
         """Make the first ``count`` tokens of a hypothesis final and report their words."""
         runs: list[list[int]] = []
         for token in hypothesis.tokens[:count]:
-            if not runs or self.tokenizer.is_word_start(token, memo.language or "en"):
+            if not runs or self.tokenizer.is_word_start(token, memo.written or "en"):
                 runs.append([])
             runs[-1].append(token)
         origin = window.start / FRAMES_PER_SECOND
@@ -400,11 +397,13 @@ class WhisperStreamingTask:
         spans = word_spans(
             hypothesis.attention, [len(run) for run in runs], (memo.frames - window.start) // 2, max(after, 0)
         )
-        first = 0
+        first, attended = 0, hypothesis.attended
         for run, (begin, end) in zip(runs, spans, strict=True):
             probabilities = hypothesis.probabilities[first : first + len(run)]
+            earliest = min(*attended[first : first + len(run)], end)
             first += len(run)
-            committed = CommittedWord(origin + begin / ENCODER_RATE, origin + end / ENCODER_RATE, len(run))
+            start_s, end_s, earliest_s = (origin + frame / ENCODER_RATE for frame in (begin, end, earliest))
+            committed = CommittedWord(start_s, end_s, len(run), earliest_s)
             window.words.append(committed)
             word = Word(
                 text=self.tokenizer.decode(run),
@@ -419,22 +418,36 @@ class WhisperStreamingTask:
 
     # ------------------------------------------------------------------------------------------------ windows that fill
 
+    def _is_full(self, memo: WhisperMemo, window: AudioWindow) -> bool:
+        """Whether the next chunk would not fit."""
+        return memo.frames - window.start + self.chunk + 2 > self.longest_window
+
     def _overdue(self, memo: WhisperMemo, window: AudioWindow) -> bool:
         """Whether so little was committed of late that the next window could not hold what is still open."""
         end = window.words[-1].end if window.words else window.start / FRAMES_PER_SECOND
         return memo.frames - end * FRAMES_PER_SECOND > self.longest_open
 
-    def _hand_over(self, memo: WhisperMemo, window: AudioWindow) -> AudioWindow:
-        """The window that follows a full one.
+    def _begin_next_windows(self, going: list[int], memos: list[WhisperMemo], rows: Tensor, turns: Turns) -> None:
+        """Hand over the full windows of some streams of a batch; memos that share a slot go on sharing their audio."""
+        full: dict[int, list[tuple[int, AudioWindow]]] = {}
+        for i in going:
+            window = memos[i].window
+            if turns.errors[i] is None and window is not None and self._is_full(memos[i], window):
+                full.setdefault(int(rows[i]), []).append((i, window))
+        for sharing in full.values():
+            recent = memos[sharing[0][0]].frames / FRAMES_PER_SECOND - self.settings.overlap_s
+            begin = min(
+                next_begin(window.words, recent, memos[i].options.mode == "transcribe") for i, window in sharing
+            )
+            for i, window in sharing:
+                memos[i].window = self._hand_over(memos[i], window, begin)
 
-        It begins with the last seconds again, from the beginning of a committed word, or of the last one if that is
-        longer ago. That word and those after it are given to its decoder, which goes on behind them: nothing is written
-        twice, and nothing between two windows is lost.
+    def _hand_over(self, memo: WhisperMemo, window: AudioWindow, begin: float) -> AudioWindow:
+        """The window that follows a full one, from about ``begin``.
+
+        The words from there on are given to its decoder, which goes on behind them: nothing is written twice, and
+        nothing between two windows is lost.
         """
-        recent = memo.frames / FRAMES_PER_SECOND - self.settings.overlap_s
-        begin = next((word.start for word in window.words if word.start >= recent), recent)
-        if window.words:  # its end is known only roughly: audio from there on might contain the rest of the word
-            begin = min(begin, window.words[-1].start)
         start = int(begin * FRAMES_PER_SECOND)
         start -= start % self.chunk
         earliest = max(window.start + 1, memo.frames - self.longest_open)

@@ -14,6 +14,7 @@ import pytest
 from loquent.asr.whisper.checkpoint import load_whisper
 from loquent.asr.whisper.live.memo import CommittedWord
 from loquent.asr.whisper.live.options import StreamingOptions
+from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -82,8 +83,8 @@ def test_a_window_begins_with_the_last_word_although_it_is_long_ago(
     memo = task.start(task.Options())
     memo.frames = 390
     window = task._new_window(memo, 0, tokenizer.encode(" nine ten"))
-    window.words = [CommittedWord(0.5, 0.9, 1), CommittedWord(1.45, 2.0, 1)]
-    following = task._hand_over(memo, window)
+    window.words = [CommittedWord(0.5, 0.9, 1, 0.6), CommittedWord(1.45, 2.0, 1, 1.7)]
+    following = task._hand_over(memo, window, next_begin(window.words, 2.9, True))
     assert (following.start, following.committed) == (140, tokenizer.encode(" ten"))
     assert following.words == window.words[1:]
     assert memo.context == tokenizer.encode(" nine")
