@@ -61,7 +61,6 @@ MAY_IMPORT = {
     "tts/cosyvoice": {*TTS, "speech/lm", "tts/flow", "tts/lm", "tts/tokens", "tts/vocoder"},
     "tts/flow_voice": {*TTS, "tts/flow", "tts/vocoder"},
     "translate": TRANSLATE,
-    "translate/marian": {*TRANSLATE, "translate/search", "translate/seq2seq"},
     "translate/search": TRANSLATE,
     "translate/seq2seq": {*TRANSLATE, "translate/search"},
     "translate/non_autoregressive": {*TRANSLATE, "translate/search", "translate/seq2seq"},
