@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from loquent.speech.runtime.events import Event, Final, Partial, Translation, Word
 from loquent.speech.transcript import Segment, WordTiming
 
-RECOGNITION, TRANSLATION = "recognition", "translation"  # names of the stages
+RECOGNITION, TRANSLATION, SPEECH = "recognize", "translate", "speak"  # names of the stages
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Bilingual:
         """Take an event; returns the utterances that it completes."""
         if event.stage == TRANSLATION:
             self._translated(event)
-        else:
+        elif event.stage == RECOGNITION:
             self._recognised(event)
         done = []
         while self.utterances[0].final is not None and self._complete():

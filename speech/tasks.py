@@ -77,6 +77,7 @@ TASKS: dict[str, TaskEntry] = {
     "synthesis options": TaskEntry("loquent.tts.voices:options_of"),
     "translator": TaskEntry("loquent.translate:Translator"),
     "translation options": TaskEntry("loquent.translate:TranslationOptions"),
+    "interpreter": TaskEntry("loquent.translate.spoken.interpreter:Interpreter"),
     "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
     "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }

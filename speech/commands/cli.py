@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {  # in the order of the help
     "listen": "loquent.speech.commands.listen",
     "speak": "loquent.speech.commands.speak",
     "translate": "loquent.speech.commands.translate",
+    "interpret": "loquent.speech.commands.interpret",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",

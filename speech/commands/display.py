@@ -24,12 +24,8 @@ class Display(Protocol):
         """Nothing follows."""
 
 
-def live_display(file: TextIO, bilingual: bool = False) -> Display:
-    """The display that suits an open text file, and events of a recogniser, or of one with a translator behind it."""
-    if bilingual:
-        from loquent.speech.commands.bilingual_display import BilingualLines, BilingualTerminal
-
-        return BilingualTerminal(file) if is_terminal(file) else BilingualLines(file)
+def live_display(file: TextIO) -> Display:
+    """The display that suits an open text file."""
     return TerminalDisplay(file) if is_terminal(file) else LineDisplay(file)
 
 

@@ -19,7 +19,7 @@ from loquent.speech.commands.arguments import (
     streaming_options,
     streaming_task,
 )
-from loquent.speech.commands.translate_to import (
+from loquent.speech.commands.translation.translate_to import (
     Asked,
     LiveTranslation,
     add_translate_to_arguments,
@@ -73,6 +73,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     from loquent.speech.audio.sources import file_source, microphone_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import follow
+    from loquent.speech.commands.translation.side_by_side import bilingual_display
 
     if arguments.file:
         source = file_source(arguments.file, realtime=True)
@@ -81,7 +82,7 @@ def _listen(arguments: argparse.Namespace) -> int:
         source = microphone_source(int(chosen) if chosen and chosen.isdigit() else chosen)
     recognise = _remote(arguments, asked) if arguments.server else _local(arguments, asked)
     print(f"Listening to {source.name}; Ctrl-C ends it.", file=sys.stderr)
-    display = live_display(sys.stdout, asked is not None)
+    display = live_display(sys.stdout) if asked is None else bilingual_display(sys.stdout)
     try:
         follow(source, recognise, [display.show])
     finally:

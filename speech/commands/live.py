@@ -22,7 +22,7 @@ from loquent.speech.runtime.stream import Stream
 from loquent.speech.transcript import Segment, SegmentBuilder
 
 if TYPE_CHECKING:
-    from loquent.speech.commands.translate_to import LiveTranslation
+    from loquent.speech.commands.translation.translate_to import LiveTranslation
 
 Recognise = Callable[[AudioSource], AsyncIterator[Event]]
 
@@ -40,7 +40,7 @@ def follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callab
 
 
 class LocalRecognition:
-    """Recognises in this process, in a thread of its own, so that a microphone is never kept waiting.
+    """Recognises in this process.
 
     Args:
         translation: what translates it, too.
@@ -58,22 +58,28 @@ class LocalRecognition:
         """The events of a source."""
         session = self._engine.open(sample_rate=source.sample_rate, channels=source.channels, **self._options)
         stream: Stream = session if self._translation is None else self._translation.behind(session)
-        loop = asyncio.get_running_loop()
         try:
-            with contextlib.closing(stream), ThreadPoolExecutor(1) as worker:
-                async for packet in source:
-                    for event in await loop.run_in_executor(worker, stream.push, packet):
-                        yield event
-                    self._check(session)
-                for event in await loop.run_in_executor(worker, stream.finish):
-                    yield event
+            async for event in through(stream, source):
+                yield event
                 self._check(session)
+            self._check(session)
         finally:
             self.language = getattr(session.memo, "language", None)
 
     def _check(self, session: Session) -> None:
         if self._translation is not None:
             self._translation.check(getattr(session.memo, "language", None))
+
+
+async def through(stream: Stream, source: AudioSource) -> AsyncIterator[Event]:
+    """The events of a stream that hears a source; it runs in a thread, so that a microphone is never kept waiting."""
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(stream), ThreadPoolExecutor(1) as worker:
+        async for packet in source:
+            for event in await loop.run_in_executor(worker, stream.push, packet):
+                yield event
+        for event in await loop.run_in_executor(worker, stream.finish):
+            yield event
 
 
 def remotely(url: str, **options: Any) -> Recognise:

@@ -25,7 +25,7 @@ from loquent.speech.commands.arguments import (
     streaming_task,
     voice_name,
 )
-from loquent.speech.commands.translating import load_translator
+from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
 
 if TYPE_CHECKING:

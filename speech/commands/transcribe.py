@@ -31,7 +31,8 @@ from loquent.speech.commands.decoding import add_decoding_arguments, decoding_op
 from loquent.speech.commands.output import Output
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
-from loquent.speech.commands.translate_to import (
+from loquent.speech.commands.translation.models import BATCH, term_options
+from loquent.speech.commands.translation.translate_to import (
     Asked,
     LiveTranslation,
     SegmentTranslator,
@@ -39,7 +40,6 @@ from loquent.speech.commands.translate_to import (
     load_asked,
     translation_asked,
 )
-from loquent.speech.commands.translating import BATCH, term_options
 from loquent.speech.runtime.options import OptionError
 from loquent.speech.transcript import Segment
 
@@ -202,13 +202,14 @@ def _stream(
     from loquent.speech.audio.sources import file_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import Captions, LocalRecognition, follow
+    from loquent.speech.commands.translation.side_by_side import bilingual_display
     from loquent.speech.runtime.engine import Engine
 
     engine = Engine(streaming_task(load_recognizer(arguments), arguments))
     translation = None if asked is None else LiveTranslation(asked, arguments)
     recognition = LocalRecognition(engine, translation, **options)
     for recording in recordings:
-        display = live_display(sys.stdout, asked is not None)
+        display = live_display(sys.stdout) if asked is None else bilingual_display(sys.stdout)
         captions = Captions(functools.partial(results.add, recording), asked is not None)
         listeners = [captions.show]
         try:

@@ -18,8 +18,7 @@ from loquent.speech.commands.arguments import (
 )
 from loquent.speech.commands.output import make_folder
 from loquent.speech.commands.recordings import shown
-from loquent.speech.commands.texts import read_text, stdin_pieces
-from loquent.speech.commands.translate_files import (
+from loquent.speech.commands.translation.files import (
     CAPTION_ENDINGS,
     Source,
     names_of,
@@ -28,7 +27,7 @@ from loquent.speech.commands.translate_files import (
     write_lines,
     written,
 )
-from loquent.speech.commands.translating import (
+from loquent.speech.commands.translation.models import (
     BATCH,
     LATENCIES,
     TRANSLATION_POLICIES,
@@ -39,6 +38,7 @@ from loquent.speech.commands.translating import (
     term_options,
     translation_model_name,
 )
+from loquent.speech.commands.translation.texts import read_text, stdin_pieces
 from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:

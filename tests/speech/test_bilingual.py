@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION, Bilingual
-from loquent.speech.commands.bilingual_display import BilingualLines, BilingualTerminal
+from loquent.speech.commands.translation.side_by_side import BilingualLines, BilingualTerminal
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Final, Partial, Translation, Word
 from loquent.speech.runtime.pipeline import Pipeline

@@ -13,7 +13,7 @@ import pytest
 import loquent.translate
 from loquent.speech.commands.cli import main
 from loquent.speech.commands.translate import LIVE_OPTIONS
-from loquent.speech.commands.translating import LATENCIES, TRANSLATION_POLICIES
+from loquent.speech.commands.translation.models import LATENCIES, TRANSLATION_POLICIES
 from loquent.translate.options import Latency, PolicyName, TranslationOptions
 
 SRT = "1\n00:00:01,000 --> 00:00:02,000\nbado fige\n\n2\n00:00:02,100 --> 00:00:03,000\nlomo. Buta\n\n"

@@ -13,7 +13,7 @@ import loquent.translate
 from loquent.speech.audio.files import write_audio
 from loquent.speech.commands.arguments import UsageError
 from loquent.speech.commands.cli import main
-from loquent.speech.commands.translate_to import Asked, SegmentTranslator, translation_asked
+from loquent.speech.commands.translation.translate_to import Asked, SegmentTranslator, translation_asked
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.transcript import Segment, Transcript, WordTiming
 

@@ -60,7 +60,7 @@ def term_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _glossary(path: Path) -> dict[str, str]:
-    from loquent.speech.commands.texts import read_text
+    from loquent.speech.commands.translation.texts import read_text
     from loquent.speech.json_files import read_json_object
 
     if path.suffix.lower() == ".json":

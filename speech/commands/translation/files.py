@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loquent.speech.commands.output import whole_file
-from loquent.speech.commands.translating import text_of, translated
+from loquent.speech.commands.translation.models import text_of, translated
 
 if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from loquent.speech.bilingual import Bilingual
-from loquent.speech.commands.display import CLEAR_BELOW, DIM, PLAIN, clean, wrapped
+from loquent.speech.commands.display import CLEAR_BELOW, DIM, PLAIN, Display, clean, is_terminal, wrapped
 from loquent.speech.runtime.events import Event
 from loquent.speech.transcript import Segment
+
+
+def bilingual_display(file: TextIO) -> Display:
+    """The display that suits an open text file."""
+    return BilingualTerminal(file) if is_terminal(file) else BilingualLines(file)
+
 
 INDENT = "  "  # of a translation on a terminal
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loquent.speech.commands.arguments import CommandError, UsageError, whole_number
-from loquent.speech.commands.translating import (
+from loquent.speech.commands.translation.models import (
     TRANSLATION_POLICIES,
     add_term_arguments,
     language,
