@@ -11,10 +11,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from loquent.translate.llm.checkpoint import load_llm, owns
+from loquent.translate.llm.checkpoint import owns
 from loquent.translate.llm.codec import LanguageModelCodec
 from loquent.translate.llm.gguf_model import read_gguf
-from loquent.translate.llm.model import LanguageModelTranslator
+from loquent.translate.llm.model import LanguageModelTranslator, load_llm
 from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
 from loquent.translate.model import Search
 
