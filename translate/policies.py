@@ -62,14 +62,24 @@ def _wait_k(options: TranslationOptions, memo: TranslationMemo) -> Policy:
     return Policy(EVERYTHING, max(memo.count - options.k + 1 - memo.written, 0))
 
 
+def _within(memo: TranslationMemo) -> int:
+    """Words that a draft may have where the rule does not bound it: as many as were read.
+
+    The translation of a prefix goes on where the prefix ends, for no end was read; what lies beyond is made up.
+    """
+    return max(memo.count - memo.written, 0)
+
+
 EVERYTHING, NOTHING = HoldLast(0), HoldLast(MOST_DRAFT)
 POLICIES: dict[str, Callable[[TranslationOptions, TranslationMemo], Policy]] = {
     "wait-k": _wait_k,
-    "local-agreement": lambda options, memo: Policy(LocalAgreement(options.agreement), earlier=options.agreement - 1),
-    "hold": lambda options, memo: Policy(HoldLast(options.held)),
-    "ralcp": lambda options, memo: Policy(Majority(options.votes)),
+    "local-agreement": lambda options, memo: Policy(
+        LocalAgreement(options.agreement), _within(memo), options.agreement - 1
+    ),
+    "hold": lambda options, memo: Policy(HoldLast(options.held), _within(memo)),
+    "ralcp": lambda options, memo: Policy(Majority(options.votes), _within(memo)),
     "alignatt": lambda options, memo: Policy(EVERYTHING),  # the search itself ends where the source is too fresh
     "learned": lambda options, memo: Policy(EVERYTHING),  # and here where the model waits
-    "re-translation": lambda options, memo: Policy(NOTHING, earlier=1),
+    "re-translation": lambda options, memo: Policy(NOTHING, _within(memo), earlier=1),
     "offline": lambda options, memo: Policy(NOTHING, most_words=0),
 }
