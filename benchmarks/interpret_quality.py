@@ -4,6 +4,8 @@
 
 The talk is made of the Spanish prompts in LOQUENT_DATA (`speech/asterisk_prompts.zip`) in a random order, with pauses
 of 0.3 to 1 s. Whisper translates it into English live; what it commits goes into the journal, and is not made again.
+With `--model prompts` the translation is that of the data, which tells what the voice alone does: its words are spread
+over the prompt, and committed at the full second, a second later.
 Each voice then speaks that text, as in a pipeline. A system is a voice with a context, such as `loquent/voice:words`.
 
 - *start*, *end*: seconds from the beginning of a sentence in the source to that of its speech, and from end to end;
@@ -18,9 +20,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +37,10 @@ from loquent.asr import Recognizer
 from loquent.recipes.data.manifest import SAMPLE_RATE, read_manifest
 from loquent.recipes.loop.error_rate import word_errors
 from loquent.speech.audio.files import Audio, write_audio
-from loquent.speech.runtime.events import Event, Final, Word
+from loquent.speech.runtime.events import Event, Final, Translation
 from loquent.speech.runtime.link import hand_on
-from loquent.translate.spoken.interpretation import SPEAK, Interpretation, interpretation_of
+from loquent.speech.transcript import Segment
+from loquent.translate.spoken.interpretation import SPEAK, TRANSLATE, Interpretation, interpretation_of
 from loquent.translate.spoken.interpreter import Interpreter
 from loquent.tts import Synthesizer
 
@@ -44,7 +49,7 @@ SYSTEMS = ["loquent/hibari:words", "loquent/hibari:sentence"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="base", help="Whisper that translates")
+    parser.add_argument("--model", default="base", help="Whisper that translates, or prompts")
     parser.add_argument("--recognizer", default="tiny.en", help="that listens to the speech")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, metavar="SYSTEM")
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -56,43 +61,59 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    talk, expected = spanish_talk(options.minutes)
+    talk, prompts = spanish_talk(options.minutes)
     if not options.journal.exists():
-        events = translated(talk, options.model, {"policy": options.policy, "chunk_ms": options.chunk_ms})
-        options.journal.write_text("".join(f"{json.dumps(event.to_dict())}\n" for event in events))
+        streaming = {"policy": options.policy, "chunk_ms": options.chunk_ms}
+        made = committed(prompts) if options.model == "prompts" else translated(talk, options.model, streaming)
+        options.journal.write_text("".join(f"{json.dumps(event.to_dict())}\n" for event in made))
     events = [Event.from_dict(json.loads(line)) for line in options.journal.read_text().splitlines()]
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-        write_audio(options.output / "talk.wav", talk)
+        write_audio(options.output / "talk.wav", talk.samples, talk.sample_rate)
     text = interpretation_of(events, None).text
-    chrf = CHRF().corpus_score([text], [[expected]]).score
+    chrf = CHRF().corpus_score([text], [[" ".join(prompt.text for prompt in prompts)]]).score
     print(f"{talk.duration_s / 60:.1f} minutes, {len(text.split())} words of translation, chrF {chrf:.1f}")
     recognizer = Recognizer.from_pretrained(options.recognizer)
     for name in options.systems:
         begin = time.process_time()
         made = spoken(events, name, options.most_lag_s)
         compute_s = time.process_time() - begin
-        report(name, made, recognizer, compute_s)
         if options.output is not None and made.audio is not None:
-            write_audio(options.output / f"{name.replace('/', '-').replace(':', '-')}.wav", made.audio)
+            file = options.output / f"{name.replace('/', '-').replace(':', '-')}.wav"
+            write_audio(file, made.audio.samples, made.audio.sample_rate)
+        report(name, made, recognizer, compute_s)
 
 
-def spanish_talk(minutes: float) -> tuple[Audio, str]:
-    """Prompts in a row, the same ones for one length, and the text of the same prompts in English."""
-    archive = Path(os.environ["LOQUENT_DATA"]) / "speech" / "asterisk_prompts.zip"
-    rows = read_manifest(archive)
+def spanish_talk(minutes: float) -> tuple[Audio, list[Segment]]:
+    """Prompts in a row, the same ones for one length, and when each is said, with its text in English."""
+    rows = read_manifest(Path(os.environ["LOQUENT_DATA"]) / "speech" / "asterisk_prompts.zip")
     english = {row.extra["prompt"]: row.text for row in rows if row.language == "en"}
     fit = [row for row in rows if row.language == "es" and row.extra["prompt"] in english and row.duration >= 1.0]
     rng = random.Random(0)
     rng.shuffle(fit)
-    parts, texts, size = list[np.ndarray](), list[str](), 0
+    parts, prompts, size = list[np.ndarray](), list[Segment](), 0
     for row in itertools.cycle(fit):
         if size >= minutes * 60 * SAMPLE_RATE:
-            return Audio(np.concatenate(parts), SAMPLE_RATE), " ".join(texts)
-        parts += [row.samples(), np.zeros(round(rng.uniform(0.3, 1.0) * SAMPLE_RATE), np.float32)]
-        size += sum(map(len, parts[-2:]))
-        texts.append(english[row.extra["prompt"]])
-    raise AssertionError("there are no prompts")
+            break
+        samples, pause = row.samples(), round(rng.uniform(0.3, 1.0) * SAMPLE_RATE)
+        end = size + len(samples)
+        prompts.append(Segment(size / SAMPLE_RATE, end / SAMPLE_RATE, english[row.extra["prompt"]]))
+        parts += [samples, np.zeros(pause, np.float32)]
+        size = end + pause
+    return Audio(np.concatenate(parts), SAMPLE_RATE), prompts
+
+
+def committed(prompts: list[Segment]) -> list[Event]:
+    """The prompts' own translations."""
+    events = list[Event]()
+    for prompt in prompts:
+        words = prompt.text.split()
+        ends = np.linspace(prompt.start, prompt.end, len(words) + 1).tolist()[1:]
+        for word, end in zip(words, ends, strict=True):
+            time_s = math.ceil(end) + 1.0
+            events.append(Translation(text=f" {word}", span=(0, 0), emission_time=time_s))
+        events.append(Final(text=prompt.text, start=prompt.start, end=prompt.end, emission_time=time_s))
+    return [replace(event, stage=TRANSLATE) for event in events]
 
 
 def translated(talk: Audio, model: str, streaming: dict[str, object]) -> list[Event]:
@@ -100,7 +121,7 @@ def translated(talk: Audio, model: str, streaming: dict[str, object]) -> list[Ev
     stream = Interpreter.from_pretrained(model, source="es", streaming=streaming).session()
     packets = np.array_split(talk.samples, int(talk.duration_s))
     events = [event for packet in tqdm(packets, unit="s") for event in stream.push(packet)] + stream.finish()
-    return [event for event in events if isinstance(event, Word | Final)]
+    return [event for event in events if isinstance(event, Translation | Final)]
 
 
 def spoken(events: list[Event], name: str, most_lag_s: float) -> Interpretation:

@@ -247,7 +247,6 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "loquent/commands": ("loquent.asr", "assets/commands"),
     "loquent/voice": ("loquent.tts", "assets/voice"),
     "loquent/en-es": ("loquent.translate", "assets/en-es"),
-    "loquent/en-de": ("loquent.translate", "assets/en-de"),
 }
 _TASK_OF_LAYER: dict[str, ModelTask] = {
     "loquent.asr": "recognizer",

@@ -101,7 +101,7 @@ def readme_commands() -> dict[str, str]:
 
 def test_readme_commands_can_be_typed() -> None:
     commands = readme_commands()
-    assert set(commands) == {"transcribe", "speak", "test"}
+    assert set(commands) == {"transcribe", "speak", "translate", "test", "agents"}
     text = "\n".join(commands.values())
     for extra in re.findall(r'"\.\[(.+?)\]"', text):
         assert set(extra.split(",")) <= set(PROJECT["project"]["optional-dependencies"])

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     from loquent.translate.model import TranslationModel
 
-# Modules, or ``module:class``, with ``owns(path)`` and ``load(path, device)``.
+# ``module:class`` with ``owns(path)`` and ``load(path, device)``.
 FAMILIES = {
     "seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator",
     "non-autoregressive": "loquent.translate.non_autoregressive.model:NonAutoregressiveTranslator",
     "marian": "loquent.translate.marian.model:MarianTranslator",
-    "llm": "loquent.translate.llm.checkpoint",
+    "llm": "loquent.translate.llm.model:LanguageModelTranslator",
 }
 
 
@@ -28,8 +28,7 @@ def load_translation_model(path: Path, device: torch.device) -> TranslationModel
     """
     for location in FAMILIES.values():
         module, _, attribute = location.partition(":")
-        imported: Any = importlib.import_module(module)
-        family = getattr(imported, attribute) if attribute else imported
+        family: Any = getattr(importlib.import_module(module), attribute)
         if family.owns(path):
             model: TranslationModel = family.load(path, device)
             return model

@@ -32,6 +32,7 @@ from loquent.translate.terms import Glossary, around
 MOST_PIECES = 32  # of a word that the model reads; what is longer is no word, and is written as it is
 MOST_HELD = 160  # source pieces that are attended to, before the oldest are forgotten
 RETAINED = 8  # words at the end of what is committed whose source is never forgotten
+LEFT_BEHIND = 6  # words beyond the end of a translation that begin another segment
 MOST_TEXT = 1000  # characters of a segment without an end, before a `Final` is due
 PIECES_PER_PIECE, PIECES_MORE = 3, 16  # the longest draft, by the source pieces that are not covered
 
@@ -184,24 +185,25 @@ class TranslationTask:
                 memo.start_s = word.time_s
             ends |= ends_sentence(text)
             pieces = self.model.codec.encode(text)
-            exotic = self._exotic(pieces)
-            if exotic and (not memo.count or len(pieces) > MOST_PIECES):
+            if self._exotic(pieces) and (not memo.count or len(pieces) > MOST_PIECES):
                 pieces, copied = [], word.text
             elif pieces:
-                first, last = memo.read, memo.read + len(pieces) - 1
-                memo.words += (SourceWord(text, memo.position, word.time_s, first, last),)
-                memo.count += 1
-                self._find_terms(memo, word.text if exotic else None)
+                self._append(memo, SourceWord(word.text, memo.position, word.time_s, 0, 0), pieces)
         if not (pieces or copied or (ends and (memo.count or memo.text))):
             return None
-        memo.read += len(pieces)
-        memo.held += len(pieces)
         closes = memo.count > 0 and (ends or bool(copied) or self._crowded(memo))
         row = _Row(at, memo, pieces, closes, copied, ends)
         glossary = _glossary(memo.options)
         if closes or (pieces and not glossary.open([word.text for word in memo.words])):
             row.search = self._search(memo, closes)
         return row
+
+    def _append(self, memo: TranslationMemo, word: SourceWord, pieces: Sequence[int]) -> None:
+        """Take a word into the segment, with the space before it, which its text loses here."""
+        first = memo.read
+        memo.read, memo.held, memo.count = first + len(pieces), memo.held + len(pieces), memo.count + 1
+        memo.words += (replace(word, text=word.text.strip(), first=first, last=memo.read - 1),)
+        self._find_terms(memo, word.text if self._exotic(pieces) else None)
 
     def _crowded(self, memo: TranslationMemo) -> bool:
         """Whether the model would have to forget source that has not been translated: the segment ends first."""
@@ -342,6 +344,29 @@ class TranslationTask:
             state.reset(self._slots(closed, rows))
             for row in closed:
                 row.memo.begin_segment()
+        if stuck := [row for row in steps if row.at in drafts and self._stuck(row, drafts[row.at])]:
+            state.reset(self._slots(stuck, rows))
+            model.read(
+                [self._restart(row.memo) for row in stuck], [False] * len(stuck), state, self._slots(stuck, rows)
+            )
+
+    def _stuck(self, row: _Row, draft: Draft) -> bool:
+        """Whether the model believes that the sentence is over although words have come that it has not translated, as
+        in speech without punctuation."""
+        memo = row.memo
+        if row.closes or not memo.written or not draft.complete or row.count < len(draft.pieces) or self.model.waits:
+            return False
+        return len(_uncovered(memo)) >= LEFT_BEHIND
+
+    def _restart(self, memo: TranslationMemo) -> list[int]:
+        """Begin a segment with the words that were left behind; returns their pieces."""
+        words, read = _uncovered(memo), list[int]()
+        memo.begin_segment()
+        for word in words:
+            pieces = self.model.codec.encode(word.text)
+            self._append(memo, replace(word, text=f" {word.text}"), pieces)
+            read += pieces
+        return read
 
     def _slots(self, steps: Sequence[_Row], rows: Tensor) -> Tensor:
         return rows[torch.tensor([row.at for row in steps], device=rows.device)]
@@ -401,7 +426,8 @@ class TranslationTask:
             memo.covered = max([memo.covered, *places])
             ends = [word.end for word in memo.words if not places or word.last <= memo.covered]
             end = memo.position - len(row.copied) if row.closes else max([memo.told, *ends])
-            joined = f"{self._joiner}{text}"
+            follows = codec.begins_word[pieces[0]] or not memo.text  # else it is a mark behind a word that was certain
+            joined = f"{self._joiner}{text}" if follows else text
             events.append(Translation(text=joined, span=(memo.told, end)))
             memo.told, memo.text = end, memo.text + joined
             self._remember(memo, pieces, places)
@@ -446,6 +472,10 @@ class TranslationTask:
         if text:
             events.append(Final(text=text, start=memo.start_s, end=max(end_s, memo.start_s)))
         memo.text, memo.shown, memo.start_s = "", ("", ""), end_s
+
+
+def _uncovered(memo: TranslationMemo) -> list[SourceWord]:
+    return [word for word in memo.words if word.first > memo.covered]
 
 
 def _cut(draft: Draft, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of interpreters: a low-rank adapter teaches a language model to read, to write and when to do which."""
+"""The recipe of interpreters: a low-rank adapter that teaches a language model when to read and when to write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loquent.recipes.interpreter.examples import IGNORED, ChunkSizes, Interprete
 from loquent.recipes.loop.config import ConfigError
 from loquent.recipes.translation.corpus import ParallelText, read_pairs
 from loquent.speech.lm.language_model import LanguageModel
-from loquent.translate.llm.checkpoint import load_llm
+from loquent.translate.llm.model import load_llm
 from loquent.translate.llm.settings import ENTRY, INTERPRETER, LATENCIES, LanguageModelSettings
 
 MOST_VALID = 200

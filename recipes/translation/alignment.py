@@ -1,7 +1,7 @@
 """Which words of two sentences translate each other: IBM's model 1 with a prior for the diagonal, both ways.
 
-Sources: Brown et al. 1993, model 1; Dyer et al. 2013, "A simple, fast, and effective reparameterization of IBM model
-2", whose prior this is; Och and Ney 2003 and Koehn et al. 2003 for the union of both directions ("grow-diag").
+Sources: Brown et al. 1993, model 1; Dyer et al. 2013, "A simple, fast, and effective reparameterization of IBM
+model 2", whose prior this is; Och and Ney 2003 and Koehn et al. 2003 for the union of both directions ("grow-diag").
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from loquent.translate.non_autoregressive.model import NonAutoregressiveTranslat
 from loquent.translate.non_autoregressive.network import NonAutoregressive, NonAutoregressiveConfig
 from loquent.translate.pieces import Pieces
 from loquent.translate.seq2seq.model import Seq2SeqTranslator
+from loquent.translate.seq2seq.network import Seq2Seq
 
 MOST_VALID = 300
 
@@ -96,7 +97,7 @@ class RetranslationRecipe:
         torch.manual_seed(config.seed)
         sizes = NonAutoregressiveConfig(self.teacher.network.config, **vars(config.network))
         self.network = NonAutoregressive(sizes)
-        start_from(self.network, self.teacher)
+        start_from(self.network, self.teacher.network)
         self.module: nn.Module = TrainedModel(self.network)
         train, self.valid = (list(filter(self._fits, part)) for part in self._distilled(folder))
         if not train or not self.valid:
@@ -204,13 +205,23 @@ class TrainedModel(nn.Module):
         return loss / pieces, {"pieces": pieces}
 
 
-def start_from(network: NonAutoregressive, teacher: Seq2SeqTranslator) -> None:
-    """Take over the teacher's embedding and encoder, which are not trained."""
+def start_from(network: NonAutoregressive, teacher: Seq2Seq) -> None:
+    """Take over a teacher's embedding and encoder, which are not trained, and begin with what its decoder knows.
+
+    The last layers begin with the attention to the source, and the feed-forward layers, of the last ones there: these
+    turn states of the encoder into pieces of the target.
+    """
     own = {name for name, _ in network.named_parameters()}
-    theirs = {name: value for name, value in teacher.network.named_parameters() if name in own}
+    theirs = {name: value for name, value in teacher.named_parameters() if name in own}
     network.load_state_dict(theirs, strict=False)
     for name, weight in network.named_parameters():
         weight.requires_grad_(name not in theirs)
+    for layer, other in zip(reversed(network.layers), reversed(teacher.decoder), strict=False):
+        layer.attention.load_state_dict(other.cross.state_dict())
+        layer.attention_norm.load_state_dict(other.cross_norm.state_dict())
+        layer.feed.load_state_dict(other.feed.state_dict())
+        layer.feed_norm.load_state_dict(other.feed_norm.state_dict())
+    network.norm.load_state_dict(teacher.decoder_norm.state_dict())
 
 
 def ctc_loss(logits: Tensor, batch: Mapping[str, Tensor], upsampling: int) -> Tensor:

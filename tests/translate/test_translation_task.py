@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from loquent.speech.runtime.engine import Engine
+from loquent.translate.model import Draft
 from loquent.translate.task import TranslationTask
 
 POLICIES: list[dict[str, Any]] = [
@@ -45,6 +46,24 @@ def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
     session = Engine(TranslationTask(toy.Mirror())).open(policy=policy)
     said = toy.translated(session.push(text) + session.finish())
     assert said.replace(" ", "") == text.replace(" ", "")
+
+
+def test_words_behind_what_the_model_takes_for_the_end_are_translated(toy: ModuleType, task_laws: ModuleType) -> None:
+    """In speech without punctuation a model believes that it is done while words go on coming."""
+
+    class Brief(toy.Mirror):  # type: ignore[name-defined,misc]
+        def draft(self, searches: Any, state: Any, rows: Any) -> list[Draft]:
+            drafts = super().draft(searches, state, rows)
+            done = [int(state.written[row]) > 8 and not bool(state.ended[row]) for row in rows]
+            return [Draft(complete=True, breaks=True) if end else one for end, one in zip(done, drafts, strict=True)]
+
+    text = toy.made_up(60, 2)
+    for policy in ("alignatt", "local-agreement"):
+        session = Engine(TranslationTask(Brief())).open(policy=policy)
+        assert toy.translated(session.push(text) + session.finish()).split() == text.split()
+    task_laws.check_task(
+        task_laws.on_engine(TranslationTask(Brief()), policy="alignatt"), [[toy.made_up(14, 3)]], examples=4
+    )
 
 
 def test_what_is_of_another_script_is_written_as_it_is(toy: ModuleType) -> None:

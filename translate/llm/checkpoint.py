@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from loquent.speech.devices import compute_device
 from loquent.speech.json_files import read_json_object
 from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.lm.language_model import LanguageModel
@@ -18,54 +16,29 @@ from loquent.speech.weight_files import read_weights
 from loquent.translate.llm.adapter import CONFIG as ADAPTER_CONFIG
 from loquent.translate.llm.adapter import base_of, merge_adapter
 from loquent.translate.llm.gguf_model import read_gguf
-from loquent.translate.llm.model import LanguageModelTranslator
 from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-def load_llm(
-    path: str | os.PathLike[str],
-    *,
-    settings: LanguageModelSettings | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> LanguageModelTranslator:
-    """A language model as a translator.
-
-    Args:
-        path: a folder with `config.json`, `tokenizer.json` and weights; a GGUF file, with a `tokenizer.json` beside it
-            or its own tokenizer; or a folder with an adapter in PEFT's format, whose base is one of these.
-        settings: how the model is asked; by default the entry `loquent_translation` of `config.json`.
-        source, target: codes of the languages, for a stock chat model without such an entry.
-        device, dtype: where and in which numbers the model computes.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or of a model that is not supported; or nothing says how to ask the model.
-    """
-    folder, adapter = Path(path), None
+def read_llm(
+    path: Path, settings: LanguageModelSettings | None, source: str | None, target: str | None, dtype: torch.dtype
+) -> tuple[LanguageModel, Tokenizer, LanguageModelSettings]:
+    """A language model on the CPU, its tokenizer, and how it is asked; see `loquent.translate.llm.model.load_llm`."""
+    folder, adapter = path, None
     if (folder / ADAPTER_CONFIG).is_file():
         folder, adapter = base_of(folder), folder
     config, weights, tokenizer = _read(folder)
     if adapter is not None:
         merge_adapter(weights, adapter)
-    found = _entry(Path(path))
+    found = _entry(path)
     if settings is None and found is not None:
         settings = LanguageModelSettings.parse(found)
     if settings is None:
         if source is None or target is None:
             raise ValueError(f"{folder} does not say how to translate with it; give source and target, or settings")
         settings = chat_settings(tokenizer.get_vocab(with_added_tokens=True), source, target)
-    model = LanguageModel.from_weights(config, weights, dtype)
-    return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
-
-
-def load(path: Path, device: torch.device) -> LanguageModelTranslator:
-    """Read a model's folder; errors are those of `load_llm`."""
-    return load_llm(path, device=device)
+    return LanguageModel.from_weights(config, weights, dtype), tokenizer, settings
 
 
 def owns(path: Path) -> bool:

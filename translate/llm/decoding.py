@@ -87,8 +87,8 @@ class Decoding:
     def initial_state(self, slots: int) -> LanguageModelState:
         """Streams that have not begun."""
         config, weight, entry = self.model.model.config, self.model.model.norm.weight, self.entry
-        shape = slots, config.kv_heads, entry.count, config.head_dim
-        table = torch.zeros(slots, entry.count, dtype=torch.long, device=weight.device)
+        shape = slots, config.kv_heads, entry.total, config.head_dim
+        table = torch.zeros(slots, entry.total, dtype=torch.long, device=weight.device)
         return LanguageModelState(
             tuple(KeyValueState(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(config.layers)),
             table,
@@ -185,14 +185,14 @@ class Decoding:
         """
         state, rows, entry, progress = place.state, place.rows, self.entry, place.progress
         device, most = rows.device, max(map(len, entries))
-        kept = pad_sequence([torch.tensor(one) for one in entries], batch_first=True, padding_value=entry.count - 1)
+        kept = pad_sequence([torch.tensor(one) for one in entries], batch_first=True, padding_value=entry.total - 1)
         target = kept >= entry.first(TARGET)
         columns = entry.columns(entry.source, entry.target)
         if device.type == "cpu":  # elsewhere the shapes stay what they are
-            ahead = max(int(kept[kept < entry.count - 1].max()) + 1 - entry.first(TARGET), 0)
+            ahead = max(int(kept[kept < entry.total - 1].max()) + 1 - entry.first(TARGET), 0)
             held = max(one.target_run + more for one, more in zip(progress, drafted, strict=True))
             columns = entry.columns(max(one.source for one in progress), max(held, ahead))
-        given = torch.full((len(entries), entry.count), 2**62)
+        given = torch.full((len(entries), entry.total), 2**62)
         given.scatter_(1, kept, torch.arange(most).expand_as(kept))
         given[:, -1] = 2**62
         order = torch.from_numpy(orders(entry, progress, drafted, columns))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from loquent.translate.llm.checkpoint import load_llm
 from loquent.translate.llm.gguf import open_gguf
 from loquent.translate.llm.gguf_blocks import BLOCKS
 from loquent.translate.llm.gguf_model import read_gguf
+from loquent.translate.llm.model import load_llm
 
 
 def text(value: str) -> bytes:
@@ -81,7 +81,7 @@ def test_blocks_are_their_numbers(tmp_path: Path, kind: int, content: bytes, exp
 def test_blocks_are_what_the_package_of_the_format_reads(kind: int) -> None:
     gguf = pytest.importorskip("gguf")
     block, rng = BLOCKS[kind], np.random.default_rng(kind)
-    numbers = rng.normal(size=(3, 2 * block.count)).astype(np.float32)
+    numbers = rng.normal(size=(3, 2 * block.numbers)).astype(np.float32)
     theirs = gguf.GGMLQuantizationType(kind)
     if block.name == "Q6_K":  # which it only reads
         blocks = rng.integers(0, 256, (6, block.size), dtype=np.uint8)

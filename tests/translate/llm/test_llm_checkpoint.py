@@ -11,9 +11,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from loquent.translate.llm.checkpoint import load, load_llm, owns
+from loquent.translate.llm.checkpoint import owns
 from loquent.translate.llm.codec import LanguageModelCodec
 from loquent.translate.llm.gguf_model import read_gguf
+from loquent.translate.llm.model import LanguageModelTranslator, load_llm
 from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
 from loquent.translate.model import Search
 
@@ -41,8 +42,8 @@ def test_a_folder_says_how_to_translate(tiny_lm: Any, tmp_path: Path) -> None:
         "heads": [[0, 1]],
     }
     theirs = folder_of(tiny_lm, tmp_path, entry)
-    assert owns(tmp_path)
-    ours = load(tmp_path, torch.device("cpu"))
+    assert LanguageModelTranslator.owns(tmp_path)
+    ours = LanguageModelTranslator.load(tmp_path, torch.device("cpu"))
     assert (ours.source, ours.target, ours.waits, ours.default_policy) == ("en", "es", True, "learned")
     assert ours.settings.heads == ((0, 1),)
     ids = torch.randint(400, (2, 9))

@@ -275,13 +275,15 @@ def test_what_was_written_long_ago_is_forgotten(waiting_lm: Any, layout: str) ->
     _, ours = waiting_lm(layout, target_capacity=384)
     state, rows = ours.initial_state(1), torch.tensor([0])
     size = state.nbytes
-    for at in range(40):
+    for at in range(300):
         if at:
             ours.forget([1], state, rows)
         ours.read([ours.codec.encode("ba")], [False], state, rows)
-        draft = ours.draft([Search(most_pieces=12, ended=True)], state, rows)
+        draft = ours.draft([Search(most_pieces=32, ended=True)], state, rows)
         ours.commit(draft, [len(draft[0].pieces)], state, rows)
         state.check()
+        if state.where(rows)[0].lost:
+            break
     assert state.where(rows)[0].lost > 0
     assert state.nbytes == size
     places = state.places[0, state.entry.first(1) :][: state.where(rows)[0].target]
@@ -326,6 +328,6 @@ def test_a_segment_is_translated_with_the_latency_that_it_began_with(waiting_lm:
         state, rows = ours.initial_state(1), torch.tensor([0])
         ours.read([ours.codec.encode("fogu")], [True], state, rows)
         drafts[latency] = ours.draft([Search(most_pieces=3, ended=True, latency=latency)], state, rows)[0]
-        assert ours.draft([Search(most_pieces=3, ended=True, latency="low")], state, rows)[0] == drafts[latency]
+        same(ours.draft([Search(most_pieces=3, ended=True, latency="low")], state, rows)[0], drafts[latency])
     assert drafts[None] == drafts["medium"]
     assert drafts["low"].probabilities != drafts["high"].probabilities

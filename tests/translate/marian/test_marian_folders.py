@@ -116,13 +116,14 @@ def test_pickles_of_objects_are_refused(opus, tmp_path):
         MarianTranslator.load(tmp_path, CPU, source="en", target="es")
 
 
+@pytest.fixture(scope="module")
+def romance(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "opus-mt-en-romance"
+    return folder, tiny.save_hugging_face(folder, ("es", "pt"))
+
+
 class TestTargets:
     """Models that write several languages."""
-
-    @pytest.fixture(scope="class")
-    def romance(self, tiny, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("hub") / "opus-mt-en-romance"
-        return folder, tiny.save_hugging_face(folder, ("es", "pt"))
 
     def test_the_tag_comes_first(self, romance, tiny):
         folder, theirs = romance

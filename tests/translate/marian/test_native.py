@@ -202,7 +202,7 @@ class TestFiles:
 class TestDamage:
     """Nothing that a file says is believed."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def content(self, student):
         return (student[0] / "model.enes.intgemm.alphas.bin").read_bytes()
 
