@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--glossary and --keep are for models of text; here the recogniser itself translates")
     from loquent.speech.tasks import load_task
 
-    wanted = argparse.Namespace(model=arguments.model, language=arguments.source, task=_task(translator))
+    task = "transcribe" if translator else "translate"
+    wanted = argparse.Namespace(model=arguments.model, language=arguments.source, task=task)
     interpreter = load_task("interpreter").from_pretrained(
         model_name(wanted),
         translator,
@@ -85,10 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _interpret(arguments, interpreter, options, silent, translator is not None)
     return 0
-
-
-def _task(translator: str | None) -> str:
-    return "transcribe" if translator else "translate"
 
 
 def _translator(arguments: argparse.Namespace) -> str | None:
@@ -105,8 +103,6 @@ def _translator(arguments: argparse.Namespace) -> str | None:
 def _interpret(
     arguments: argparse.Namespace, interpreter: Any, options: dict[str, Any], silent: bool, bilingual: bool
 ) -> None:
-    import contextlib
-
     from loquent.speech.audio.sources import MicrophoneError, file_source, microphone_source
     from loquent.speech.bilingual import SPEECH, TRANSLATION
     from loquent.speech.commands.display import live_display
