@@ -67,7 +67,8 @@ class Recognizer(ABC):
         device = compute_device(device)
         checkpoint = resolve(name_or_path)
         if checkpoint.task != "recognizer":
-            raise ValueError(f"{checkpoint.name!r} is a voice, which speaks; to recognise speech, take another model")
+            kind = {"synthesizer": "a voice, which speaks", "translator": "a translator"}[checkpoint.task]
+            raise ValueError(f"{checkpoint.name!r} is {kind}; to recognise speech, take another model")
         path = checkpoint.path
         if compute_type == "int8" and device.type != "cpu":
             raise ValueError(f"compute_type: 'int8' is for the CPU; use 'float32' or 'auto' on {device}")

@@ -20,15 +20,13 @@ import random
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from loquent.speech.text.words import Text, split_words
 from loquent.translate import Translator
-from loquent.translate.score import Instance, Recorder, score, table
+from loquent.translate.score import Instance, score, table, word_by_word
 
 SETS = {"tatoeba": "TEST_tatoeba-test-v2021-08-07", "flores": "TEST_flores200_devtest", "multi30k": "multi30k_test2016"}
 SYSTEMS = [
@@ -62,7 +60,7 @@ def main() -> None:
         for system in arguments.systems:
             key = f"{arguments.model} {name} {len(pairs)} {system}"
             if key not in journal:
-                journal[key] = score([streamed(translator, *pair, system) for pair in tqdm(pairs, f"{name} {system}")])
+                journal[key] = score(streamed(translator, pairs, system, name))
                 if arguments.journal:
                     arguments.journal.write_text(json.dumps(journal, indent=1))
             figures[system] = journal[key]
@@ -87,17 +85,13 @@ def read_set(name: str, source: str, target: str, limit: int, data: Path | None 
     return [(a, b) if source == "en" else (b, a) for a, b in pairs[:limit]]
 
 
-def streamed(translator: Translator, source: str, reference: str, system: str) -> Instance:
-    """One sentence, a word at a time."""
-    recorder = Recorder("words")
-    session = translator.session(**options_of(system))
-    words = split_words(" ".join(source.split()))
-    for number, word in enumerate(words, start=1):
-        begin = time.perf_counter()
-        events = session.push(Text(word, number))  # the framer knows a word once the next one begins
-        events += session.finish() if number == len(words) else []
-        recorder.take(events, at=number, computed=(time.perf_counter() - begin) / WORD_S)
-    return recorder.instance(len(words), reference, source)
+def streamed(translator: Translator, pairs: list[tuple[str, str]], system: str, name: str) -> list[Instance]:
+    """Every sentence, a word at a time."""
+    options = options_of(system)
+    return [
+        word_by_word(translator.session(**options), source, reference, WORD_S)
+        for source, reference in tqdm(pairs, f"{name} {system}")
+    ]
 
 
 def options_of(system: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ RECIPES = {
     "commands": "loquent.recipes.commands.recipe:CommandsRecipe",
     "causal_whisper": "loquent.recipes.whisper.recipe:CausalWhisperRecipe",
     "retranslation": "loquent.recipes.translation.retranslation:RetranslationRecipe",
+    "interpreter_lora": "loquent.recipes.interpreter.recipe:InterpreterRecipe",
     "translation": "loquent.recipes.translation.recipe:TranslationRecipe",
     "voice": "loquent.recipes.voice.recipe:VoiceRecipe",
     "whisper_lora": "loquent.recipes.whisper.fine_tuning:WhisperLoraRecipe",

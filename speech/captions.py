@@ -1,5 +1,7 @@
 """Captions: write recognised segments as txt, srt, vtt, tsv or json, one segment at a time.
 
+A translation goes below the text it is of; tsv has a column for it, and json a field.
+
 Every writer puts a segment out as soon as it gets it, so a file can be watched while its recording is still going on.
 """
 
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, TextIO
 
+from loquent.speech.text.shares import shared_out
 from loquent.speech.transcript import Segment, WordTiming
 
 
@@ -25,12 +28,14 @@ class CaptionOptions:
     max_line_count: lines a caption may hold; more lines make more captions, timed by their words. None: no limit.
     highlight_words: repeat each caption once a word, with the word that is being said underlined.
     max_words_per_line: words a caption may hold; has no effect with `max_line_width`.
+    translated: whether the segments have translations, which tsv has to know before the first.
     """
 
     max_line_width: int | None = None
     max_line_count: int | None = None
     highlight_words: bool = False
     max_words_per_line: int | None = None
+    translated: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_line_width", "max_line_count", "max_words_per_line"):
@@ -95,23 +100,26 @@ class CaptionWriter:
 
 
 class TextWriter(CaptionWriter):
-    """One line a segment."""
+    """One line a segment, and one for its translation."""
 
     def write(self, segment: Segment) -> None:
-        if text := _one_line(segment.text):
+        for text in filter(None, map(_one_line, (segment.text, segment.translation or ""))):
             self.file.write(text + "\n")
-            self.file.flush()
+        self.file.flush()
 
 
 class TsvWriter(CaptionWriter):
-    """`start`, `end` in whole milliseconds and `text`, tab-separated under a header line."""
+    """`start`, `end` in whole milliseconds, `text` and `translation`, tab-separated under a header line."""
 
     def _begin(self) -> None:
-        self.file.write("start\tend\ttext\n")
+        self._translated = "\ttranslation" if self.options.translated else ""
+        self.file.write(f"start\tend\ttext{self._translated}\n")
 
     def write(self, segment: Segment) -> None:
-        if text := _one_line(segment.text).replace("\t", " "):
-            self.file.write(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{text}\n")
+        text, translation = (_one_line(one or "").replace("\t", " ") for one in (segment.text, segment.translation))
+        if text:
+            more = f"\t{translation}" if self._translated else ""
+            self.file.write(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{text}{more}\n")
             self.file.flush()
 
 
@@ -225,23 +233,41 @@ def _cues(segment: Segment, options: CaptionOptions) -> Iterator[_Cue]:
         if option := options.needs_words:
             raise ValueError(f"{option} needs word times, and the segment at {segment.start:.2f} s has none: {text!r}")
         lines = _lines(re.findall(r"\s*\S+", text), options.max_line_width)
-        yield _Cue(segment.start, segment.end, tuple("".join(line).strip() for line in lines))
+        shown = tuple("".join(line).strip() for line in lines)
+        yield _Cue(segment.start, segment.end, shown + _translated(segment.translation or "", options))
         return
     done = 0
-    pieces = _pieces(text, spoken)
-    for count in _cuts(pieces, spoken, options):
+    parts = list(_parts(text, spoken, options))
+    translations = shared_out(
+        segment.translation or "", [sum(len(piece) for row in part for piece in row) for part in parts]
+    )
+    for part, translation in zip(parts, translations, strict=True):
+        words = spoken[done : done + sum(map(len, part))]
+        start = segment.start if done == 0 else words[0].start
+        done += len(words)
+        end = segment.end if done == len(spoken) else words[-1].end
+        below = _translated(translation, options)
+        if options.highlight_words:
+            yield from _highlighted(start, end, part, words, below)
+        else:
+            yield _Cue(start, end, tuple("".join(line).strip() for line in part) + below)
+
+
+def _parts(text: str, words: tuple[WordTiming, ...], options: CaptionOptions) -> Iterator[list[list[str]]]:
+    """The lines of each caption of a segment whose words are timed, as pieces of words."""
+    pieces = _pieces(text, words)
+    done = 0
+    for count in _cuts(pieces, words, options):
         lines = _lines(pieces[done : done + count], options.max_line_width)
+        done += count
         per_cue = options.max_line_count or len(lines)
-        for first in range(0, len(lines), per_cue):
-            part = lines[first : first + per_cue]
-            words = spoken[done : done + sum(map(len, part))]
-            start = segment.start if done == 0 else words[0].start
-            done += len(words)
-            end = segment.end if done == len(pieces) else words[-1].end
-            if options.highlight_words:
-                yield from _highlighted(start, end, part, words)
-            else:
-                yield _Cue(start, end, tuple("".join(line).strip() for line in part))
+        yield from (lines[first : first + per_cue] for first in range(0, len(lines), per_cue))
+
+
+def _translated(text: str, options: CaptionOptions) -> tuple[str, ...]:
+    """The lines of a caption's translation."""
+    lines = _lines(re.findall(r"\s*\S+", _one_line(text)), options.max_line_width)
+    return tuple(filter(None, ("".join(line).strip() for line in lines)))
 
 
 LONGEST = 84  # characters of a caption without limits of its own: two lines of 42, as is usual
@@ -290,8 +316,10 @@ def _fitted(pieces: list[str], options: CaptionOptions) -> Iterator[int]:
             pieces = pieces[first:]
 
 
-def _highlighted(start: float, end: float, lines: list[list[str]], words: tuple[WordTiming, ...]) -> Iterator[_Cue]:
-    """The same lines once a word with that word underlined, and plain in the pauses."""
+def _highlighted(
+    start: float, end: float, lines: list[list[str]], words: tuple[WordTiming, ...], below: tuple[str, ...]
+) -> Iterator[_Cue]:
+    """The same lines once a word with that word underlined, and plain in the pauses; ``below`` stays as it is."""
     plain = tuple("".join(line).strip() for line in lines)
     now, index = start, 0
     for row, line in enumerate(lines):
@@ -300,14 +328,14 @@ def _highlighted(start: float, end: float, lines: list[list[str]], words: tuple[
             index += 1
             word_start, word_end = max(word.start, now), max(word.end, now)
             if _ms(word_start) > _ms(now):
-                yield _Cue(now, word_start, plain)
+                yield _Cue(now, word_start, plain + below)
             bare = piece.strip()
             marked = piece.replace(bare, f"{_UNDERLINE}{bare}{_PLAIN}", 1) if bare else piece
             changed = "".join([*line[:column], marked, *line[column + 1 :]]).strip()
-            yield _Cue(word_start, word_end, (*plain[:row], changed, *plain[row + 1 :]))
+            yield _Cue(word_start, word_end, (*plain[:row], changed, *plain[row + 1 :], *below))
             now = word_end
     if _ms(end) > _ms(now):
-        yield _Cue(now, end, plain)
+        yield _Cue(now, end, plain + below)
 
 
 def _pieces(text: str, words: tuple[WordTiming, ...]) -> list[str]:

@@ -61,9 +61,10 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
-    if _holds_weights(folder, _WEIGHTS + _PICKLED + _GRAPHS):
+    if _holds_weights(folder, _WEIGHTS + _PICKLED + _GRAPHS + _MARIAN):
         return Checkpoint(folder, "folder", name, _size(folder), _licence(folder))
-    if folder.is_file() and folder.suffix in (".pt", ".nemo", ".onnx"):
+    alone = ("*.pt", "*.nemo", *_GRAPHS, *_MARIAN)
+    if folder.is_file() and any(folder.match(pattern) for pattern in alone):
         return Checkpoint(folder, "folder", name, folder.stat().st_size, _licence(folder.parent))
     if folder.is_file():
         raise CheckpointError(f"expected a folder with weights, got the file {name!r}; pass {str(folder.parent)!r}")
@@ -246,7 +247,6 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "loquent/commands": ("loquent.asr", "assets/commands"),
     "loquent/voice": ("loquent.tts", "assets/voice"),
     "loquent/en-es": ("loquent.translate", "assets/en-es"),
-    "loquent/en-de": ("loquent.translate", "assets/en-de"),
 }
 _TASK_OF_LAYER: dict[str, ModelTask] = {
     "loquent.asr": "recognizer",
@@ -274,8 +274,9 @@ HUB_NAMES: dict[str, str] = {
 _WEIGHTS = ("model.bin", "*.safetensors", "*.nemo", "*.pt")
 _PICKLED = ("pytorch_model*.bin", "adapter_model.bin")  # PyTorch's: fetched where a repository has nothing else
 _GRAPHS = ("*.onnx",)  # voices of hibari-tts: from a folder or a package
+_MARIAN = ("*.npz", "*.npz.gz", "model.*.bin", "model.*.bin.gz")  # translation models in Marian's own files
 # Weights that nothing here reads (TensorFlow, Flax) stay on the hub.
-_WANTED = ("*.safetensors", "*.nemo", "model.bin", "*.json", "*.txt", "*.model", "*.yaml", "README.md")
+_WANTED = ("*.safetensors", "*.nemo", "model.bin", "*.json", "*.txt", "*.model", "*.spm", "*.yaml", "README.md")
 ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _UNWANTED = ("*fp32*", "*.fp16.*")

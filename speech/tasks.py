@@ -43,6 +43,21 @@ class RecognizerTask(Protocol):
         """The same model for an `Engine`."""
 
 
+class TranslatorTask(Protocol):
+    """What commands ask of the task "translator", a class with ``from_pretrained``."""
+
+    @property
+    def source(self) -> str:
+        """Code of the language that it translates from."""
+
+    @property
+    def target(self) -> str:
+        """Code of the language that it translates to."""
+
+    def streaming_task(self) -> Task:
+        """What an `Engine` runs."""
+
+
 @dataclass(frozen=True)
 class TaskEntry:
     """Where a task lives: ``module:attribute``, and the extra that installs what it needs beyond loquent itself.
@@ -62,6 +77,7 @@ TASKS: dict[str, TaskEntry] = {
     "synthesis options": TaskEntry("loquent.tts.voices:options_of"),
     "translator": TaskEntry("loquent.translate:Translator"),
     "translation options": TaskEntry("loquent.translate:TranslationOptions"),
+    "interpreter": TaskEntry("loquent.translate.spoken.interpreter:Interpreter"),
     "recipes": TaskEntry("loquent.recipes.catalogue:described_recipes", extra="train"),
     "training": TaskEntry("loquent.recipes.train:train", extra="train", needs=("accelerate", "tensorboard")),
 }

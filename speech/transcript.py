@@ -38,6 +38,7 @@ class Segment:
     avg_logprob:       of the window's text, per token.
     compression_ratio: of the window's text under zlib; above 2.4 it repeats itself.
     no_speech_prob:    that nobody speaks in the window.
+    translation:       of the text; None if it was not translated.
     """
 
     start: float
@@ -50,6 +51,7 @@ class Segment:
     avg_logprob: float | None = None
     compression_ratio: float | None = None
     no_speech_prob: float | None = None
+    translation: str | None = None
 
     def __post_init__(self) -> None:
         _check_times("segment", self.text, self.start, self.end)

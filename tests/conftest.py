@@ -50,9 +50,21 @@ def task_laws() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def toy_translation() -> ModuleType:
+    """Small models of translation, and pieces for them."""
+    return _load("translate/toy_translation.py")
+
+
+@pytest.fixture(scope="session")
 def band_energy() -> ModuleType:
     """A task with audio in and text out, whose results can be compared exactly."""
     return _load("speech/band_energy.py")
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """Models of translation to test with."""
+    return _load("translate/toy_translation.py")
 
 
 @pytest.fixture(scope="session")

@@ -173,8 +173,11 @@ def cut(one: Any, rng: random.Random) -> list[Any]:
             continue
         text = piece.text if isinstance(piece, Text) else piece
         edges = sorted({0, len(text), *(rng.randint(0, len(text)) for _ in range(rng.randint(0, 5)))})
-        parts = [text[a:b] for a, b in itertools.pairwise(edges)]
-        pieces += [Text(part, piece.time_s) for part in parts] if isinstance(piece, Text) else parts
+        spans = list(itertools.pairwise(edges))
+        if isinstance(piece, Text):
+            pieces += [Text(text[a:b], piece.time_s, piece.whole and b == len(text)) for a, b in spans]
+        else:
+            pieces += [text[a:b] for a, b in spans]
     return pieces
 
 

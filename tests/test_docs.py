@@ -180,8 +180,8 @@ def test_flags_of_the_command_line() -> None:
     parser = _parser()
     assert told["`loquent`"] == flags(parser)
     groups = {
-        "transcribe": "model streaming language",
-        "listen": "model streaming language",
+        "transcribe": "model streaming language translation",
+        "listen": "model streaming language translation",
         "serve": "model streaming",
     }
     for name, command in commands_of(parser).items():

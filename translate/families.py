@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FAMILIES = {
     "seq2seq": "loquent.translate.seq2seq.model:Seq2SeqTranslator",
     "non-autoregressive": "loquent.translate.non_autoregressive.model:NonAutoregressiveTranslator",
+    "marian": "loquent.translate.marian.model:MarianTranslator",
+    "llm": "loquent.translate.llm.model:LanguageModelTranslator",
 }
 
 

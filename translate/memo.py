@@ -12,7 +12,7 @@ from loquent.translate.options import TranslationOptions
 class SourceWord:
     """A word of the segment whose pieces the model holds.
 
-    text:        without the space before it.
+    text:        without the space around it.
     end:         position behind it in the stream's text, in characters.
     time_s:      of its last character.
     first, last: numbers of its pieces in the segment, the last included.

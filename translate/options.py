@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-PolicyName = Literal[
-    "wait-k", "local-agreement", "hold", "ralcp", "alignatt", "learned", "re-translation", "offline"
-]
+PolicyName = Literal["wait-k", "local-agreement", "hold", "ralcp", "alignatt", "learned", "re-translation", "offline"]
 Latency = Literal["low", "medium", "high"]
 
 
@@ -66,7 +64,9 @@ class TranslationOptions:
         if self.most_behind_s is not None and not self.most_behind_s > 0:
             raise ValueError(f"most_behind_s: expected a number above 0, got {self.most_behind_s}")
         if len(self.glossary) + len(self.keep) > MOST_TERMS:
-            raise ValueError(f"glossary: expected at most {MOST_TERMS} terms, got {len(self.glossary) + len(self.keep)}")
+            raise ValueError(
+                f"glossary: expected at most {MOST_TERMS} terms, got {len(self.glossary) + len(self.keep)}"
+            )
 
 
 MOST_TERMS = 1000

@@ -32,6 +32,7 @@ from loquent.translate.terms import Glossary, around
 MOST_PIECES = 32  # of a word that the model reads; what is longer is no word, and is written as it is
 MOST_HELD = 160  # source pieces that are attended to, before the oldest are forgotten
 RETAINED = 8  # words at the end of what is committed whose source is never forgotten
+LEFT_BEHIND = 6  # words beyond the end of a translation that begin another segment
 MOST_TEXT = 1000  # characters of a segment without an end, before a `Final` is due
 PIECES_PER_PIECE, PIECES_MORE = 3, 16  # the longest draft, by the source pieces that are not covered
 
@@ -45,12 +46,21 @@ class Step(NamedTuple):
 
 @dataclass
 class _Row:
-    """One stream in a step. ``closes``: whether its segment ends here."""
+    """One stream in a step.
 
-    at: int  # in the batch
+    at:     its place in the batch.
+    pieces: that the model reads.
+    closes: whether its segment ends here.
+    copied: a word behind the segment that is written as it is.
+    ends:   whether a text ends here, if anything was written since the last `Final`.
+    """
+
+    at: int
     memo: TranslationMemo
     pieces: list[int]
     closes: bool
+    copied: str = ""
+    ends: bool = False
     search: Search | None = None
     count: int = 0  # pieces to commit
 
@@ -165,8 +175,7 @@ class TranslationTask:
 
     def _row(self, at: int, memo: TranslationMemo, chunk: WordChunk) -> _Row | None:
         """Take in a stream's word; None if there is nothing to do."""
-        pieces: list[int] = []
-        closes = chunk.flush or chunk.last
+        pieces, copied, ends = list[int](), "", chunk.flush or chunk.last
         for word in chunk.words:
             memo.position = chunk.begin + len(word.text)
             text = word.text.strip()
@@ -174,26 +183,27 @@ class TranslationTask:
                 continue
             if not memo.count and not memo.text:
                 memo.start_s = word.time_s
+            ends |= ends_sentence(text)
             pieces = self.model.codec.encode(text)
-            exotic = self._exotic(pieces)
-            pieces = pieces[:MOST_PIECES]
-            if not pieces:
-                continue
-            first, last = memo.read, memo.read + len(pieces) - 1
-            memo.words += (SourceWord(text, memo.position, word.time_s, first, last),)
-            memo.count += 1
-            self._find_terms(memo, text if exotic else None)
-            closes |= ends_sentence(text)
-        if not pieces and not (closes and memo.count):
+            if self._exotic(pieces) and (not memo.count or len(pieces) > MOST_PIECES):
+                pieces, copied = [], word.text
+            elif pieces:
+                self._append(memo, SourceWord(word.text, memo.position, word.time_s, 0, 0), pieces)
+        if not (pieces or copied or (ends and (memo.count or memo.text))):
             return None
-        memo.read += len(pieces)
-        memo.held += len(pieces)
-        closes |= self._crowded(memo)
-        row = _Row(at, memo, pieces, closes)
+        closes = memo.count > 0 and (ends or bool(copied) or self._crowded(memo))
+        row = _Row(at, memo, pieces, closes, copied, ends)
         glossary = _glossary(memo.options)
-        if closes or not glossary.open([word.text for word in memo.words]):
+        if closes or (pieces and not glossary.open([word.text for word in memo.words])):
             row.search = self._search(memo, closes)
         return row
+
+    def _append(self, memo: TranslationMemo, word: SourceWord, pieces: Sequence[int]) -> None:
+        """Take a word into the segment, with the space before it, which its text loses here."""
+        first = memo.read
+        memo.read, memo.held, memo.count = first + len(pieces), memo.held + len(pieces), memo.count + 1
+        memo.words += (replace(word, text=word.text.strip(), first=first, last=memo.read - 1),)
+        self._find_terms(memo, word.text if self._exotic(pieces) else None)
 
     def _crowded(self, memo: TranslationMemo) -> bool:
         """Whether the model would have to forget source that has not been translated: the segment ends first."""
@@ -213,7 +223,11 @@ class TranslationTask:
             memo.terms = (*(term for term in memo.terms if term.last < first),)
             memo.terms += (OpenTerm(first, last, text + around(words[-1].text)),)
         elif copied is not None:
-            memo.terms += (OpenTerm(words[-1].first, words[-1].last, copied),)
+            first, text = words[-1].first, copied.strip()
+            if memo.terms and memo.terms[-1].last == first - 1 and not copied[0].isspace():
+                first, text = memo.terms[-1].first, memo.terms[-1].text + text
+                memo.terms = memo.terms[:-1]
+            memo.terms += (OpenTerm(first, words[-1].last, text),)
 
     def _search(self, memo: TranslationMemo, closes: bool) -> Search | None:
         options = memo.options
@@ -226,8 +240,9 @@ class TranslationTask:
         """A search with the terms of the segment, and no longer than what was read calls for."""
         codec = self.model.target_codec
         terms = tuple(Term(term.first, term.last, tuple(codec.encode(term.text))) for term in memo.terms)
-        uncovered = memo.read - 1 - memo.covered + sum(len(term.pieces) for term in terms)
+        uncovered = memo.read - 1 - memo.covered
         most = min(search.most_pieces, PIECES_PER_PIECE * uncovered + PIECES_MORE)
+        most += sum(len(term.pieces) for term in terms)
         if terms and search.beam > 1:
             search = replace(search, beam=1)  # terms are written by the greedy search
         return replace(search, most_pieces=most, terms=terms)
@@ -242,7 +257,7 @@ class TranslationTask:
             if closes or len(pieces) >= MOST_PIECES:
                 break
         search = self._bounded(ahead, Search(ended=closes)) if pieces else None
-        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search)
+        return _Row(at, ahead, pieces[:MOST_PIECES], closes, search=search)
 
     def _preview(
         self, steps: Sequence[_Row], state: Any, rows: Tensor, memos: list[TranslationMemo], turns: Turns
@@ -282,7 +297,7 @@ class TranslationTask:
         counts = []
         for row in steps:
             memo = row.memo
-            surplus = memo.held - self.limit
+            surplus = 0 if row.closes else memo.held - self.limit  # there is room for the last word of a segment
             if surplus > 0:
                 oldest = memo.read - memo.held
                 needed = min((place for word in memo.attended for place in word), default=oldest)
@@ -301,10 +316,10 @@ class TranslationTask:
 
     def _run(self, steps: list[_Row], state: Any, rows: Tensor, turns: Turns) -> None:
         """Read, draft, commit and tell, each for all streams at once."""
-        if not steps:
-            return
-        model, slots = self.model, self._slots(steps, rows)
-        model.read([row.pieces for row in steps], [row.closes for row in steps], state, slots)
+        model, reading = self.model, [row for row in steps if row.pieces or row.closes]
+        if reading:
+            slots = self._slots(reading, rows)
+            model.read([row.pieces for row in reading], [row.closes for row in reading], state, slots)
         searching = [row for row in steps if row.search is not None]
         drafts: dict[int, Draft] = {}
         if searching:
@@ -329,6 +344,29 @@ class TranslationTask:
             state.reset(self._slots(closed, rows))
             for row in closed:
                 row.memo.begin_segment()
+        if stuck := [row for row in steps if row.at in drafts and self._stuck(row, drafts[row.at])]:
+            state.reset(self._slots(stuck, rows))
+            model.read(
+                [self._restart(row.memo) for row in stuck], [False] * len(stuck), state, self._slots(stuck, rows)
+            )
+
+    def _stuck(self, row: _Row, draft: Draft) -> bool:
+        """Whether the model believes that the sentence is over although words have come that it has not translated, as
+        in speech without punctuation."""
+        memo = row.memo
+        if row.closes or not memo.written or not draft.complete or row.count < len(draft.pieces) or self.model.waits:
+            return False
+        return len(_uncovered(memo)) >= LEFT_BEHIND
+
+    def _restart(self, memo: TranslationMemo) -> list[int]:
+        """Begin a segment with the words that were left behind; returns their pieces."""
+        words, read = _uncovered(memo), list[int]()
+        memo.begin_segment()
+        for word in words:
+            pieces = self.model.codec.encode(word.text)
+            self._append(memo, replace(word, text=f" {word.text}"), pieces)
+            read += pieces
+        return read
 
     def _slots(self, steps: Sequence[_Row], rows: Tensor) -> Tensor:
         return rows[torch.tensor([row.at for row in steps], device=rows.device)]
@@ -367,13 +405,16 @@ class TranslationTask:
         memo = row.memo
         if draft is not None:
             self._commit(row, draft, events)
-        if row.closes:
+        if row.closes or row.copied:
+            memo.told = memo.position - len(row.copied)
+        if row.copied:
+            text = row.copied.strip()
+            joined = f"{self._joiner}{text}" if row.copied[0].isspace() or not memo.text else text
+            events.append(Translation(text=joined, span=(memo.told, memo.position)))
+            memo.told, memo.text = memo.position, memo.text + joined
+        if (row.closes and not row.copied) or row.ends or len(memo.text) >= MOST_TEXT:
             if memo.shown[1]:
-                memo.shown = (memo.text.strip(), "")
-                events.append(Partial(stable=memo.shown[0], unstable=""))
-            self._finish(memo, events)
-            memo.told = memo.position
-        elif len(memo.text) >= MOST_TEXT:
+                events.append(Partial(stable=memo.text.strip(), unstable=""))
             self._finish(memo, events)
 
     def _commit(self, row: _Row, draft: Draft, events: list[Event]) -> None:
@@ -384,8 +425,9 @@ class TranslationTask:
         if text:
             memo.covered = max([memo.covered, *places])
             ends = [word.end for word in memo.words if not places or word.last <= memo.covered]
-            end = memo.position if row.closes else max([memo.told, *ends])
-            joined = f"{self._joiner}{text}"
+            end = memo.position - len(row.copied) if row.closes else max([memo.told, *ends])
+            follows = codec.begins_word[pieces[0]] or not memo.text  # else it is a mark behind a word that was certain
+            joined = f"{self._joiner}{text}" if follows else text
             events.append(Translation(text=joined, span=(memo.told, end)))
             memo.told, memo.text = end, memo.text + joined
             self._remember(memo, pieces, places)
@@ -430,6 +472,10 @@ class TranslationTask:
         if text:
             events.append(Final(text=text, start=memo.start_s, end=max(end_s, memo.start_s)))
         memo.text, memo.shown, memo.start_s = "", ("", ""), end_s
+
+
+def _uncovered(memo: TranslationMemo) -> list[SourceWord]:
+    return [word for word in memo.words if word.first > memo.covered]
 
 
 def _cut(draft: Draft, count: int) -> None:

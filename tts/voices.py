@@ -26,12 +26,11 @@ class Speakers(Protocol):
 
 
 class SpeakingTask(Task, Protocol):
-    """A task that speaks text.
+    """A task that speaks text."""
 
-    languages: codes of those that it speaks.
-    """
-
-    languages: tuple[str, ...]
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of those that it speaks."""
 
     @property
     def voice(self) -> Speakers:

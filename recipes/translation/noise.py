@@ -1,4 +1,4 @@
-"""What a recogniser does to a sentence: no case, no punctuation, words that sound like others, lost and doubled ones."""
+"""What a recogniser does to a sentence: no case, no punctuation, words misheard, lost and doubled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_heard(text: str) -> str:
 
 
 def sound_of(word: str) -> str:
-    """A key that words of similar sound share, made for English: consonants by their sound, and whether a vowel leads."""
+    """A key that words of similar sound share, made for English: its consonants, and whether a vowel leads."""
     key = word.lower()
     for pattern, sound in _SOUNDS:
         key = re.sub(pattern, sound, key)

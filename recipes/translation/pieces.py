@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
+
+from loquent.recipes.loop.config import ConfigError
 
 TAGS = ("<en>", "<es>", "<de>", "<fr>", "<it>", "<pt>", "<nl>", "<x>")  # of languages; the last is for any other
 
@@ -14,15 +17,18 @@ def train_pieces(texts: Iterable[str], file: Path, vocabulary: int, seed: int) -
     Args:
         texts: sentences of both languages.
         vocabulary: number of pieces, 256 bytes and the tags of languages included.
+
+    Raises:
+        ConfigError: the texts have not so many pieces.
     """
     import sentencepiece
 
     sentencepiece.set_random_generator_seed(seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as stream:
+    content = io.BytesIO()
+    try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
-            model_writer=stream,
+            model_writer=content,
             vocab_size=vocabulary,
             model_type="unigram",
             byte_fallback=True,
@@ -34,5 +40,10 @@ def train_pieces(texts: Iterable[str], file: Path, vocabulary: int, seed: int) -
             unk_id=1,
             bos_id=-1,
             eos_id=2,
+            num_threads=1,  # the order of its sums changes the pieces
             minloglevel=2,
         )
+    except RuntimeError as error:
+        raise ConfigError(f"data.vocabulary: SentencePiece cannot make {vocabulary} pieces: {error}") from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.getvalue())

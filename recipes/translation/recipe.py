@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from loquent.recipes.data.batching import BatchOptions, DurationBatches
 from loquent.recipes.loop.config import ConfigError
@@ -20,8 +21,12 @@ from loquent.recipes.translation.examples import IGNORED, NEVER, ExampleOptions,
 from loquent.recipes.translation.noise import as_heard, confusions
 from loquent.recipes.translation.pieces import train_pieces
 from loquent.translate.pieces import Pieces
+from loquent.translate.score import score, word_by_word
+from loquent.translate.seq2seq.checkpoint import save_model
 from loquent.translate.seq2seq.config import Seq2SeqConfig
+from loquent.translate.seq2seq.model import Seq2SeqTranslator
 from loquent.translate.seq2seq.network import Seq2Seq, seen
+from loquent.translate.translator import Translator
 
 MOST_VALID = 600
 
@@ -130,17 +135,21 @@ class TranslationRecipe:
 
     def save(self, folder: Path) -> None:
         """Write the model's folder."""
-        from loquent.translate.seq2seq.checkpoint import save_model
-
         save_model(folder, self.network, self.pieces, self.config.data.source, self.config.data.target)
 
     def test(self, folder: Path) -> dict[str, float]:
-        """The figures of validation of the saved weights."""
-        from loquent.translate.seq2seq.checkpoint import load_model
-
-        self.network.load_state_dict(load_model(folder).network.state_dict())
+        """`evaluate`, and quality and delay of the saved weights on the held-out sentences, offline and by wait-3."""
+        model = Seq2SeqTranslator.load(folder, next(self.network.parameters()).device)
+        self.network.load_state_dict(model.network.state_dict())
         self.network.eval()
-        return self.evaluate()
+        figures, translator = self.evaluate(), Translator(model)
+        policies: dict[str, dict[str, Any]] = {"offline": {"policy": "offline"}, "wait_3": {"policy": "wait-k", "k": 3}}
+        for name, options in policies.items():
+            streams = tqdm(self.valid, name)
+            instances = [word_by_word(translator.session(**options), *pair[:2]) for pair in streams]
+            scores = score(instances)
+            figures |= {f"{figure}_{name}": scores[figure] or 0.0 for figure in ("BLEU", "chrF", "LAAL")}
+        return figures
 
     def _pieces(self, folder: Path, weights: Sequence[float]) -> Path:
         if self.config.start is not None:
@@ -190,5 +199,3 @@ def hidden_of(network: Seq2Seq, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
     hidden = network(batch["source"], batch["given"], mask)
     valid = batch["wanted"] != IGNORED
     return hidden[valid], batch["wanted"][valid]
-
-

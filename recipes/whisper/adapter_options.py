@@ -69,7 +69,8 @@ def with_adapter(model: Whisper, options: AdapterOptions, start: str | None = No
     """
     from peft import LoraConfig
 
-    from loquent.recipes.whisper.low_rank import add_adapter, start_from
+    from loquent.recipes.loop.low_rank import add_adapter
+    from loquent.recipes.whisper.low_rank import start_from
 
     adapted = add_adapter(
         model,

@@ -109,7 +109,7 @@ class CausalWhisperLoss(nn.Module):
         room = 2 * self.whisper.config.n_audio_ctx - log_mel.data.shape[1]
         mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
         mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
-        from loquent.recipes.whisper.low_rank import without_adapter
+        from loquent.recipes.loop.low_rank import without_adapter
 
         with without_adapter(self.whisper):
             return self.whisper.encoder(normalize_window(mel).to(self.dtype))

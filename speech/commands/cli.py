@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {  # in the order of the help
     "transcribe": "loquent.speech.commands.transcribe",
     "listen": "loquent.speech.commands.listen",
     "speak": "loquent.speech.commands.speak",
+    "translate": "loquent.speech.commands.translate",
+    "interpret": "loquent.speech.commands.interpret",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",
@@ -91,7 +93,7 @@ def _explained(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="loquent",
-        description="Streaming speech: recordings and microphones to text, text to speech, and a server.",
+        description="Streaming speech: recordings and microphones to text, text to speech, translation, and a server.",
         epilog="`loquent COMMAND --help` tells more. Flags may be spelled with hyphens or underscores.",
         formatter_class=_help_format,
         allow_abbrev=False,

@@ -7,17 +7,31 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from loquent.speech.runtime.events import Event, Final, Partial
 
 DIM, PLAIN, CLEAR_BELOW = "\x1b[2m", "\x1b[0m", "\x1b[J"
 
 
-def live_display(file: TextIO) -> LineDisplay | TerminalDisplay:
+class Display(Protocol):
+    """Shows live text."""
+
+    def show(self, event: Event) -> None:
+        """Take up an event."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
+def live_display(file: TextIO) -> Display:
     """The display that suits an open text file."""
-    terminal = file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return TerminalDisplay(file) if terminal else LineDisplay(file)
+    return TerminalDisplay(file) if is_terminal(file) else LineDisplay(file)
+
+
+def is_terminal(file: TextIO) -> bool:
+    """Whether a file is a terminal on which text can be drawn again."""
+    return file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class LineDisplay:
@@ -29,7 +43,7 @@ class LineDisplay:
     def show(self, event: Event) -> None:
         """Take up an event."""
         if isinstance(event, Final):
-            self.file.write(_clean(event.text) + "\n")
+            self.file.write(clean(event.text) + "\n")
             self.file.flush()
 
     def close(self) -> None:
@@ -52,9 +66,9 @@ class TerminalDisplay:
     def show(self, event: Event) -> None:
         """Take up an event."""
         if isinstance(event, Partial):
-            self._draw(_clean(event.stable).lstrip(), _clean(event.unstable))
+            self._draw(clean(event.stable).lstrip(), clean(event.unstable))
         elif isinstance(event, Final):
-            self._draw(_clean(event.text), "")
+            self._draw(clean(event.text), "")
             self._end_utterance()
 
     def close(self) -> None:
@@ -69,10 +83,10 @@ class TerminalDisplay:
             return
         width, height = shutil.get_terminal_size()
         out = self._back_to_committed()
-        for piece, column in _wrapped(committed[len(self._committed) :], self._column, width):
+        for piece, column in wrapped(committed[len(self._committed) :], self._column, width):
             out, self._column = out + piece, column
         self._tail_rows, drawn = 0, ""
-        for piece, _ in _wrapped(tail, self._column, width):
+        for piece, _ in wrapped(tail, self._column, width):
             if piece.startswith("\n") and self._tail_rows == height - 2:
                 break  # what does not fit on the screen could not be taken back
             self._tail_rows += piece.startswith("\n")
@@ -93,12 +107,12 @@ class TerminalDisplay:
         self._committed, self._tail, self._column, self._tail_rows = "", "", 0, 0
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without control characters: what a server sends is not to steer the terminal."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
 
 
-def _wrapped(text: str, column: int, width: int) -> Iterator[tuple[str, int]]:
+def wrapped(text: str, column: int, width: int) -> Iterator[tuple[str, int]]:
     """Pieces of a text that goes on at ``column``, a line break in front where one is due, and the column after each.
 
     The last column stays free: terminals differ in what they do once it is full.

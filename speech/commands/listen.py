@@ -19,6 +19,13 @@ from loquent.speech.commands.arguments import (
     streaming_options,
     streaming_task,
 )
+from loquent.speech.commands.translation.translate_to import (
+    Asked,
+    LiveTranslation,
+    add_translate_to_arguments,
+    translate_to_options,
+    translation_asked,
+)
 
 if TYPE_CHECKING:
     from loquent.speech.commands.live import Recognise
@@ -41,6 +48,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     server.add_argument("--server", metavar="URL", help="let a server recognise, such as ws://127.0.0.1:8000")
     add_key_argument(parser, "key that the server asks for")
     add_language_arguments(parser)
+    add_translate_to_arguments(parser)
     add_streaming_arguments(parser)
     add_model_arguments(parser)
     return parser
@@ -59,20 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
 def _listen(arguments: argparse.Namespace) -> int:
     if arguments.file and arguments.microphone:
         raise UsageError("--file and --microphone exclude each other")
+    asked = translation_asked(arguments, remote=bool(arguments.server))
     if not arguments.server:
         check_options(arguments, stream=stream_start_options(arguments))
     from loquent.speech.audio.sources import file_source, microphone_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import follow
+    from loquent.speech.commands.translation.side_by_side import bilingual_display
 
     if arguments.file:
         source = file_source(arguments.file, realtime=True)
     else:
         chosen = arguments.microphone
         source = microphone_source(int(chosen) if chosen and chosen.isdigit() else chosen)
-    recognise = _remote(arguments) if arguments.server else _local(arguments)
+    recognise = _remote(arguments, asked) if arguments.server else _local(arguments, asked)
     print(f"Listening to {source.name}; Ctrl-C ends it.", file=sys.stderr)
-    display = live_display(sys.stdout)
+    display = live_display(sys.stdout) if asked is None else bilingual_display(sys.stdout)
     try:
         follow(source, recognise, [display.show])
     finally:
@@ -80,15 +90,17 @@ def _listen(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _local(arguments: argparse.Namespace) -> Recognise:
+def _local(arguments: argparse.Namespace, asked: Asked | None) -> Recognise:
+    from loquent.speech.commands.display import is_terminal
     from loquent.speech.commands.live import LocalRecognition
     from loquent.speech.runtime.engine import Engine
 
-    task = streaming_task(load_recognizer(arguments), arguments)
-    return LocalRecognition(Engine(task), **stream_start_options(arguments))
+    engine = Engine(streaming_task(load_recognizer(arguments), arguments))
+    translation = None if asked is None else LiveTranslation(asked, arguments, drafts=is_terminal(sys.stdout))
+    return LocalRecognition(engine, translation, **stream_start_options(arguments))
 
 
-def _remote(arguments: argparse.Namespace) -> Recognise:
+def _remote(arguments: argparse.Namespace, asked: Asked | None) -> Recognise:
     from loquent.speech.commands.live import remotely
 
     if options := streaming_options(arguments):
@@ -104,6 +116,10 @@ def _remote(arguments: argparse.Namespace) -> Recognise:
         raise UsageError(f"--adapter {arguments.adapters[1]} is one too many: a stream has one")
     if arguments.adapters:
         options["adapter"] = arguments.adapters[0]
+    if asked is not None:
+        if arguments.translate_model:
+            raise UsageError("--translate-model cannot be chosen with --server: the models are the server's")
+        options |= {"translate_to": asked.target} | translate_to_options(arguments)
     return remotely(url, model=arguments.model, token=arguments.api_key, **options)
 
 

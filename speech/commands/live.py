@@ -8,15 +8,21 @@ import dataclasses
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loquent.speech.audio.sources import AudioSource
+from loquent.speech.bilingual import Bilingual
 from loquent.speech.commands.arguments import CommandError
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Failure
+from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.stream import Stream
 from loquent.speech.transcript import Segment, SegmentBuilder
+
+if TYPE_CHECKING:
+    from loquent.speech.commands.translation.translate_to import LiveTranslation
 
 Recognise = Callable[[AudioSource], AsyncIterator[Event]]
 
@@ -34,32 +40,46 @@ def follow(source: AudioSource, recognise: Recognise, listeners: Sequence[Callab
 
 
 class LocalRecognition:
-    """Recognises in this process, in a thread of its own, so that a microphone is never kept waiting.
+    """Recognises in this process.
 
     Args:
-        options: of each stream.
+        translation: what translates it, too.
+        options: of each stream of the recogniser.
 
     Attributes:
         language: code of the last stream's, None if nobody knows it.
     """
 
-    def __init__(self, engine: Engine, **options: Any) -> None:
+    def __init__(self, engine: Engine, translation: LiveTranslation | None = None, **options: Any) -> None:
         self.language: str | None = None
-        self._engine, self._options = engine, options
+        self._engine, self._translation, self._options = engine, translation, options
 
     async def __call__(self, source: AudioSource) -> AsyncIterator[Event]:
         """The events of a source."""
         session = self._engine.open(sample_rate=source.sample_rate, channels=source.channels, **self._options)
-        loop = asyncio.get_running_loop()
+        stream: Stream = session if self._translation is None else self._translation.behind(session)
         try:
-            with contextlib.closing(session), ThreadPoolExecutor(1) as worker:
-                async for packet in source:
-                    for event in await loop.run_in_executor(worker, session.push, packet):
-                        yield event
-                for event in await loop.run_in_executor(worker, session.finish):
-                    yield event
+            async for event in through(stream, source):
+                yield event
+                self._check(session)
+            self._check(session)
         finally:
             self.language = getattr(session.memo, "language", None)
+
+    def _check(self, session: Session) -> None:
+        if self._translation is not None:
+            self._translation.check(getattr(session.memo, "language", None))
+
+
+async def through(stream: Stream, source: AudioSource) -> AsyncIterator[Event]:
+    """The events of a stream that hears a source; it runs in a thread, so that a microphone is never kept waiting."""
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(stream), ThreadPoolExecutor(1) as worker:
+        async for packet in source:
+            for event in await loop.run_in_executor(worker, stream.push, packet):
+                yield event
+        for event in await loop.run_in_executor(worker, stream.finish):
+            yield event
 
 
 def remotely(url: str, **options: Any) -> Recognise:
@@ -77,14 +97,25 @@ def remotely(url: str, **options: Any) -> Recognise:
 
 
 class Captions:
-    """A listener that makes a segment of every utterance, with its words, and hands it on."""
+    """A listener that makes a segment of every utterance, with its words, and hands it on.
 
-    def __init__(self, take: Callable[[Segment], None]) -> None:
+    Args:
+        bilingual: whether the events are those of a recogniser and a translator.
+    """
+
+    def __init__(self, take: Callable[[Segment], None], bilingual: bool = False) -> None:
         self._take, self._segments = take, SegmentBuilder()
+        self._pairs = Bilingual() if bilingual else None
 
     def show(self, event: Event) -> None:
         """Take up an event."""
-        if segment := self._segments.add(event):
+        found = self._pairs.add(event) if self._pairs else [self._segments.add(event)]
+        for segment in filter(None, found):
+            self._take(segment)
+
+    def close(self) -> None:
+        """Hand on what waits for its translation."""
+        for segment in self._pairs.finish() if self._pairs else []:
             self._take(segment)
 
 

@@ -25,6 +25,7 @@ from loquent.speech.commands.arguments import (
     streaming_task,
     voice_name,
 )
+from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
-        help="serve live recognition and speech over websockets",
+        help="serve live recognition, translation and speech over websockets",
         description="Serve many live streams with one model: a websocket, OpenAI's /v1/audio/transcriptions, a page "
         "with a microphone, /health and /metrics. Ctrl-C finishes the streams under way.",
         allow_abbrev=False,
@@ -77,6 +78,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add_model_arguments(parser)
     parser.add_argument(
+        "--translate",
+        action="append",
+        nargs="?",
+        const="loquent/en-es",
+        default=[],
+        metavar="MODEL",
+        help="translator to serve, too, of texts and, with the option translate_to, of speech: name, folder or hub id; "
+        "repeatable (default if there is no MODEL: loquent/en-es)",
+    )
+    parser.add_argument(
         "--speak",
         metavar="NAME",
         help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if installed, else "
@@ -106,6 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
     engines = {name: engine}
     if voice is not None:
         engines[voice] = _speaking(voice, arguments)
+    translators = {}
+    for translating in dict.fromkeys(arguments.translate):
+        languages, engines[translating] = _translating(translating, arguments)
+        if languages in translators:
+            raise UsageError(f"--translate {translating}: another one translates {' to '.join(languages)} already")
+        translators[languages] = engines[translating]
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
         engines,
@@ -115,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
+        translators=translators,
     )
     _serve(app, listener, arguments)
     return 0
@@ -143,6 +161,19 @@ def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
     session.push("One, two, three. ")
     session.close()
     return engine
+
+
+def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, str], Engine]:
+    """An engine of a translator that has translated once, and the codes of its languages."""
+    from loquent.speech.runtime.engine import Engine
+
+    print(f"Loading {name} …", file=sys.stderr)
+    translator = load_translator(name, arguments)
+    engine = Engine(translator.streaming_task(), capacity=arguments.max_sessions, max_wait_s=GATHER_S)
+    session = engine.open()
+    session.push("One, two, three. ")
+    session.close()
+    return (translator.source, translator.target), engine
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     parse_options(load_task("synthesis options")(name), options)
     synthesizer = load_task("synthesizer").from_pretrained(name, device=arguments.device, threads=arguments.threads)
     session = synthesizer.session(**options)
-    with _words_file(arguments.save_words) as words, _sinks(arguments, synthesizer.sample_rate) as (sinks, played_s):
+    with _words_file(arguments.save_words) as words, sinks(arguments, synthesizer.sample_rate) as (outputs, played_s):
         try:
-            segments, seconds = _speak(session, _pieces(arguments.text), sinks)
+            segments, seconds = _speak(session, _pieces(arguments.text), outputs)
         except KeyboardInterrupt:
             for event in session.interrupt(played_s()):
                 if event.type == "interrupted":
@@ -160,7 +160,7 @@ def _events(session: Session, pieces: Iterator[str]) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _sinks(
+def sinks(
     arguments: argparse.Namespace, sample_rate: int
 ) -> Iterator[tuple[list[Callable[[np.ndarray], None]], Callable[[], float | None]]]:
     """Where the speech goes, and what tells how much of it has been heard."""
@@ -168,17 +168,17 @@ def _sinks(
     from loquent.speech.audio.playback import PlaybackError, Player
 
     with contextlib.ExitStack() as stack:
-        sinks: list[Callable[[np.ndarray], None]] = []
+        outputs: list[Callable[[np.ndarray], None]] = []
         player: Player | None = None
         try:
             if arguments.play or not arguments.output:
                 player = stack.enter_context(Player(sample_rate))
-                sinks.append(player.write)
+                outputs.append(player.write)
         except PlaybackError as error:
             raise CommandError(str(error)) from error
         if arguments.output:
-            sinks.append(stack.enter_context(AudioWriter(arguments.output, sample_rate)).write)
-        yield sinks, lambda: None if player is None else player.played_s
+            outputs.append(stack.enter_context(AudioWriter(arguments.output, sample_rate)).write)
+        yield outputs, lambda: None if player is None else player.played_s
 
 
 def _words_file(path: Path | None) -> contextlib.AbstractContextManager[TextIO | None]:

@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loquent.speech.commands.arguments import (
     boolean,
     check_options,
     load_recognizer,
+    model_name,
     optional,
     stream_start_options,
     streaming_options,
@@ -29,6 +31,15 @@ from loquent.speech.commands.decoding import add_decoding_arguments, decoding_op
 from loquent.speech.commands.output import Output
 from loquent.speech.commands.recordings import Recording, find_recordings
 from loquent.speech.commands.results import Results, progress_bar
+from loquent.speech.commands.translation.models import BATCH, term_options
+from loquent.speech.commands.translation.translate_to import (
+    Asked,
+    LiveTranslation,
+    SegmentTranslator,
+    add_translate_to_arguments,
+    load_asked,
+    translation_asked,
+)
 from loquent.speech.runtime.options import OptionError
 from loquent.speech.transcript import Segment
 
@@ -63,6 +74,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--verbose", type=boolean, metavar="BOOL", help="True: every segment on stderr; False: no progress bar either"
     )
     add_language_arguments(parser)
+    add_translate_to_arguments(parser)
     add_model_arguments(parser)
     whisper = parser.add_argument_group("Whisper's")
     whisper.add_argument("--model-dir", metavar="FOLDER", help="where models are fetched to (default: $HF_HUB_CACHE)")
@@ -78,11 +90,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe every recording there is; 1 if one could not be read or written."""
+    asked = translation_asked(arguments)
     options = _options(arguments)
     format = arguments.output_format or "txt"
     try:
         layout = CaptionOptions(
-            arguments.max_line_width, arguments.max_line_count, arguments.highlight_words, arguments.max_words_per_line
+            arguments.max_line_width,
+            arguments.max_line_count,
+            arguments.highlight_words,
+            arguments.max_words_per_line,
+            translated=asked is not None,
         )
     except ValueError as error:
         raise OptionError(str(error)) from error
@@ -99,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         results = Results(recordings, failures, output, arguments.stream, arguments.verbose)
         with results:
             if recordings:
-                (_stream if arguments.stream else _transcribe)(arguments, recordings, options, results)
+                (_stream if arguments.stream else _transcribe)(arguments, recordings, options, results, asked)
     return 1 if results.failures else 0
 
 
@@ -138,7 +155,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _transcribe(
-    arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
+    arguments: argparse.Namespace,
+    recordings: list[Recording],
+    options: dict[str, Any],
+    results: Results,
+    asked: Asked | None,
 ) -> None:
     """Whole recordings, many in a batch."""
     from loquent.speech.audio.errors import AudioError
@@ -149,8 +170,11 @@ def _transcribe(
             raise UsageError(f"--adapter {arguments.adapters[0]} was trained for live audio; it needs --stream")
         recognizer.batch = getattr(arguments, "batch_size", recognizer.batch)
         sources = [one.path for one in recordings]
-        for number, item in recognizer.segments(sources, progress=progress(recordings), **options):
-            if isinstance(item, AudioError):
+        items: Iterator[tuple[int, Any]] = recognizer.segments(sources, progress=progress(recordings), **options)
+        if asked is not None:
+            items = _translator(arguments, asked).items(items)
+        for number, item in items:
+            if isinstance(item, AudioError | CommandError):
                 results.failed(recordings[number], item)
             elif isinstance(item, Segment):
                 results.add(recordings[number], item)
@@ -158,20 +182,36 @@ def _transcribe(
                 results.finished(recordings[number], item.language, item.warnings)
 
 
+def _translator(arguments: argparse.Namespace, asked: Asked) -> SegmentTranslator:
+    from loquent.speech.runtime.engine import Engine
+
+    engine = Engine(load_asked(asked, arguments).streaming_task(), BATCH)
+    early = arguments.language is not None or arguments.task == "translate" or model_name(arguments).endswith(".en")
+    return SegmentTranslator(engine, asked, early, arguments.task == "translate", term_options(arguments))
+
+
 def _stream(
-    arguments: argparse.Namespace, recordings: list[Recording], options: dict[str, Any], results: Results
+    arguments: argparse.Namespace,
+    recordings: list[Recording],
+    options: dict[str, Any],
+    results: Results,
+    asked: Asked | None,
 ) -> None:
     """One recording after the other, through a session as live audio would go."""
     from loquent.speech.audio.errors import AudioError
     from loquent.speech.audio.sources import file_source
     from loquent.speech.commands.display import live_display
     from loquent.speech.commands.live import Captions, LocalRecognition, follow
+    from loquent.speech.commands.translation.side_by_side import bilingual_display
     from loquent.speech.runtime.engine import Engine
 
-    recognition = LocalRecognition(Engine(streaming_task(load_recognizer(arguments), arguments)), **options)
+    engine = Engine(streaming_task(load_recognizer(arguments), arguments))
+    translation = None if asked is None else LiveTranslation(asked, arguments)
+    recognition = LocalRecognition(engine, translation, **options)
     for recording in recordings:
-        display = live_display(sys.stdout)
-        listeners = [Captions(functools.partial(results.add, recording)).show]
+        display = live_display(sys.stdout) if asked is None else bilingual_display(sys.stdout)
+        captions = Captions(functools.partial(results.add, recording), asked is not None)
+        listeners = [captions.show]
         try:
             source = file_source(recording.path, realtime=arguments.realtime)
             if results.displayed:
@@ -179,8 +219,10 @@ def _stream(
                 listeners.append(display.show)
             interrupted = follow(source, recognition, listeners)
         except (AudioError, CommandError) as error:
+            captions.close()
             results.failed(recording, error)
         else:
+            captions.close()
             if interrupted:
                 raise KeyboardInterrupt
             results.finished(recording, recognition.language, source.warnings)

@@ -206,7 +206,10 @@ class Connection:
             return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
         if name not in self.models:
             return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
-        model = self.models[name]
+        try:
+            model, options = self.models[name].asked(start.options)
+        except ValueError as error:
+            return self._refuse("bad_options", str(error))
         rate = start.sample_rate
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
@@ -216,7 +219,7 @@ class Connection:
                 model,
                 sample_rate=rate,
                 channels=start.channels,
-                options=start.options,
+                options=options,
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
             if speech is not None and resampler is not None:

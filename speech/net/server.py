@@ -50,6 +50,7 @@ def create_app(
     transcribe: Callable[..., Any] | None = None,
     token: str | None = None,
     allowed_origins: Collection[str] = (),
+    translators: Mapping[tuple[str, str], Engine] | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -67,10 +68,12 @@ def create_app(
         allowed_origins: of pages that may use the server, such as "https://example.org", or host names such as
             "example.org" for pages of any scheme and port; "*" for any. The server's own page may when it is reached by
             an IP address or as localhost (a name can be pointed here by anyone).
+        translators: engines by the codes of the languages that they translate from and to, for streams of models that
+            make text of speech and are asked to ``translate_to``. To be offered by name, they are among the engines.
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
-    service = Service(models_of(engines), limits or Limits(), max_streams, transcribe, token)
+    service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, token)
     app = Starlette(
         routes=[
             Route("/", service.page),
@@ -153,7 +156,11 @@ class Service:
         token: str | None,
     ) -> None:
         self.models, self.limits, self.metrics, self.token = models, limits, Metrics(), token
-        engines = list(dict.fromkeys(engine for model in models.values() for engine in model.stages.values()))
+        engines = list(
+            dict.fromkeys(
+                engine for model in models.values() for engine in (*model.stages.values(), *model.translators.values())
+            )
+        )
         self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step, limits.max_load)
         self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
         self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())

@@ -117,12 +117,13 @@ class Translation(Event):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Speech(Event):
-    """Synthetic speech, to be played right after what came before it.
+    """Synthetic speech, to be played as soon as it comes, right after what came before it.
 
     samples:     (N,) float32, nominally in [-1, 1].
     sample_rate: in Hz.
     text:        what is said in it, and ``span``: characters of the stream's input text that it stands for.
-    start, end:  seconds of speech from the start of the stream.
+    start, end:  seconds of speech from the start of the stream. Where the voice follows the clock of its text, there
+                 are gaps between events: a live player has waited so long anyway, and a file has silence there.
     """
 
     type: ClassVar[str] = "speech"

@@ -194,7 +194,8 @@ def _shared_out(engines: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     chosen: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for option, value in options.items():
         for name, engine in engines.items():
-            if option in (field.name for field in dataclasses.fields(engine.task.Options)):
+            kind = engine.task.Options
+            if option in getattr(kind, "aliases", {}) or option in {field.name for field in dataclasses.fields(kind)}:
                 chosen[name][option] = value
                 break
         else:

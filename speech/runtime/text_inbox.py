@@ -13,6 +13,7 @@ from loquent.speech.text.words import MAX_WORD, Draft, Text, TimedWord, WordChun
 
 MOST_DRAFT = 1000  # characters of a draft; a longer one is cut
 
+
 class TextInbox:
     """First-in first-out buffer of text that hands out whole words.
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from loquent.speech.runtime.engine import Engine
+from loquent.translate.model import Draft
 from loquent.translate.task import TranslationTask
 
 POLICIES: list[dict[str, Any]] = [
@@ -41,7 +42,65 @@ def test_the_network_obeys_them(toy: ModuleType, task_laws: ModuleType, decoder:
 
 @pytest.mark.parametrize("policy", ["local-agreement", "alignatt", "re-translation", "offline"])
 def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
-    text = f"{toy.made_up(5, 1)}. {toy.made_up(130, 2)} Łódź 東京! {toy.made_up(3, 3)}"
+    text = f"{toy.made_up(5, 1)}. {toy.made_up(130, 2)} Łódź 東! {toy.made_up(3, 3)}"
     session = Engine(TranslationTask(toy.Mirror())).open(policy=policy)
     said = toy.translated(session.push(text) + session.finish())
     assert said.replace(" ", "") == text.replace(" ", "")
+
+
+def test_words_behind_what_the_model_takes_for_the_end_are_translated(toy: ModuleType, task_laws: ModuleType) -> None:
+    """In speech without punctuation a model believes that it is done while words go on coming."""
+
+    class Brief(toy.Mirror):  # type: ignore[name-defined,misc]
+        def draft(self, searches: Any, state: Any, rows: Any) -> list[Draft]:
+            drafts = super().draft(searches, state, rows)
+            done = [int(state.written[row]) > 8 and not bool(state.ended[row]) for row in rows]
+            return [Draft(complete=True, breaks=True) if end else one for end, one in zip(done, drafts, strict=True)]
+
+    text = toy.made_up(60, 2)
+    for policy in ("alignatt", "local-agreement"):
+        session = Engine(TranslationTask(Brief())).open(policy=policy)
+        assert toy.translated(session.push(text) + session.finish()).split() == text.split()
+    task_laws.check_task(
+        task_laws.on_engine(TranslationTask(Brief()), policy="alignatt"), [[toy.made_up(14, 3)]], examples=4
+    )
+
+
+def test_what_is_of_another_script_is_written_as_it_is(toy: ModuleType) -> None:
+    session = Engine(TranslationTask(toy.Mirror())).open()
+    text = f"{'ф' * 1000} 東京, ко? {toy.made_up(2, 1)}"
+    events = session.push(text) + session.finish()
+    assert toy.translated(events).replace(" ", "") == text.replace(" ", "")
+    spans = [event.span for event in events if event.type == "translation"]
+    assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len(text)
+
+
+def test_terms(toy: ModuleType) -> None:
+    first, second, third = toy.made_up(3, 4).split()
+    session = Engine(TranslationTask(toy.Mirror())).open(glossary={f"{first} {second}": "two words"}, keep=(third,))
+    said = toy.translated(session.push(f"ba {first.upper()} {second}, {third}.") + session.finish())
+    assert "two words" in said
+    with pytest.raises(ValueError, match="glossary"):
+        Engine(TranslationTask(toy.Mirror())).open(glossary={" ": "x"})
+
+
+@pytest.mark.parametrize("policy", ["offline", "wait-k", "re-translation"])
+def test_a_stream_is_never_further_behind_than_it_may(toy: ModuleType, policy: str) -> None:
+    """Whatever the policy, each word is out once so many more were read."""
+    words = toy.made_up(40, 2).split()
+    session = Engine(TranslationTask(toy.Mirror())).open(policy=policy, k=50, most_behind_words=4)
+    said = 0
+    for number, word in enumerate(words, start=1):
+        said += len(toy.translated(session.push(f"{word} ")).split())
+        assert number - said <= 5
+
+
+def test_a_policy_may_change_in_mid_stream(toy: ModuleType) -> None:
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="offline")
+    assert session.push("ba be bi bo ") == []
+    session.configure(policy="alignatt", margin=1)
+    assert toy.translated(session.push("bu ")).split() == ["ba", "be", "bi", "bo"]
+    with pytest.raises(ValueError, match="taught when to wait"):
+        session.configure(policy="learned")

@@ -36,11 +36,11 @@ def spoken(events: list[Event]) -> list[Speech]:
 def test_laws(task_laws, toy_task, context):
     texts = [
         [Text("One two", 1.0), Text(" three four five six.", 1.5), Text(" Seven eight", 4.0), task_laws.FLUSH],
-        [Text("a b c d e f g h ", 0.5), Text("i j k l m n o p q, r s t u", 0.6), Text(" 25 miles. Then none.", 9.0)],
+        [Text("a b c d e f g h ", 0.5), Text("i j k l, m n", 0.6), Text(" 25 miles. Then none.", 9.0)],
     ]
 
     opener = task_laws.on_engine(toy_task, follow=True, context=context, most_lag_s=0.5)
-    task_laws.check_task(opener, texts, examples=6, atol=1e-5)
+    task_laws.check_task(opener, texts, examples=3, atol=1e-5)
 
 
 @pytest.mark.parametrize("context", ["words", "sentence"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from loquent.speech.devices import compute_device
 from loquent.speech.json_files import read_json_object
 from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.lm.language_model import LanguageModel
@@ -18,49 +16,29 @@ from loquent.speech.weight_files import read_weights
 from loquent.translate.llm.adapter import CONFIG as ADAPTER_CONFIG
 from loquent.translate.llm.adapter import base_of, merge_adapter
 from loquent.translate.llm.gguf_model import read_gguf
-from loquent.translate.llm.model import LanguageModelTranslator
 from loquent.translate.llm.settings import ENTRY, LanguageModelSettings, chat_settings
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-def load_llm(
-    path: str | os.PathLike[str],
-    *,
-    settings: LanguageModelSettings | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> LanguageModelTranslator:
-    """A language model as a translator.
-
-    Args:
-        path: a folder with `config.json`, `tokenizer.json` and weights; a GGUF file, with a `tokenizer.json` beside it
-            or its own tokenizer; or a folder with an adapter in PEFT's format, whose base is one of these.
-        settings: how the model is asked; by default the entry `loquent_translation` of `config.json`.
-        source, target: codes of the languages, for a stock chat model without such an entry.
-        device, dtype: where and in which numbers the model computes.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or of a model that is not supported; or nothing says how to ask the model.
-    """
-    folder, adapter = Path(path), None
+def read_llm(
+    path: Path, settings: LanguageModelSettings | None, source: str | None, target: str | None, dtype: torch.dtype
+) -> tuple[LanguageModel, Tokenizer, LanguageModelSettings]:
+    """A language model on the CPU, its tokenizer, and how it is asked; see `loquent.translate.llm.model.load_llm`."""
+    folder, adapter = path, None
     if (folder / ADAPTER_CONFIG).is_file():
         folder, adapter = base_of(folder), folder
-    found = _entry(Path(path))
-    config, weights, tokenizer = _read(folder, found.get("weights") if found else None)
+    config, weights, tokenizer = _read(folder)
     if adapter is not None:
         merge_adapter(weights, adapter)
+    found = _entry(path)
     if settings is None and found is not None:
         settings = LanguageModelSettings.parse(found)
     if settings is None:
         if source is None or target is None:
             raise ValueError(f"{folder} does not say how to translate with it; give source and target, or settings")
         settings = chat_settings(tokenizer.get_vocab(with_added_tokens=True), source, target)
-    model = LanguageModel.from_weights(config, weights, dtype)
-    return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
+    return LanguageModel.from_weights(config, weights, dtype), tokenizer, settings
 
 
 def owns(path: Path) -> bool:
@@ -69,12 +47,6 @@ def owns(path: Path) -> bool:
         return _entry(path) is not None
     except (OSError, ValueError):
         return False
-
-
-def read_language_model(path: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
-    """Shape, weights and tokenizer of a folder or a GGUF file; errors are those of `load_llm`."""
-    found = _entry(path)
-    return _read(path, found.get("weights") if found else None)
 
 
 def _entry(path: Path) -> dict[str, Any] | None:
@@ -86,20 +58,25 @@ def _entry(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _read(path: Path, weights: Any) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
-    folder = path if path.is_dir() else path.parent
+def _read(path: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    """Shape, weights and tokenizer of a folder or a GGUF file."""
+    if path.is_file():
+        return _read_gguf(path)
+    weights = (_entry(path) or {}).get("weights")
     if weights is not None:
         if not isinstance(weights, str) or Path(weights).name != weights:
             raise ValueError(f"{ENTRY}.weights is {str(weights)[:80]!r}, expected the name of a file in the folder")
-        path = folder / weights
-    if path.is_file():
-        config, tensors, tokenizer = read_gguf(path)
-        return config, tensors, tokenizer
-    config = DecoderConfig.from_hugging_face(read_json_object(folder / "config.json"))
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        return _read_gguf(path / weights)
+    config = DecoderConfig.from_hugging_face(read_json_object(path / "config.json"))
+    file = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"{folder} has none of {', '.join(WEIGHTS)}")
-    return config, read_weights(file), _read_tokenizer(folder / "tokenizer.json")
+        raise FileNotFoundError(f"{path} has none of {', '.join(WEIGHTS)}")
+    return config, read_weights(file), _read_tokenizer(path / "tokenizer.json")
+
+
+def _read_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+    beside = file.with_name("tokenizer.json")
+    return read_gguf(file, _read_tokenizer(beside) if beside.is_file() else None)
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:

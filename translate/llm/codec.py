@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -27,8 +28,7 @@ class LanguageModelCodec:
     def __init__(self, tokenizer: Tokenizer, language: str, size: int) -> None:
         if tokenizer.get_vocab_size() > size:
             raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the model only {size}")
-        self._tokenizer, self._text = tokenizer, Tokenizer.from_str(tokenizer.to_str())
-        self._text.encode_special_tokens = True
+        self._tokenizer, self._text = tokenizer, _without_marks(tokenizer)
         self.size, self.vocabulary = size, tokenizer.get_vocab(with_added_tokens=True)
         contents: list[bytes | None] = [None] * size
         starts = [False] * size
@@ -68,6 +68,16 @@ class LanguageModelCodec:
         if name not in self.vocabulary:
             raise ValueError(f"the tokenizer has no piece {name!r}")
         return self.vocabulary[name]
+
+
+def _without_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """One to which marks are text like any other."""
+    content = json.loads(tokenizer.to_str())
+    for token in content["added_tokens"]:
+        token["special"] = True
+    text = Tokenizer.from_str(json.dumps(content))
+    text.encode_special_tokens = True
+    return text
 
 
 def _from_byte_level(name: str) -> bytes:

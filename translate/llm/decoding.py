@@ -72,6 +72,8 @@ class Decoding:
         barred = [special or breaks for special, breaks in zip(codec.special, codec.breaks_line, strict=True)]
         self._barred = torch.tensor(barred, device=device)
         self._barred[self._ends] = True
+        if self.joint:
+            self._barred[self.end_of_read] = True
         self._instructions = {name: codec.marks(settings.instruction(name)) for name in ("low", "medium", "high")}
         self._given: dict[str, list[tuple[Tensor, Tensor]]] = {}
         longest = max(map(len, self._instructions.values()))
@@ -85,8 +87,8 @@ class Decoding:
     def initial_state(self, slots: int) -> LanguageModelState:
         """Streams that have not begun."""
         config, weight, entry = self.model.model.config, self.model.model.norm.weight, self.entry
-        shape = slots, config.kv_heads, entry.count, config.head_dim
-        table = torch.zeros(slots, entry.count, dtype=torch.long, device=weight.device)
+        shape = slots, config.kv_heads, entry.total, config.head_dim
+        table = torch.zeros(slots, entry.total, dtype=torch.long, device=weight.device)
         return LanguageModelState(
             tuple(KeyValueState(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(config.layers)),
             table,
@@ -103,13 +105,17 @@ class Decoding:
         """
         for at, (slot, latency) in enumerate(zip(place.rows.tolist(), latencies, strict=True)):
             if not place.progress[at].prefix:
-                name = latency or self.settings.latency
+                name, pieces = latency or self.settings.latency, self.instruction_pieces(latency)
                 if name not in self._given:
-                    self._given[name] = self._instruction(self._instructions[name])
-                count = len(self._instructions[name])
+                    self._given[name] = self._instruction(pieces)
+                count = len(pieces)
                 for cache, (k, v) in zip(place.state.layers, self._given[name], strict=True):
                     cache.k[slot, :, :count], cache.v[slot, :, :count] = k, v
                 place.progress[at] = place.progress[at]._replace(prefix=count)
+
+    def instruction_pieces(self, latency: str | None) -> list[int]:
+        """What stands before the source."""
+        return self._instructions[latency or self.settings.latency]
 
     def catch_up(self, place: Place) -> tuple[Tensor, Tensor]:
         """Give the model all that was read and written and not given; the newest piece at least, perhaps once more.
@@ -179,14 +185,14 @@ class Decoding:
         """
         state, rows, entry, progress = place.state, place.rows, self.entry, place.progress
         device, most = rows.device, max(map(len, entries))
-        kept = pad_sequence([torch.tensor(one) for one in entries], batch_first=True, padding_value=entry.count - 1)
+        kept = pad_sequence([torch.tensor(one) for one in entries], batch_first=True, padding_value=entry.total - 1)
         target = kept >= entry.first(TARGET)
         columns = entry.columns(entry.source, entry.target)
         if device.type == "cpu":  # elsewhere the shapes stay what they are
-            ahead = max(int(kept[kept < entry.count - 1].max()) + 1 - entry.first(TARGET), 0)
+            ahead = max(int(kept[kept < entry.total - 1].max()) + 1 - entry.first(TARGET), 0)
             held = max(one.target_run + more for one, more in zip(progress, drafted, strict=True))
             columns = entry.columns(max(one.source for one in progress), max(held, ahead))
-        given = torch.full((len(entries), entry.count), 2**62)
+        given = torch.full((len(entries), entry.total), 2**62)
         given.scatter_(1, kept, torch.arange(most).expand_as(kept))
         given[:, -1] = 2**62
         order = torch.from_numpy(orders(entry, progress, drafted, columns))

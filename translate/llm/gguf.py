@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,19 @@ VERSIONS = (2, 3)
 MOST_ENTRIES = 2**16  # values, and tensors
 MOST_DIMENSIONS = 4
 DEEPEST = 4  # lists within lists
-_NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+_NUMBERS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _TEXT, _LIST = 8, 9
 
 
@@ -85,9 +96,9 @@ class GGUF:
             known = ", ".join(block.name for block in BLOCKS.values())
             raise ValueError(f"{name} is of the type {info.kind}, which is not supported; expected one of {known}")
         block, count = BLOCKS[info.kind], math.prod(info.shape)
-        if not info.shape or not count or info.shape[-1] % block.count:
-            raise ValueError(f"{name} has shape {list(info.shape)}, expected rows of whole blocks of {block.count}")
-        size, begin = count // block.count * block.size, self._start + info.offset
+        if not info.shape or not count or info.shape[-1] % block.numbers:
+            raise ValueError(f"{name} has shape {list(info.shape)}, expected rows of whole blocks of {block.numbers}")
+        size, begin = count // block.numbers * block.size, self._start + info.offset
         if begin + size > len(self._data):
             raise ValueError(f"{name} ends {begin + size - len(self._data)} bytes behind the end of the file")
         rows = np.frombuffer(self._data, np.uint8, size, begin).reshape(-1, block.size)

@@ -13,13 +13,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Block(NamedTuple):
     """A type of numbers.
 
-    count:  numbers of a block.
-    size:   bytes of a block.
-    decode: blocks (N, size) uint8 to float32 (N, count).
+    numbers: of a block.
+    size:    of a block in bytes.
+    decode:  blocks (N, size) uint8 to float32 (N, numbers).
     """
 
     name: str
-    count: int
+    numbers: int
     size: int
     decode: Callable[[Array], Array]
 

@@ -31,8 +31,11 @@ _INNER = {
 _UNUSED = "rope_freqs"  # of scaled positions, which are refused
 
 
-def read_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
+def read_gguf(file: Path, tokenizer: Tokenizer | None = None) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
     """Shape, weights in float32, and tokenizer.
+
+    Args:
+        tokenizer: taken instead of the file's own.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -46,7 +49,7 @@ def read_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Tensor], Tokenizer]:
                 if name.endswith(("q_proj.weight", "k_proj.weight")):
                     heads = config.heads if "q_proj" in name else config.kv_heads
                     weights[name] = _halves(weight, heads, config.head_dim)
-        return config, weights, _tokenizer(content)
+        return config, weights, tokenizer or _tokenizer(content)
 
 
 def _config(values: Mapping[str, Any]) -> DecoderConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from loquent.speech.devices import compute_device
 from loquent.speech.lm.language_model import LanguageModel
 from loquent.speech.text.languages import SPACELESS_LANGUAGES
+from loquent.translate.llm.checkpoint import owns, read_llm
 from loquent.translate.llm.codec import LanguageModelCodec
 from loquent.translate.llm.decoding import Decoding, Place
 from loquent.translate.llm.settings import LanguageModelSettings
@@ -24,6 +27,32 @@ from loquent.translate.search.stepper import Scores
 
 SPARE = MOST_DRAFT + 8  # entries of the target that are free after every commit: a draft and its marks
 SAMPLED = 16  # numbers of each weight that the fingerprint covers
+
+
+def load_llm(
+    path: str | os.PathLike[str],
+    *,
+    settings: LanguageModelSettings | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModelTranslator:
+    """A language model as a translator.
+
+    Args:
+        path: a folder with `config.json`, `tokenizer.json` and weights; a GGUF file, with a `tokenizer.json` beside it
+            or its own tokenizer; or a folder with an adapter in PEFT's format, whose base is one of these.
+        settings: how the model is asked; by default the entry `loquent_translation` of `config.json`.
+        source, target: codes of the languages, for a stock chat model without such an entry.
+        device, dtype: where and in which numbers the model computes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or of a model that is not supported; or nothing says how to ask the model.
+    """
+    model, tokenizer, settings = read_llm(Path(path), settings, source, target, dtype)
+    return LanguageModelTranslator(model.to(compute_device(device)), tokenizer, settings)
 
 
 class LanguageModelTranslator:
@@ -57,15 +86,11 @@ class LanguageModelTranslator:
     @staticmethod
     def owns(path: Path) -> bool:
         """Whether a folder holds such a model."""
-        from loquent.translate.llm.checkpoint import owns
-
         return owns(path)
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> LanguageModelTranslator:
         """Read a model's folder; errors are those of `load_llm`."""
-        from loquent.translate.llm.checkpoint import load_llm
-
         return load_llm(path, device=device)
 
     def initial_state(self, slots: int) -> LanguageModelState:
@@ -115,9 +140,7 @@ class LanguageModelTranslator:
         return drafts
 
     @torch.no_grad()
-    def commit(
-        self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor
-    ) -> None:
+    def commit(self, drafts: Sequence[Draft], counts: Sequence[int], state: LanguageModelState, rows: Tensor) -> None:
         """See `TranslationModel.commit`."""
         progress = state.where(rows)
         for at, (slot, draft, count) in enumerate(zip(rows.tolist(), drafts, counts, strict=True)):

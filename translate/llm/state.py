@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     target: int
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Of all entries."""
         return self.prefix + self.source + self.target + 1
 
@@ -130,7 +130,7 @@ def orders(entry: Entry, progress: list[Progress], drafted: list[int], columns: 
     Args:
         drafted: pieces behind the target of each stream that count as given.
     """
-    order = np.full((len(progress), entry.count), np.iinfo(np.int64).max)
+    order = np.full((len(progress), entry.total), np.iinfo(np.int64).max)
     for at, (one, more) in enumerate(zip(progress, drafted, strict=True)):
         order[at, : one.prefix] = -1
         for group, count in ((SOURCE, one.source_run), (TARGET, one.target_run + more)):

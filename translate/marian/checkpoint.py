@@ -52,7 +52,7 @@ def read_checkpoint(path: Path, source: str | None = None, target: str | None = 
     if is_hugging_face(path):
         languages = find_languages(path, source, target)
         config, weights = read_hugging_face(path)
-        vocabularies = _numbered(path, languages, _numbers_of_hugging_face(path))
+        vocabularies = _numbered(path, languages, *_numbers_of_hugging_face(path))
     else:
         file = _only(_containers(path), path, "model file (.npz or .bin)")
         languages = find_languages(file, source, target)
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path, source: str | None = None, target: str | None = 
     for vocabulary, size in zip(vocabularies, (config.source_vocabulary, config.target_vocabulary), strict=True):
         if vocabulary.size > size:
             raise ValueError(f"{path}: its vocabulary has {vocabulary.size} pieces, but its network {size}")
-    return Checkpoint(_network(path, config, weights), *vocabularies, languages)
+    return Checkpoint(_network(path, config, weights), vocabularies[0], vocabularies[1], languages)
 
 
 def _network(path: Path, config: MarianConfig, weights: Mapping[str, Any]) -> MarianNetwork:
@@ -89,9 +89,7 @@ def _network(path: Path, config: MarianConfig, weights: Mapping[str, Any]) -> Ma
 def _containers(path: Path) -> list[Path]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [
-        file
-        for file in files
-        if file.is_file() and set(file.suffixes[-2:]).intersection(MODELS) and is_container(file)
+        file for file in files if file.is_file() and set(file.suffixes[-2:]).intersection(MODELS) and is_container(file)
     ]
 
 
@@ -102,15 +100,19 @@ def _only(files: list[Path], path: Path, what: str) -> Path:
     return files[0]
 
 
-def _numbers_of_hugging_face(folder: Path) -> list[Mapping[str, Any]]:
-    files = [folder / "vocab.json", folder / "target_vocab.json"]
-    return [read_json_object(file if file.is_file() else files[0]) for file in files]
+def _numbers_of_hugging_face(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    source, target = folder / "vocab.json", folder / "target_vocab.json"
+    return read_json_object(source), read_json_object(target if target.is_file() else source)
 
 
-def _numbered(folder: Path, languages: tuple[str, str], numbers: list[Mapping[str, Any]]) -> list[Vocabulary]:
+def _numbered(
+    folder: Path, languages: tuple[str, str], source: Mapping[str, Any], target: Mapping[str, Any]
+) -> list[Vocabulary]:
     """Vocabularies of ``source.spm`` and ``target.spm``, whose pieces have other numbers in the network."""
-    files = [folder / "source.spm", folder / "target.spm"]
-    return [_vocabulary(*one) for one in zip(files, languages, numbers, strict=True)]
+    return [
+        _vocabulary(folder / "source.spm", languages[0], source),
+        _vocabulary(folder / "target.spm", languages[1], target),
+    ]
 
 
 def _vocabularies(file: Path, languages: tuple[str, str]) -> list[Vocabulary]:
@@ -118,7 +120,8 @@ def _vocabularies(file: Path, languages: tuple[str, str]) -> list[Vocabulary]:
     folder = file.parent
     if (folder / "source.spm").is_file():
         listed = _only([*sorted(folder.glob("*vocab.yml")), *sorted(folder.glob("*vocab.json"))], folder, "*.vocab.yml")
-        return _numbered(folder, languages, [_numbers(listed)] * 2)
+        numbers = _numbers(listed)
+        return _numbered(folder, languages, numbers, numbers)
     files = sorted(one for one in folder.iterdir() if ".spm" in one.suffixes[-2:])
     own = [one for one in files if f".{''.join(languages)}." in one.name]
     files = own or files
@@ -144,6 +147,8 @@ def _numbers(file: Path) -> Mapping[str, Any]:
         values = yaml.load(read_packed(file, MOST_VOCABULARY).decode(), loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not YAML: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(one, str) and one.isdecimal() and len(one) < 9 for one in values.values()):
+    if not isinstance(values, dict) or not all(
+        isinstance(one, str) and one.isdecimal() and len(one) < 9 for one in values.values()
+    ):
         raise ValueError(f"{file} holds no pieces with their numbers")
     return {str(piece): int(value) for piece, value in values.items()}

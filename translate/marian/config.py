@@ -7,6 +7,7 @@ from typing import Literal
 
 from loquent.speech.sizes import check_sizes
 
+Activation = Literal["relu", "swish", "gelu"]
 OPERATIONS = {"d", "a", "n"}  # dropout, the sum with the input, layer normalisation
 LARGEST = {
     "source_vocabulary": 1 << 20,
@@ -31,8 +32,8 @@ class MarianConfig:
     encoder_hidden, decoder_hidden: channels inside the feed-forward layers.
     decoder:        what sees the pieces before: "attention", or "ssru", a recurrence.
     activation:     of the feed-forward layers.
-    before, after:  operations around every layer, in order: ``d`` dropout (none when translating), ``a`` the sum with the
-                    layer's input, ``n`` normalisation. Marian's ``transformer-preprocess`` and ``-postprocess``.
+    before, after:  operations around every layer, in order: ``d`` dropout (none when translating), ``a`` the sum with
+                    the layer's input, ``n`` normalisation. Marian's ``transformer-preprocess`` and ``-postprocess``.
     top:            operations above the last layer of encoder and decoder, ``transformer-postprocess-top``.
     epsilon:        of the normalisation.
     positions:      how wavelengths of positions are spaced: as in "marian" itself, or as in "transformers".
@@ -50,7 +51,7 @@ class MarianConfig:
     encoder_hidden: int
     decoder_hidden: int
     decoder: Literal["attention", "ssru"] = "attention"
-    activation: Literal["relu", "swish", "gelu"] = "swish"
+    activation: Activation = "swish"
     before: str = ""
     after: str = "dan"
     top: str = ""
@@ -63,7 +64,9 @@ class MarianConfig:
         check_sizes(self, LARGEST)
         heads = self.encoder_heads, self.decoder_heads
         if self.channels < 4 or self.channels % 2 or any(self.channels % one for one in heads):
-            raise ValueError(f"channels={self.channels} must be an even number, 4 or more, and be divided by heads={heads}")
+            raise ValueError(
+                f"channels={self.channels} must be an even number, 4 or more, and be divided by heads={heads}"
+            )
         for operations in (self.before, self.after, self.top):
             if not OPERATIONS.issuperset(operations):
                 raise ValueError(f"operations {operations!r} around a layer: expected some of d, a and n")

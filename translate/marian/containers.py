@@ -71,7 +71,9 @@ def read_container(file: Path) -> Container:
         options = items.pop(OPTIONS, None)
         if options is None:
             raise ValueError(f"it has no {OPTIONS}, the options that Marian writes into its models")
-        return Container({name: value.astype(np.float32, copy=False) for name, value in items.items()}, _options(options))
+        return Container(
+            {name: value.astype(np.float32, copy=False) for name, value in items.items()}, _options(options)
+        )
     except ValueError as error:
         raise ValueError(f"{file} is no model of Marian, or damaged: {error}") from error
 
@@ -158,7 +160,9 @@ def _matrix(name: str, kind: int, shape: tuple[int, ...], content: memoryview) -
     dtype = TYPES.get(kind) or QUANTISED.get(kind)
     if dtype is None:
         packed = "packed for one kind of processor" if kind & PACKED else f"of the unknown type {kind:#x}"
-        raise ValueError(f"{name!r} is {packed}; convert the .npz file with marian-conv --gemm-type intgemm8 or float32")
+        raise ValueError(
+            f"{name!r} is {packed}; convert the .npz file with marian-conv --gemm-type intgemm8 or float32"
+        )
     count = math.prod(shape)
     if any(size < 1 for size in shape) or not shape:
         raise ValueError(f"{name!r} has shape {list(shape)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loquent.speech.json_files import read_json_object
 from loquent.speech.weight_files import read_weights
-from loquent.translate.marian.config import MarianConfig
+from loquent.translate.marian.config import Activation, MarianConfig
 
 MODEL_TYPE = "marian"
 WEIGHT_FILES = (
@@ -20,7 +20,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish", "gelu": "gelu"}
+ACTIVATIONS: dict[Any, Activation] = {"relu": "relu", "swish": "swish", "silu": "swish", "gelu": "gelu"}
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 
 
@@ -55,22 +55,25 @@ def read_hugging_face(folder: Path) -> tuple[MarianConfig, dict[str, Tensor]]:
 
 def _config(values: Mapping[str, Any]) -> MarianConfig:
     activation = values.get("activation_function", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation_function is {str(activation)[:40]!r}, expected one of {', '.join(ACTIVATIONS)}")
     start = values.get("decoder_start_token_id")
     if type(start) is not int:
         raise ValueError(f"decoder_start_token_id is {str(start)[:40]!r}, expected the number of a piece")
-    vocabulary = values.get("vocab_size")
+
+    def size(name: str) -> Any:
+        return values.get(name)  # `MarianConfig` checks it
+
     return MarianConfig(
-        source_vocabulary=vocabulary,
-        target_vocabulary=values.get("decoder_vocab_size") or vocabulary,
-        channels=values.get("d_model"),
-        encoder_layers=values.get("encoder_layers"),
-        decoder_layers=values.get("decoder_layers"),
-        encoder_heads=values.get("encoder_attention_heads"),
-        decoder_heads=values.get("decoder_attention_heads"),
-        encoder_hidden=values.get("encoder_ffn_dim"),
-        decoder_hidden=values.get("decoder_ffn_dim"),
+        source_vocabulary=size("vocab_size"),
+        target_vocabulary=size("decoder_vocab_size") or size("vocab_size"),
+        channels=size("d_model"),
+        encoder_layers=size("encoder_layers"),
+        decoder_layers=size("decoder_layers"),
+        encoder_heads=size("encoder_attention_heads"),
+        decoder_heads=size("decoder_attention_heads"),
+        encoder_hidden=size("encoder_ffn_dim"),
+        decoder_hidden=size("decoder_ffn_dim"),
         activation=ACTIVATIONS[activation],
         epsilon=1e-5,
         positions="transformers",

@@ -28,7 +28,10 @@ def find_languages(path: Path, source: str | None, target: str | None) -> tuple[
         ValueError: they are not known, and nothing says them.
     """
     if source is None or target is None:
-        said = _in_files(path if path.is_dir() else path.parent) or _in_names(path)
+        file = path.absolute()
+        folder = file if file.is_dir() else file.parent
+        # A hub keeps ``models--owner--name/snapshots/commit``.
+        said = _in_names(file, folder) or _in_files(folder) or _in_names(*folder.parents[:2])
         if said is None:
             raise ValueError(
                 f"{path} does not say which languages it translates between: give source= and target=, "
@@ -50,12 +53,10 @@ def _in_files(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-def _in_names(path: Path) -> tuple[str, str] | None:
-    """From the file to the third folder above it, as the hub keeps ``models--owner--name/snapshots/commit``."""
-    resolved = path.absolute()
-    for name in [resolved.name, *(folder.name for folder in list(resolved.parents)[:3])]:
+def _in_names(*paths: Path) -> tuple[str, str] | None:
+    for path in paths:
         for pattern in (TOGETHER, PAIR):
-            found = pattern.search(name)
+            found = pattern.search(path.name)
             if found and all(code in LANGUAGES or len(code) == 3 for code in found.groups()):
                 return found[1], found[2]
     return None

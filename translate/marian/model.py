@@ -43,6 +43,11 @@ class MarianTranslator:
         self.source, self.target = checkpoint.languages
         self.tag = _tag(checkpoint)
         self.fingerprint = _fingerprint(checkpoint)
+        output = self.network.output_bias
+        silent = torch.tensor(self.target_codec.silent, device=output.device)
+        # The network may have more pieces than the vocabulary tells of.
+        self.never = torch.full_like(output, -torch.inf)
+        self.never[: len(silent)].masked_fill_(~silent, 0)
 
     @staticmethod
     def owns(path: Path) -> bool:
@@ -104,9 +109,8 @@ class _Stepper:
     """Hypotheses of some streams; see `loquent.translate.search.stepper`."""
 
     def __init__(self, model: MarianTranslator, searches: Sequence[Search], state: MarianState, rows: Tensor) -> None:
-        self.network, self.lead = model.network, 0 if model.tag is None else 1
+        self.network, self.never, self.lead = model.network, model.never, 0 if model.tag is None else 1
         self.end, self.begins_word = model.target_codec.end, model.target_codec.begins_word
-        self.silent = torch.tensor(model.target_codec.silent, dtype=torch.long, device=rows.device)
         self.read = state.read[rows].tolist()
         self.gone, self.held, self.written = state.read[rows] - state.held[rows], state.held[rows], state.written[rows]
         self.keys = self.network.encode(self._source(model, state, rows), self.held + self.lead + 1)
@@ -115,7 +119,9 @@ class _Stepper:
         first = torch.full_like(rows, START if start is None else start)[:, None]
         given = torch.cat([first, state.target[rows, : max(self.written.tolist(), default=0)]], dim=1)
         self.first = given.gather(1, self.written[:, None])[:, 0]
-        most = max((search.most_pieces + sum(len(term.pieces) for term in search.terms) for search in searches), default=0)
+        most = max(
+            (search.most_pieces + sum(len(term.pieces) for term in search.terms) for search in searches), default=0
+        )
         self.past = self.network.past(len(rows), given.shape[1] + most + 1)
         if given.shape[1] > 1:
             self._decode(given[:, :-1], self.written, torch.zeros_like(self.written))
@@ -124,7 +130,7 @@ class _Stepper:
         """See `Stepper.step`."""
         hidden, weights = self._decode(pieces[:, None], torch.ones_like(pieces), self.written)
         self.written = self.written + 1
-        logits = self.network.logits(hidden[:, 0]).index_fill(1, self.silent, -torch.inf)
+        logits = self.network.logits(hidden[:, 0]) + self.never
         weights = weights[:, 0, self.lead :]
         real = torch.arange(weights.shape[1], device=weights.device) < self.held[:, None]
         return Scores(logits, weights.masked_fill(~real, -1).argmax(1) + self.gone)
@@ -153,7 +159,9 @@ def _tag(checkpoint: Checkpoint) -> int | None:
     tags, target = checkpoint.source.tags, checkpoint.languages[1]
     if target in tags or len(tags) < 2:
         return tags.get(target)
-    raise ValueError(f"the model writes several languages, but not {target!r}: give target= one of {', '.join(sorted(tags))}")
+    raise ValueError(
+        f"the model writes several languages, but not {target!r}: give target= one of {', '.join(sorted(tags))}"
+    )
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
@@ -161,5 +169,5 @@ def _fingerprint(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256(repr((network.config, languages)).encode())
     digest.update(checkpoint.source.content + checkpoint.target.content)
     for weight in network.parameters():
-        digest.update(weight.float().cpu().contiguous().numpy())
+        digest.update(weight.float().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -71,7 +71,8 @@ def _config(options: Mapping[str, object], weights: _Weights) -> MarianConfig:
         encoder_heads=heads,
         decoder_heads=heads,
         encoder_hidden=hidden,
-        decoder_hidden=(size("transformer-decoder-dim-ffn") if "transformer-decoder-dim-ffn" in options else 0) or hidden,
+        decoder_hidden=(size("transformer-decoder-dim-ffn") if "transformer-decoder-dim-ffn" in options else 0)
+        or hidden,
         decoder="ssru" if recurrent else "attention",
         activation=one_of("transformer-ffn-activation", "swish", "relu", "swish"),
         before=text("transformer-preprocess", ""),
@@ -112,7 +113,9 @@ class _Weights:
             for layer in range(layers):
                 here, theirs = f"{side}.{layer}", f"{side}_l{layer + 1}"
                 if side == "encoder":
-                    yield from self._attention(config, f"{here}.attention", f"{theirs}_self", f"{here}.around_attention")
+                    yield from self._attention(
+                        config, f"{here}.attention", f"{theirs}_self", f"{here}.around_attention"
+                    )
                 elif config.decoder == "ssru":
                     yield from self._ssru(config, here, f"{theirs}_rnn")
                 else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from loquent.speech.nn.attention import RingAttention, RingState
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.positions import sinusoids
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.streaming import Chunk, StreamingModule
 from loquent.translate.marian.config import MarianConfig
 from loquent.translate.seq2seq.layers import SSRU
 
@@ -60,11 +60,11 @@ class MarianNetwork(nn.Module):
         for layer in self.encoder:
             x = layer(x, frames)
         x = self.encoder_top.leave(x, first)
-        return [layer.cross.keys(x) for layer in self.decoder]
+        return [layer.keys(x) for layer in self._decoder()]
 
     def past(self, batch: int, capacity: int) -> tuple[State, ...]:
         """The memory of decoders that have written nothing, and may write ``capacity`` pieces."""
-        return tuple(layer.initial_past(batch, capacity) for layer in self.decoder)
+        return tuple(layer.initial_past(batch, capacity) for layer in self._decoder())
 
     def decode(
         self, chunk: Chunk, past: Sequence[State], written: Tensor, keys: Keys, rows: Tensor, frames: Tensor
@@ -87,7 +87,7 @@ class MarianNetwork(nn.Module):
         first = y = self._embed(self.target_embedding, chunk.data, written[:, None] + steps)
         heads = torch.arange(self.config.decoder_heads, device=rows.device)
         weights: Tensor | None = None
-        for number, (layer, own, (k, v)) in enumerate(zip(self.decoder, past, keys, strict=True), start=1):
+        for number, (layer, own, (k, v)) in enumerate(zip(self._decoder(), past, keys, strict=True), start=1):
             last = number == len(self.decoder)
             y, weights = layer(chunk.with_data(y), own, k, v, rows, frames, heads if last else None)
         assert weights is not None
@@ -97,11 +97,13 @@ class MarianNetwork(nn.Module):
         """Scores (..., vocabulary) of the next piece."""
         return linear(hidden, self.output, self.output_bias)
 
+    def _decoder(self) -> Iterator[DecoderLayer]:
+        return (layer for layer in self.decoder if isinstance(layer, DecoderLayer))
+
     def _embed(self, table: Tensor, pieces: Tensor, positions: Tensor) -> Tensor:
         channels = self.config.channels
         x = F.embedding(pieces.clamp(min=0), table).masked_fill((pieces < 0)[..., None], 0)
-        # Wavelengths of both grow from 2π to 10,000 · 2π; in Marian the last one is the longest, in transformers the one
-        # that would follow.
+        # Wavelengths grow from 2π to 10,000 · 2π, which in Marian is the last one; in transformers it would follow it.
         longest = channels / 2 / (channels / 2 - 1) if self.config.positions == "marian" else 1
         wave = sinusoids(positions, channels, 10_000**longest).to(x.dtype)
         scale = math.sqrt(channels) if self.config.scaled else 1
@@ -191,7 +193,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         channels, heads = config.channels, config.decoder_heads
         projections = (Linear(channels, channels) for _ in range(4))
-        self.past: RingAttention | SSRU = (
+        self.past: StreamingModule = (
             SSRU(channels)
             if config.decoder == "ssru"
             else RingAttention(heads, *projections, left=None, capacity=MOST_WRITTEN)
@@ -209,6 +211,10 @@ class DecoderLayer(nn.Module):
         weight = self.cross.key.weight
         k, v = weight.new_zeros(2, batch, self.cross.heads, capacity, weight.shape[0] // self.cross.heads)
         return RingState(k, v, torch.zeros(batch, dtype=torch.long, device=weight.device), capacity)
+
+    def keys(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D) of what the encoder gives, (B, S, C)."""
+        return self.cross.keys(memory)
 
     def forward(
         self, chunk: Chunk, past: State, k: Tensor, v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None

@@ -41,10 +41,12 @@ class MarianState(State):
             vocabularies: pieces of the source and of the target.
             device: where they are kept.
         """
-        sizes = MOST_SOURCE, MOST_TARGET, MOST_TARGET
-        rows = [torch.zeros(slots, size, dtype=torch.long, device=device) for size in sizes]
-        counts = [torch.zeros(slots, dtype=torch.long, device=device) for _ in range(3)]
-        return cls(*rows, *counts, *vocabularies)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(slots, *shape, dtype=torch.long, device=device)
+
+        source, target, attended = zeros(MOST_SOURCE), zeros(MOST_TARGET), zeros(MOST_TARGET)
+        return cls(source, target, attended, zeros(), zeros(), zeros(), *vocabularies)
 
     def check(self) -> None:
         """See `State.check`."""

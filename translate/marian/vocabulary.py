@@ -24,7 +24,7 @@ class Vocabulary:
     Attributes:
         size: numbers that may occur are below it.
         end: the piece behind a sentence.
-        silent: pieces that are never written: the unknown one and padding.
+        silent: of each piece, whether it is never written: the unknown one and padding.
         tags: code of a target language -> the piece that asks for it, such as ``>>es<<``.
 
     Raises:
@@ -52,10 +52,9 @@ class Vocabulary:
             self._names[number] = name
         self.exotic = [name == UNKNOWN or _is_byte(name) for name in self._names]
         spaceless = language in SPACELESS_LANGUAGES
-        self.begins_word = [
-            name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names
-        ]
-        self.silent = sorted({self._unknown, numbers.get(PADDING, self._unknown)} - {self.end})
+        self.begins_word = [name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names]
+        self.silent = [name in (UNKNOWN, PADDING) for name in self._names]
+        self.silent[self.end] = False
         self.tags = {name[2:-2]: number for name, number in numbers.items() if name[:2] == ">>" and name[-2:] == "<<"}
 
     def encode(self, text: str) -> list[int]:
@@ -64,7 +63,8 @@ class Vocabulary:
 
     def decode(self, pieces: Sequence[int]) -> str:
         """See `Codec.decode`."""
-        return self._model.decode_pieces([self._names[piece] for piece in pieces])
+        text = self._model.decode_pieces([self._names[piece] for piece in pieces])
+        return text.replace(SPACE, " ").strip()  # which stays in pieces of the other language's model
 
 
 def _check_numbers(numbers: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,9 @@ class NonAutoregressive(IncrementalEncoder):
         super().__init__(config.encoder)
         self.config, channels = config, config.encoder.channels
         self.frame = nn.Parameter(torch.randn(config.upsampling, channels))  # tells the frames of a piece apart
-        self.layers = nn.ModuleList(FrameLayer(config.encoder) for _ in range(config.layers))
+        self.layers: Sequence[FrameLayer] = nn.ModuleList(  # type: ignore[assignment]
+            FrameLayer(config.encoder) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(channels)
         self.blank = Linear(channels, 1)
 

@@ -1,5 +1,6 @@
 """Scores of simultaneous translation: quality, latency and stability; no model and no torch is needed."""
 
+from loquent.translate.score.by_word import word_by_word
 from loquent.translate.score.clock import VirtualClock, corrected
 from loquent.translate.score.instance import Instance
 from loquent.translate.score.json_lines import LogError
@@ -37,6 +38,7 @@ __all__ = [
     "score",
     "score_streams",
     "table",
+    "word_by_word",
     "write_simuleval",
     "write_simulstream",
 ]

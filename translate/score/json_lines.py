@@ -26,7 +26,7 @@ def read_json_lines(path: str | PathLike[str], take: Callable[[dict[str, Any]], 
             try:
                 values = json.loads(line)
                 if not isinstance(values, dict):
-                    raise ValueError(f"expected a JSON object, got {line[:40].decode()}")
+                    raise ValueError(f"expected a JSON object, got {line[:40].decode(errors='replace')}")
                 take(values)
             except (ValueError, ArithmeticError, RecursionError) as error:
                 raise LogError(f"{path}, line {number}: {error}") from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from loquent.speech.runtime.events import Event, Final, Partial, Translation, Word
 from loquent.translate.score.clock import VirtualClock
-from loquent.translate.score.instance import Instance, SourceUnit, TargetUnit, target_units
+from loquent.translate.score.instance import Instance, TargetUnit, target_units
 from loquent.translate.score.stability import common_prefix
 
 
@@ -26,7 +27,7 @@ class Recorder:
         stage: of a pipeline, the one to listen to.
     """
 
-    def __init__(self, unit: SourceUnit = "s", target_unit: TargetUnit = "word", stage: str = "") -> None:
+    def __init__(self, unit: Literal["words", "s"] = "s", target_unit: TargetUnit = "word", stage: str = "") -> None:
         self.unit, self.target_unit, self.stage = unit, target_unit, stage
         self._words: list[str] = []  # committed
         self._delays: list[float] = []

@@ -134,4 +134,4 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feed(self.feed_norm(x)))
 
 
-__all__ = ["CrossAttention", "DecoderLayer", "EncoderLayer", "FeedForward", "RingState", "SSRU", "SSRUState"]
+__all__ = ["SSRU", "CrossAttention", "DecoderLayer", "EncoderLayer", "FeedForward", "RingState", "SSRUState"]

@@ -118,9 +118,13 @@ class Seq2SeqTranslator:
                 MemoryState(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
                 for _ in network.decoder
             ),
-            *(zeros.clone() for _ in range(5)),
-            vocabulary=config.vocabulary,
-            pending=torch.full_like(zeros, TAG),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+            config.vocabulary,
+            torch.full_like(zeros, TAG),
         )
 
     @torch.no_grad()

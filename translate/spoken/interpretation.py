@@ -17,9 +17,9 @@ RECOGNIZE, TRANSLATE, SPEAK = "recognize", "translate", "speak"  # names of stag
 class InterpretedSegment:
     """A sentence or another stretch of a translation. All times are in seconds from the start of the recording.
 
-    source:     text that it stands for; empty where a model translates speech without writing it down.
+    source:     text that it stands for; empty where a model translates speech and does not write it down.
     text:       the translation.
-    start, end: of the source; where its words have no times, when the first and the last of it were committed.
+    start, end: of the source.
     committed:  when the last of the translation was committed.
     spoken:     begin and end of its speech in the audio of the interpretation; None if it was not spoken.
     """
@@ -56,10 +56,14 @@ class _Stretch:
 
     begin:  position in the translated text at which they begin.
     pieces: in order.
+    heard:  words that the translator itself heard.
+    final:  its end, if it has one.
     """
 
     begin: int
-    pieces: list[Word | Translation] = field(default_factory=list)
+    pieces: list[Translation] = field(default_factory=list)
+    heard: list[Word] = field(default_factory=list)
+    final: Final | None = None
 
     @property
     def text(self) -> str:
@@ -83,31 +87,35 @@ def interpretation_of(events: Sequence[Event], sample_rate: int | None) -> Inter
 def _stretches(events: Sequence[Event]) -> list[_Stretch]:
     stretches = [_Stretch(0)]
     for event in events:
-        if isinstance(event, Word | Translation):
+        if isinstance(event, Translation):
             stretches[-1].pieces.append(event)
+        elif isinstance(event, Word):
+            stretches[-1].heard.append(event)
         elif isinstance(event, Final):
+            stretches[-1].final = event
             stretches.append(_Stretch(stretches[-1].begin + len(stretches[-1].text)))
     return [one for one in stretches if one.text.strip()]
 
 
 def _segment(stretch: _Stretch, heard: Sequence[Word], spoken: Sequence[Event]) -> InterpretedSegment:
-    source = [word for word in stretch.pieces if isinstance(word, Word)] or _within(stretch, heard)
+    source = stretch.heard or _within(stretch, heard)
     begin, end = stretch.begin, stretch.begin + len(stretch.text)
     speech = [one for one in spoken if isinstance(one, Speech) and begin <= one.span[0] < end and one.text]
-    first, last = stretch.pieces[0], stretch.pieces[-1]
+    committed = stretch.pieces[-1].emission_time
+    whole = stretch.final or Final(text="", start=stretch.pieces[0].emission_time, end=committed)
     return InterpretedSegment(
-        "".join(word.text for word in source).strip() if heard else "",
+        "".join(word.text for word in source).strip(),
         stretch.text.strip(),
-        source[0].start if source else first.emission_time,
-        source[-1].end if source else last.emission_time,
-        last.emission_time,
+        source[0].start if source else whole.start,
+        source[-1].end if source else whole.end,
+        committed,
         (speech[0].start, speech[-1].end) if speech else None,
     )
 
 
 def _within(stretch: _Stretch, heard: Sequence[Word]) -> list[Word]:
     """The words that a stretch was translated from."""
-    spans = [piece.span for piece in stretch.pieces if isinstance(piece, Translation)]
+    spans = [piece.span for piece in stretch.pieces]
     begin, end = min(first for first, _ in spans), max(last for _, last in spans)
     ends = itertools.accumulate(len(word.text) for word in heard)
     return [word for word, last in zip(heard, ends, strict=True) if begin < last <= end]

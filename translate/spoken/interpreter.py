@@ -14,14 +14,17 @@ from typing import Any
 import torch
 
 from loquent.asr.recognizer import Recognizer
+from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.speech.audio.files import Audio, blocks
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.task import Task
 from loquent.speech.text.languages import LANGUAGES, language_code
 from loquent.translate.spoken.interpretation import RECOGNIZE, SPEAK, TRANSLATE, Interpretation, interpretation_of
 from loquent.translate.translator import Translator
+from loquent.translate.whisper.task import WhisperTranslationTask
 from loquent.tts.synthesizer import Synthesizer
 from loquent.tts.voices import SpeakingTask
 
@@ -96,7 +99,7 @@ class Interpreter:
             speaking = Synthesizer.from_pretrained(voice, **loading).task
             check_voice(speaking, target)
         ear = Recognizer.from_pretrained(recognizer, **loading)
-        chosen = {"policy": "alignatt"} if text is None else {}
+        chosen = dict[str, Any]()
         if source is not None and any(field.name == "language" for field in dataclasses.fields(ear.Settings)):
             chosen["language"] = source
         chosen |= streaming or {}
@@ -108,8 +111,9 @@ class Interpreter:
                 f"{str(recognizer)!r} does not translate: give a translator, or a recognizer that is a Whisper of many "
                 "languages, such as base"
             )
-        hearing = {TRANSLATE: ear.streaming_task(**chosen)}
-        return cls(hearing, speaking, source=source, target=target, defaults={"mode": "translate"})
+        settings = parse_options(StreamingOptions, {"policy": "alignatt", **chosen})
+        hears = WhisperTranslationTask(ear.model, ear.tokenizer, settings)
+        return cls({TRANSLATE: hears}, speaking, source=source, target=target)
 
     def interpret(self, recording: str | os.PathLike[str] | Audio, **options: Any) -> Interpretation:
         """Interpret a whole recording as if it were live.
@@ -139,8 +143,8 @@ class Interpreter:
         Args:
             sample_rate, channels: of the packets.
             stream: id of its events.
-            options: of the stages, each for the first one that has it: such as ``drafts`` of a translator, ``voice``,
-                ``most_lag_s`` and ``fastest`` of a voice.
+            options: of the stages, each for the first one that has it: such as ``transcript`` of a Whisper that
+                translates, ``drafts`` of a translator, ``voice``, ``most_lag_s`` and ``fastest`` of a voice.
 
         Raises:
             ValueError: an option is wrong.

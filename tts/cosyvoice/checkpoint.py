@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from loquent.speech.json_files import read_json_object
+from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.weight_files import check_weight, read_weights
 from loquent.tts.cosyvoice.config import CosyVoiceConfig
 from loquent.tts.cosyvoice.text_tokenizer import END_OF_PROMPT, TextTokenizer
 from loquent.tts.flow.cosyvoice_weights import from_cosyvoice
 from loquent.tts.flow.masks import ChunkMask
 from loquent.tts.flow.token_flow import Inference, TokenFlow
-from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.tts.lm.layout import SpeechLayout
 from loquent.tts.lm.model import SpeechLanguageModel
 from loquent.tts.vocoder.hift import Hift

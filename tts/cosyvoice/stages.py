@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from loquent.speech.lm.decoder import DecoderState
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk
 from loquent.tts.cosyvoice.voice import Voice
 from loquent.tts.flow.token_flow import TokenFlow, TokenFlowState
-from loquent.speech.lm.decoder import DecoderState
 from loquent.tts.lm.generation import SpeechTokenGenerator
 from loquent.tts.lm.script import Script
 from loquent.tts.vocoder.hift import Hift, HiftState

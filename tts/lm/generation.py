@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from loquent.speech.nn.streaming import Chunk
 from loquent.speech.lm.decoder import DecoderState
+from loquent.speech.nn.streaming import Chunk
 from loquent.tts.lm.model import SpeechLanguageModel
 from loquent.tts.lm.sampling import RepetitionAwareSampling, draws
 from loquent.tts.lm.script import Script

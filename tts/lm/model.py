@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.speech.nn.linear import Linear
-from loquent.speech.weight_files import check_weight
 from loquent.speech.lm.decoder import Decoder
 from loquent.speech.lm.decoder_config import DecoderConfig
+from loquent.speech.nn.linear import Linear
+from loquent.speech.weight_files import check_weight
 from loquent.tts.lm.layout import SpeechLayout
 
 IGNORED = -1  # in targets: a step from which nothing is to be predicted

@@ -27,6 +27,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.data.manifest import SAMPLE_RATE
 from loquent.recipes.loop.config import ConfigError, parse_config
+from loquent.recipes.loop.low_rank import NAME, adapted_layers, add_adapter
 from loquent.recipes.loop.training import Training, TrainingOptions
 from loquent.recipes.train import read_run
 from loquent.recipes.whisper.adapter_options import AdapterOptions
@@ -37,7 +38,6 @@ from loquent.recipes.whisper.loss import (
     feature_distance,
     read_moments,
 )
-from loquent.recipes.whisper.low_rank import NAME, adapted_layers, add_adapter
 from loquent.recipes.whisper.moments import Moment, Transcript, pack
 from loquent.recipes.whisper.recipe import CausalWhisperConfig, CausalWhisperRecipe
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window

@@ -15,16 +15,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from loquent.asr.whisper.lora import AdapterInfo, LoraFactors, load_adapter
-from loquent.recipes.whisper.low_rank import (
-    NAME,
-    WeightLinear,
-    adapted_layers,
-    add_adapter,
-    save,
-    start_from,
-    trained_adapter,
-    without_adapter,
-)
+from loquent.recipes.loop.low_rank import NAME, WeightLinear, adapted_layers, add_adapter, without_adapter
+from loquent.recipes.whisper.low_rank import save, start_from, trained_adapter
 
 INFO = AdapterInfo("toy", "0" * 64, "en", (100, 300))
 PATTERNS: dict[str, Any] = {"rank_pattern": {"value": 2}, "alpha_pattern": {"mlp.0": 3}}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from loquent.speech.nn.streaming import Chunk
 from loquent.speech.lm.decoder import Decoder
 from loquent.speech.lm.decoder_config import DecoderConfig
+from loquent.speech.nn.streaming import Chunk
 
 SHAPE = {
     "vocab_size": 40,

@@ -10,8 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from loquent.speech.text.words import Text
-from loquent.translate.score import Recorder, read_simuleval, score
+from loquent.translate.score import read_simuleval, score, word_by_word
 from loquent.translate.seq2seq.checkpoint import save_model
 from loquent.translate.translator import Translator
 
@@ -35,12 +34,7 @@ def test_text_agent(toy: ModuleType, tmp_path: Path) -> None:
     instances = []
     translator = Translator.from_pretrained(folder)
     for source, reference in zip(sources, references, strict=True):
-        recorder, session = Recorder("words"), translator.session(policy="wait-k", k=2)
-        words = source.split()
-        for number, word in enumerate(words, start=1):
-            recorder.take(session.push(Text(f"{word} ", number)), at=number)
-        recorder.take(session.finish(), at=len(words))
-        instances.append(recorder.instance(len(words), reference, source))
+        instances.append(word_by_word(translator.session(policy="wait-k", k=2), source, reference))
     ours, theirs = score(instances), score(read_simuleval(tmp_path / "out" / "instances.log"))
     assert {name: theirs[name] for name in ("AL", "LAAL", "AP", "DAL", "BLEU")} == pytest.approx(
         {name: ours[name] for name in ("AL", "LAAL", "AP", "DAL", "BLEU")}

@@ -23,7 +23,7 @@ class Reference:
         for layer in range(1, options["enc-depth"] + 1):
             x = self.attend(f"encoder_l{layer}_self", x, None, causal=False)
             x = self.feed(f"encoder_l{layer}_ffn", x)
-        memory = self.after(f"encoder_top", x, first, "postprocess-top")
+        memory = self.after("encoder_top", x, first, "postprocess-top")
         first = y = self.embed([np.zeros(options["dim-emb"]), *(w["Wemb"][piece] for piece in target)])
         for layer in range(1, options["dec-depth"] + 1):
             if options["transformer-decoder-autoreg"] == "rnn":
@@ -32,7 +32,7 @@ class Reference:
                 y = self.attend(f"decoder_l{layer}_self", y, None, causal=True)
             y = self.attend(f"decoder_l{layer}_context", y, memory, causal=False)
             y = self.feed(f"decoder_l{layer}_ffn", y)
-        y = self.after(f"decoder_top", y, first, "postprocess-top")
+        y = self.after("decoder_top", y, first, "postprocess-top")
         return y @ w["Wemb"].T + w["decoder_ff_logit_out_b"]
 
     def embed(self, rows: list[np.ndarray]) -> np.ndarray:

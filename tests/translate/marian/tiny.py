@@ -14,10 +14,9 @@ import sentencepiece
 import torch
 import yaml
 
-WORDS = {
-    "en": "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river bread".split(),
-    "es": "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río pan".split(),
-}
+ENGLISH = "the a cat dog house tree sees finds eats sleeps runs big small green old near under with over river bread"
+SPANISH = "el la un gato perro casa árbol ve encuentra come duerme corre grande verde viejo cerca bajo con río pan"
+WORDS = {"en": ENGLISH.split(), "es": SPANISH.split()}
 
 
 def sentences(language: str, count: int = 300) -> list[str]:
@@ -81,18 +80,18 @@ def save_hugging_face(folder: Path, tags: tuple[str, ...] = (), **options):
         decoder_start_token_id=names["<pad>"],
         eos_token_id=0,
         forced_eos_token_id=None,
-        init_std=0.1,
+        init_std=0.15,
         **options,
     )
-    torch.manual_seed(2)
+    torch.manual_seed(6)
     model = MarianMTModel(config).eval()
     with torch.no_grad():
-        # Embeddings of one length, and signs above the last layer: else a draft repeats the piece before for ever, whose
+        # Embeddings of one length, and signs above the last layer: else a draft repeats the piece before, whose
         # embedding runs through all layers and scores itself, or a piece with a long one.
         shared, signs = model.model.shared.weight, model.model.decoder.layers[-1].final_layer_norm.weight
         shared.div_(shared.norm(dim=1, keepdim=True).clamp(min=0.1)).mul_(1.7)
         signs.normal_()
-        model.final_logits_bias[0, 0] = 3  # so that some drafts end
+        model.final_logits_bias[0, 0] = 2  # so that some drafts end
     model.save_pretrained(folder)
     return model
 
@@ -201,3 +200,27 @@ def save_student(folder: Path) -> dict[str, np.ndarray]:
     (folder / "model.enes.intgemm.alphas.bin").write_bytes(bin_bytes(STUDENT, weights))
     (folder / "lex.50.50.enes.s2t.bin").write_bytes(struct.pack("<6Q", 0xF11A48D5013417F5, 1, 2, 3, 4, 5))
     return weights
+
+
+def marian_names(theirs) -> dict[str, np.ndarray]:
+    """Weights of `transformers` by Marian's names, shaped as Marian shapes them."""
+    given = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
+    found = {"Wemb": given["model.shared.weight"], "decoder_ff_logit_out_b": given["final_logits_bias"]}
+    kinds = {"self_attn": "self", "encoder_attn": "context"}
+    for name, value in given.items():
+        part = re.fullmatch(r"model\.(encoder|decoder)\.layers\.(\d)\.(\w+?)(?:\.(\w+))?\.(weight|bias)", name)
+        if part is None:
+            continue
+        side, layer, module, inner, kind = part.groups()
+        prefix = f"{side}_l{int(layer) + 1}"
+        if module in kinds:
+            found[f"{prefix}_{kinds[module]}_{'Wb'[kind == 'bias']}{inner[0]}"] = (
+                value.T if value.ndim == 2 else value[None]
+            )
+        elif module in ("fc1", "fc2"):
+            found[f"{prefix}_ffn_{'Wb'[kind == 'bias']}{module[-1]}"] = value.T if value.ndim == 2 else value[None]
+        else:
+            own = module.removesuffix("_layer_norm")
+            place = "ffn_ffn" if own == "final" else f"{kinds[own]}_Wo"
+            found[f"{prefix}_{place}_ln_{'scale' if kind == 'weight' else 'bias'}"] = value[None]
+    return found

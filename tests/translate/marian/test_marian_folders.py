@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 
@@ -36,7 +37,11 @@ def all_logits(network, source, target):
 
 def generate(theirs, model, text, pieces=16, **options):
     source = torch.tensor([[*model.codec.encode(text), 0]])
-    options = {"num_beams": 1, "max_new_tokens": pieces, "bad_words_ids": [[one] for one in model.codec.silent]} | options
+    options = {
+        "num_beams": 1,
+        "max_new_tokens": pieces,
+        "bad_words_ids": [[one] for one, silent in enumerate(model.codec.silent) if silent],
+    } | options
     out = theirs.generate(input_ids=source, attention_mask=torch.ones_like(source), do_sample=False, **options)
     return [piece for piece in out[0, 1:].tolist() if piece != 0]
 
@@ -61,7 +66,7 @@ def test_pieces_and_text_are_those_of_the_tokenizer(opus, tiny):
     theirs = MarianTokenizer(
         *(str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")), source_lang="en", target_lang="es"
     )
-    for text in [*tiny.sentences("en", 10), "what is unknown: Ω", "</s> >>es<< <pad>"[5:10]]:
+    for text in [*tiny.sentences("en", 10), "what is unknown: Ω", "pads and ends"]:
         assert [*model.codec.encode(text), 0] == theirs(text).input_ids
     for text in tiny.sentences("es", 10):
         pieces = theirs(text_target=text).input_ids[:-1]
@@ -95,8 +100,7 @@ def test_any_file_of_weights_is_read(opus, tiny, tmp_path, pickled):
     if pickled:
         torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
     else:
-        theirs.half().save_pretrained(folder)
-        theirs.float()
+        copy.deepcopy(theirs).half().save_pretrained(folder)
     model = MarianTranslator.load(folder, CPU)
     expected = theirs.state_dict()["model.decoder.layers.1.fc2.weight"]
     torch.testing.assert_close(model.network.decoder[1].feed.second.weight, expected, rtol=1e-3, atol=1e-3)
@@ -112,13 +116,14 @@ def test_pickles_of_objects_are_refused(opus, tmp_path):
         MarianTranslator.load(tmp_path, CPU, source="en", target="es")
 
 
+@pytest.fixture(scope="module")
+def romance(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "opus-mt-en-romance"
+    return folder, tiny.save_hugging_face(folder, ("es", "pt"))
+
+
 class TestTargets:
     """Models that write several languages."""
-
-    @pytest.fixture(scope="class")
-    def romance(self, tiny, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("hub") / "opus-mt-en-romance"
-        return folder, tiny.save_hugging_face(folder, ("es", "pt"))
 
     def test_the_tag_comes_first(self, romance, tiny):
         folder, theirs = romance
@@ -127,7 +132,7 @@ class TestTargets:
         for code, model in models.items():
             tag = json.loads((folder / "vocab.json").read_text())[f">>{code}<<"]
             source = torch.tensor([[tag, *model.codec.encode(text), 0]])
-            bad = [[one] for one in model.codec.silent]
+            bad = [[one] for one, silent in enumerate(model.codec.silent) if silent]
             out = theirs.generate(source, num_beams=1, max_new_tokens=16, bad_words_ids=bad)[0, 1:].tolist()
             assert draft(model, text, most_pieces=16).pieces == [piece for piece in out if piece]
         assert models["es"].fingerprint != models["pt"].fingerprint
@@ -164,6 +169,12 @@ class TestLanguages:
         (tmp_path / "tokenizer_config.json").write_text('{"source_lang": "fi", "target_lang": "sv"}')
         model = MarianTranslator.load(tmp_path, CPU)
         assert (model.source, model.target) == ("fi", "sv")
+
+    def test_the_folder_of_the_hub(self, tiny, tmp_path):
+        folder = tmp_path / "models--Helsinki-NLP--opus-mt-fr-en" / "snapshots" / "0123abc"
+        tiny.save_hugging_face(folder)
+        model = MarianTranslator.load(folder, CPU)
+        assert (model.source, model.target) == ("fr", "en")
 
 
 def change(folder, **values):

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
+from loquent.speech.audio.files import Audio
 from loquent.speech.runtime.events import Final, Partial, Translation, Word
 from loquent.translate.spoken.interpreter import Interpreter
 from loquent.translate.task import TranslationTask
@@ -15,8 +16,8 @@ NOISE = np.random.default_rng(0).standard_normal(24_000).astype(np.float32) / 10
 
 def test_captions_with_drafts_obey_the_laws(toy: ModuleType, task_laws: ModuleType, band_energy: ModuleType) -> None:
     tasks = {"recognize": band_energy.BandEnergy(), "translate": TranslationTask(toy.Mirror())}
-    opener = task_laws.in_a_row(tasks, sample_rate=16_000, drafts=True, chunk_ms=250)
-    task_laws.check_task(opener, [NOISE, NOISE[:9000]], examples=4)
+    opener = task_laws.in_a_row(tasks, sample_rate=16_000, drafts=True, chunk_ms=500)
+    task_laws.check_task(opener, [NOISE, NOISE[:9000]], examples=3)
 
 
 def test_drafts_change_nothing_that_is_committed(toy: ModuleType, band_energy: ModuleType) -> None:
@@ -35,15 +36,9 @@ def test_drafts_change_nothing_that_is_committed(toy: ModuleType, band_energy: M
 
 def test_each_sentence_has_its_source(toy: ModuleType, band_energy: ModuleType) -> None:
     tasks = {"recognize": band_energy.BandEnergy(), "translate": TranslationTask(toy.Mirror())}
-    made = Interpreter(tasks, source="en", target="es").interpret(_audio(NOISE))
+    made = Interpreter(tasks, source="en", target="es").interpret(Audio(NOISE, 16_000))
     assert made.audio is None
     for segment in made.segments:
         assert segment.text.split() == segment.source.split()  # the toy translates a word by itself
-        assert segment.start <= segment.end <= segment.committed
+        assert segment.start <= segment.end <= segment.committed + 0.01  # the toy rounds to frames
     assert [segment.end for segment in made.segments] == sorted(segment.end for segment in made.segments)
-
-
-def _audio(samples: np.ndarray):
-    from loquent.speech.audio.files import Audio
-
-    return Audio(samples, 16_000)

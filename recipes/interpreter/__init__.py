@@ -1,0 +1,1 @@
+"""Teaches a language model when to translate."""
