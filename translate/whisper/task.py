@@ -38,8 +38,8 @@ class WhisperTranslationTask:
 
     Args:
         model, tokenizer: of a multilingual Whisper.
-        settings: how audio is turned into text, the same for all streams. The policy is "local-agreement" or
-            "alignatt".
+        settings: how audio is turned into text, the same for all streams. The policy is "local-agreement", or
+            "alignatt", which is ahead of it and errs more.
 
     Raises:
         ValueError: the model knows English only, or cannot translate with that policy.
@@ -51,7 +51,7 @@ class WhisperTranslationTask:
     overhears: Literal[True] = True
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, settings: StreamingOptions | None = None) -> None:
-        settings = settings or StreamingOptions(policy="alignatt")
+        settings = settings or StreamingOptions()
         if not tokenizer.is_multilingual:
             raise ValueError("model: this one knows English only and translates nothing; expected a multilingual one")
         if settings.policy == "incremental":
