@@ -55,37 +55,31 @@ def distil(teacher: Seq2SeqTranslator, sources: Sequence[tuple[str, bool]], file
 
     Args:
         sources: see `sources_of`.
-        file: a line for each source in order: source, translation, and whether it is whole, with tabs between.
-
-    Raises:
-        ValueError: the file has translations of other sources.
+        file: a line for each source: source, translation, and whether it is whole, with tabs between.
     """
-    done = _read(file)
-    if [(one.source, one.whole) for one in done] != list(sources[: len(done)]):
-        raise ValueError(f"{file} has translations of other sources; remove it")
+    known = {(one.source, one.whole): one for one in _read(file)}
+    missing = [source for source in sources if source not in known]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(map(_line, done)), encoding="utf-8")  # without a line that was cut off
     state, rows = teacher.initial_state(AT_ONCE), torch.arange(AT_ONCE, device=teacher.never.device)
     with (
         file.open("a", encoding="utf-8") as stream,
-        tqdm(total=len(sources), initial=len(done), desc="distilling", unit="sentence", file=sys.stderr) as progress,
+        tqdm(total=len(missing), desc="distilling", unit="sentence", file=sys.stderr, disable=not missing) as progress,
     ):
-        for at in range(len(done), len(sources), AT_ONCE):
-            some = sources[at : at + AT_ONCE]
+        for at in range(0, len(missing), AT_ONCE):
+            some = missing[at : at + AT_ONCE]
             read = [teacher.codec.encode(source) for source, _ in some]
             teacher.read(read, [True] * len(some), state, rows[: len(some)])
             searches = [Search(ended=True, most_pieces=LONGEST[0] * len(pieces) + LONGEST[1]) for pieces in read]
             drafts = teacher.draft(searches, state, rows[: len(some)])
             state.reset(rows[: len(some)])
-            written = [draft.pieces[: before_loop(draft.pieces)] for draft in drafts]
-            for (source, whole), pieces in zip(some, written, strict=True):
-                target = teacher.target_codec.decode(pieces)
-                one = Distilled(source, target if whole else unfinished(source, target), whole)
-                stream.write(_line(one))
-                done.append(one)
+            for (source, whole), draft in zip(some, drafts, strict=True):
+                target = teacher.target_codec.decode(draft.pieces[: before_loop(draft.pieces)])
+                one = Distilled(source, " ".join((target if whole else unfinished(source, target)).split()), whole)
+                stream.write(f"{one.source}\t{one.target}\t{int(one.whole)}\n")
+                known[source, whole] = one
             stream.flush()
             progress.update(len(some))
-    return done
+    return [known[source] for source in sources]
 
 
 def unfinished(source: str, target: str) -> str:
@@ -93,14 +87,13 @@ def unfinished(source: str, target: str) -> str:
     return target if ends_sentence(source) else target.rstrip(CLOSING).rstrip("".join(MARKS))
 
 
-def _line(one: Distilled) -> str:
-    target = " ".join(one.target.split())
-    return f"{one.source}\t{target}\t{int(one.whole)}\n"
-
-
 def _read(file: Path) -> list[Distilled]:
+    """What is in a file, of which a last line that was cut off is removed."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # the last one is empty, or was cut off
-    columns = [line.split("\t") for line in lines]
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole, _, rest = text.rpartition("\n")
+    if rest:
+        file.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    columns = [line.split("\t") for line in whole.split("\n") if line]
     return [Distilled(source, target, whole == "1") for source, target, whole in columns]
