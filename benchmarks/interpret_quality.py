@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--policy", default="alignatt", choices=["alignatt", "local-agreement"])
     parser.add_argument("--chunk-ms", type=int, default=1000, help="of the policy")
     parser.add_argument("--most-lag-s", type=float, default=4.0)
+    parser.add_argument("--hold-s", type=float, default=1.0)
     parser.add_argument("--journal", type=Path, required=True, help="JSONL of what Whisper committed")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the talk and the speech here")
     parser.add_argument("--threads", type=int, default=1)
@@ -76,7 +77,7 @@ def main() -> None:
     recognizer = Recognizer.from_pretrained(options.recognizer)
     for name in options.systems:
         begin = time.process_time()
-        made = spoken(events, name, options.most_lag_s)
+        made = spoken(events, name, {"most_lag_s": options.most_lag_s, "hold_s": options.hold_s})
         compute_s = time.process_time() - begin
         if options.output is not None and made.audio is not None:
             file = options.output / f"{name.replace('/', '-').replace(':', '-')}.wav"
@@ -124,10 +125,10 @@ def translated(talk: Audio, model: str, streaming: dict[str, object]) -> list[Ev
     return [event for event in events if isinstance(event, Translation | Final)]
 
 
-def spoken(events: list[Event], name: str, most_lag_s: float) -> Interpretation:
+def spoken(events: list[Event], name: str, following: dict[str, float]) -> Interpretation:
     """A translation as a voice speaks it."""
     voice, _, context = name.partition(":")
-    session = Synthesizer.from_pretrained(voice).session(context=context, follow=True, most_lag_s=most_lag_s)
+    session = Synthesizer.from_pretrained(voice).session(context=context, follow=True, **following)
     session.stage = SPEAK
     said = list[Event]()
     for event in tqdm(events, desc=name):

@@ -25,6 +25,12 @@ def look_at_clock(memo: SpeechMemo, time_s: float, made: int, sample_rate: int) 
         memo.time_s, memo.lag_s = time_s, max(0.0, made / sample_rate - time_s)
 
 
+def holds(memo: SpeechMemo) -> bool:
+    """Whether an utterance is not begun yet because there is too little text for it."""
+    begun = memo.at or memo.rendered or memo.trimmed
+    return memo.options.follow and not begun and memo.time_s - memo.since_s < memo.options.hold_s
+
+
 def pace(memo: SpeechMemo) -> float:
     """Factor of tempo by which the voice hurries: 1 up to half of ``most_lag_s``, ``fastest`` from all of it on."""
     if not memo.options.follow:

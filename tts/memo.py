@@ -54,6 +54,7 @@ class SpeechMemo:
     opened:   how many of ``said`` are of the utterance.
     ended:    whether the text has ended.
     time_s:   of the newest word that was read; ``lag_s``, seconds of earlier speech that were still to be heard then.
+    since_s:  time of the utterance's first word.
     """
 
     options: SpeechOptions
@@ -81,6 +82,7 @@ class SpeechMemo:
     ended: bool = False
     time_s: float = 0.0
     lag_s: float = 0.0
+    since_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -120,7 +122,7 @@ class SpeechMemo:
         counts += [self.samples, self.unbegun, self.untold, self.opened]
         if not all(0 <= count <= MOST for count in counts) or not -MOST <= self.offset <= MOST:
             raise ValueError("a saved position or count is out of range")
-        if not (0 <= self.time_s <= MOST and 0 <= self.lag_s <= MOST):
+        if not all(0 <= time_s <= MOST for time_s in (self.time_s, self.lag_s, self.since_s)):
             raise ValueError("a saved time is out of range")
         if self.at > len(self.words) or max(self.unbegun, self.untold, self.opened) > len(self.said):
             raise ValueError("the saved words do not fit their counts")
@@ -159,3 +161,4 @@ class _Plain:
     ended: bool
     time_s: float
     lag_s: float
+    since_s: float

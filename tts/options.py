@@ -9,6 +9,7 @@ from typing import Literal
 from loquent.speech.runtime.options import OptionError
 
 SLOWEST, FASTEST = 0.25, 4.0  # factors of tempo
+LONGEST_HOLD_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class SpeechOptions:
     most_lag_s: with ``follow``, seconds that the voice may be late before it speaks its fastest; from half of them on
              it hurries.
     fastest: with ``follow``, the most by which it hurries, a factor of tempo.
+    hold_s:  with ``follow``, seconds of text that are waited for before a sentence is begun that is not complete: the
+             more, the fewer the waits within it.
     """
 
     voice: str = ""
@@ -37,6 +40,7 @@ class SpeechOptions:
     follow: bool = False
     most_lag_s: float = 4.0
     fastest: float = 1.5
+    hold_s: float = 1.0
 
     def __post_init__(self) -> None:
         if not SLOWEST <= self.speed <= FASTEST:
@@ -45,6 +49,8 @@ class SpeechOptions:
             raise ValueError(f"seed: expected a number from 0 to 2^63 - 1, got {self.seed}")
         if not self.most_lag_s > 0:
             raise ValueError(f"most_lag_s: expected a number of seconds above 0, got {self.most_lag_s}")
+        if not 0 <= self.hold_s <= LONGEST_HOLD_S:
+            raise ValueError(f"hold_s: expected seconds from 0 to {LONGEST_HOLD_S}, got {self.hold_s}")
         if not 1 <= self.fastest <= FASTEST:
             raise ValueError(f"fastest: expected a factor from 1 to {FASTEST}, got {self.fastest}")
 

@@ -23,7 +23,7 @@ from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.words import WordChunk
 from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
-from loquent.tts.following import frames_to_word_end, look_at_clock, pace, wait_for_clock
+from loquent.tts.following import frames_to_word_end, holds, look_at_clock, pace, wait_for_clock
 from loquent.tts.frontend.phonemizer import Phonemizer
 from loquent.tts.frontend.reader import Reader, ReaderOptions
 from loquent.tts.frontend.spoken import SkippedText, SpokenWord
@@ -132,12 +132,12 @@ class SpeechTask:
         return memo
 
     def configure(self, memo: SpeechMemo, options: SpeechOptions) -> None:
-        """Change the tempo of the words to come, or how the voice hurries.
+        """Change the tempo of the words to come, or how the voice follows.
 
         Raises:
             ValueError: another option differs.
         """
-        check_fixed(memo.options, options, {"speed", "most_lag_s", "fastest"})
+        check_fixed(memo.options, options, {"speed", "most_lag_s", "fastest", "hold_s"})
         memo.options = options
 
     def wants(self, memo: SpeechMemo) -> int:
@@ -208,6 +208,7 @@ class SpeechTask:
         if chunk.words:
             made = memo.offset + (memo.frame + memo.queued) * self.voice.hop_length
             look_at_clock(memo, chunk.words[-1].time_s, made, self.voice.sample_rate)
+            memo.since_s = memo.since_s if memo.words else memo.time_s
         for one in memo.reader.read(chunk):
             if isinstance(one, SkippedText):
                 events.append(Skipped(text=one.text, span=(one.begin, one.end), reason=one.reason))
@@ -227,11 +228,8 @@ class SpeechTask:
     def _speakable(self, memo: SpeechMemo) -> bool:
         """Whether the next word's context is known."""
         ahead = memo.words[memo.at :]
-        if memo.options.context == "words":
-            ahead = ahead[: WORDS_AFTER + 1]
-            if len(ahead) > WORDS_AFTER:
-                return True
-        return any(map(_closes, ahead))
+        known = memo.options.context == "words" and len(ahead) > WORDS_AFTER and not holds(memo)
+        return known or any(map(_closes, ahead))
 
     def _window(self, memo: SpeechMemo) -> tuple[PhoneWindow, str]:
         """The next word in its context, and its phonemes."""
@@ -423,7 +421,7 @@ class SpeechTask:
         if opened := memo.said[len(memo.said) - memo.opened :]:
             rate, text = self.voice.sample_rate, "".join(piece.text for piece in opened).strip()
             events.append(Final(text=text, start=opened[0].first / rate, end=opened[-1].last / rate))
-        memo.words = memo.words[memo.at :]
+        memo.words, memo.since_s = memo.words[memo.at :], memo.time_s
         memo.silence, memo.at, memo.opened, memo.pause = memo.pause, 0, 0, 0
         memo.trimmed = memo.rendered = memo.fading = memo.closing = False
         memo.said = memo.said[-REMEMBERED:]

@@ -99,13 +99,20 @@ def test_a_voice_hurries_when_it_is_late_and_only_then(toy_task):
     assert lengths[-1] == pytest.approx(lengths[-2])
 
 
+def test_a_sentence_that_is_not_complete_is_held(toy_task):
+    events = talk(toy_task, timed("one two three four five six seven eight.", 0.4, 2.0), hold_s=1.2)
+    assert spoken(events)[0].start == pytest.approx(2.0 + 3 * 0.4, abs=1e-3)  # the first word that is late enough
+    whole = Engine(toy_task).open(follow=True, hold_s=5.0).push(Text("One two three four five. ", 2.0))
+    assert "".join(event.text for event in spoken(whole)) == "One two three four five."
+
+
 def test_a_burst_does_not_hurry(toy_task):
     session = Engine(toy_task).open(follow=True, most_lag_s=1.0)
     session.push(Text(SENTENCE.replace(",", ".") * 5, 3.0))
     assert pace(session.memo) == 1.0
 
 
-@pytest.mark.parametrize("options", [{"most_lag_s": 0.0}, {"fastest": 0.9}, {"fastest": 5.0}])
+@pytest.mark.parametrize("options", [{"most_lag_s": 0.0}, {"fastest": 0.9}, {"fastest": 5.0}, {"hold_s": -1.0}])
 def test_wrong_options_are_refused(toy_task, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Engine(toy_task).open(follow=True, **options)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-import loquent.asr
 from loquent.speech.runtime.events import Event, Final, Speech, Translation, Word
 from loquent.translate.spoken.interpretation import InterpretedSegment, interpretation_of
 from loquent.translate.spoken.interpreter import Interpreter
 from loquent.translate.translator import Translator
-
-SAMPLE = Path(loquent.asr.__file__).parent / "assets" / "commands" / "sample.flac"
 
 
 @pytest.fixture
@@ -23,15 +19,11 @@ def mirror(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Translator, "from_pretrained", lambda name, **_: Translator(toy.Mirror()))
 
 
-def test_captions_of_a_recording(mirror: None) -> None:
+def test_models_by_name_become_stages(mirror: None) -> None:
     interpreter = Interpreter.from_pretrained("loquent/commands", "en-es")
     assert (interpreter.source, interpreter.target) == ("en", "es")
-    made = interpreter.interpret(SAMPLE)
-    assert made.audio is None
-    assert len(made.segments) > 1
-    for segment in made.segments:
-        assert segment.source == segment.text
-        assert 0 < segment.start < segment.end < segment.committed + 0.1
+    assert list(interpreter.tasks) == ["recognize", "translate"]
+    assert interpreter.session(sample_rate=48_000, drafts=True).sessions[1].options.drafts
 
 
 def test_models_that_do_not_fit_are_refused(mirror: None) -> None:
