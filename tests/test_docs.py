@@ -69,9 +69,9 @@ def excerpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 load = functools.cache(Recognizer.from_pretrained)  # programs that name the same model share it
 
 
-def load_or_open(name: str) -> Recognizer:
+def load_or_open(name: str, **options: Any) -> Recognizer:
     """A model by name is loaded once; a folder that a program made is opened."""
-    return load(name) if name == "tiny.en" else load.__wrapped__(name)
+    return load(name) if name == "tiny.en" else load.__wrapped__(name, **options)
 
 
 @contextlib.contextmanager
