@@ -25,7 +25,8 @@ from loquent.translate.search.beam import beam_search
 from loquent.translate.search.greedy import greedy_search
 from loquent.translate.search.stepper import Scores
 
-SPARE = MOST_DRAFT + 8  # entries of the target that are free after every commit: a draft and its marks
+MARKS = 4  # entries of the target that are left for them
+SPARE = MOST_DRAFT + 2 * MARKS  # entries of the target that are free after every commit
 SAMPLED = 16  # numbers of each weight that the fingerprint covers
 
 
@@ -126,8 +127,8 @@ class LanguageModelTranslator:
         place = place.select(begun)
         self.decoding.instruct(place, [searches[at].latency for at in begun])
         newest = _Newest(*self.decoding.catch_up(place))
+        searches = [self._fitting(search, one) for search, one in zip(searches, state.where(rows), strict=True)]
         if self.decoding.joint:
-            searches = [self._capped(search, one) for search, one in zip(searches, state.where(rows), strict=True)]
             going = self._ask(place, newest, [searches[at] for at in begun], drafts, begun)
             place, newest, begun = place.select(going), newest.select(going), [begun[at] for at in going]
         for beam in sorted({searches[at].beam for at in begun}):
@@ -227,9 +228,16 @@ class LanguageModelTranslator:
         )
         return self._moved(slot, one, state) if decoding.moves else one
 
-    def _capped(self, search: Search, one: Progress) -> Search:
-        """EAST writes at most (read + 25) · 2 pieces at a time."""
-        return replace(search, most_pieces=min(search.most_pieces, 2 * (one.source + one.gone + 25)))
+    def _fitting(self, search: Search, one: Progress) -> Search:
+        """A search whose draft fits behind the target with the term that it may end with, which is cut if it is longer.
+
+        EAST writes at most (read + 25) · 2 pieces at a time.
+        """
+        room = self.decoding.entry.target - one.target - MARKS
+        most = 2 * (one.source + one.gone + 25) if self.decoding.joint else room
+        terms = tuple(replace(term, pieces=term.pieces[: room // 2]) for term in search.terms)
+        longest = max((len(term.pieces) for term in terms), default=0)
+        return replace(search, most_pieces=min(search.most_pieces, most, room - longest), terms=terms)
 
     def _ask(
         self, place: Place, newest: _Newest, searches: Sequence[Search], drafts: list[Draft], begun: Sequence[int]

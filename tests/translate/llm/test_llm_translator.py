@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from loquent.translate.llm.model import LanguageModelTranslator
-from loquent.translate.model import Draft, Search
+from loquent.translate.model import Draft, Search, Term
 
 LAYOUTS = ("prompt", "grouped", "interleaved")
 KINDS: list[tuple[str, dict[str, Any]]] = [
@@ -279,8 +279,9 @@ def test_what_was_written_long_ago_is_forgotten(waiting_lm: Any, layout: str) ->
         if at:
             ours.forget([1], state, rows)
         ours.read([ours.codec.encode("ba")], [False], state, rows)
-        draft = ours.draft([Search(most_pieces=32, ended=True)], state, rows)
-        ours.commit(draft, [len(draft[0].pieces)], state, rows)
+        draft = ours.draft([Search(most_pieces=4, ended=True)], state, rows)[0]
+        draft.pieces += ours.codec.encode("bade") * 15  # more than the model wrote
+        ours.commit([draft], [len(draft.pieces)], state, rows)
         state.check()
         if state.where(rows)[0].lost:
             break
@@ -331,3 +332,20 @@ def test_a_segment_is_translated_with_the_latency_that_it_began_with(waiting_lm:
         same(ours.draft([Search(most_pieces=3, ended=True, latency="low")], state, rows)[0], drafts[latency])
     assert drafts[None] == drafts["medium"]
     assert drafts["low"].probabilities != drafts["high"].probabilities
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_terms_are_written_and_fit_however_long_they_are(waiting_lm: Any, layout: str) -> None:
+    _, ours = waiting_lm(layout, target_capacity=384)
+    state, rows = ours.initial_state(1), torch.tensor([0])
+    ours.read([ours.codec.encode("ba")], [False], state, rows)
+    for pieces in (3, 1000):
+        term = Term(0, 0, tuple(ours.codec.encode("bade") * pieces)[:pieces])
+        draft = ours.draft([Search(most_pieces=2, ended=True, terms=(term,))], state, rows)[0]
+        assert draft.written == [0]
+        written = len(draft.pieces)
+        assert draft.pieces[:3] == list(term.pieces[:3])
+        ours.commit([draft], [written], state, rows)
+        state.check()
+    assert 100 < written < 384
