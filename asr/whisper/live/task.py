@@ -371,7 +371,9 @@ class WhisperStreamingTask:
         return int(frames / FRAMES_PER_SECOND * rate)
 
     def _certain(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> int:
-        """Number of tokens that the rule allows to commit."""
+        """Number of tokens that the rule allows to commit; none while the language may turn out to be another."""
+        if memo.language is None:
+            return 0
         return self.rule([window.open], hypothesis, (memo.frames - window.start) // 2)
 
     def _whole_words(self, memo: WhisperMemo, hypothesis: StreamingHypothesis, count: int) -> int:

@@ -202,3 +202,19 @@ def test_snapshots_whose_texts_do_not_belong_together_are_refused(
     ):
         with pytest.raises(ValueError, match="not the memo"):
             task.restore(wrong)
+
+
+def test_nothing_is_committed_while_the_language_may_turn_out_to_be_another(
+    model: Whisper, tokenizer: WhisperTokenizer, talk: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = WhisperTranslationTask(model, tokenizer, settings())
+    monkeypatch.setattr(task.recognition, "rule", lambda drafts, hypothesis, frames: len(hypothesis.tokens))
+    session = Engine(task).open()
+    early, packet = list[Event](), RATE // 2
+    for begin in range(0, len(talk), packet):
+        events = session.push(talk[begin : begin + packet])
+        if session.memo.translation.language is not None:
+            break
+        early += events
+    assert {type(event) for event in early} == {Partial}
+    assert any(isinstance(event, Translation) for event in events)
