@@ -90,7 +90,7 @@ def main() -> None:
             figures[system] = score([one.instance for one in runs]) | cost(
                 runs, sum(clip.duration_s for clip in chosen)
             )
-        print(f"\n{name}: {len(chosen)} recordings, {sum(clip.duration_s for clip in chosen) / 60:.1f} minutes")
+        print(f"\n{name}: {len(chosen)} recordings, {duration_s / 60:.1f} minutes")
         print(table({system: shown(values) for system, values in figures.items()}, "s"), flush=True)
 
 
