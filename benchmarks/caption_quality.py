@@ -87,9 +87,7 @@ def main() -> None:
         figures, duration_s = {}, sum(clip.duration_s for clip in chosen)
         for system, start in opened.items():
             runs = [run(start(), clip) for clip in tqdm(chosen, f"{name} {system}")]
-            figures[system] = score([one.instance for one in runs]) | cost(
-                runs, sum(clip.duration_s for clip in chosen)
-            )
+            figures[system] = score([one.instance for one in runs]) | cost(runs, duration_s)
         print(f"\n{name}: {len(chosen)} recordings, {duration_s / 60:.1f} minutes")
         print(table({system: shown(values) for system, values in figures.items()}, "s"), flush=True)
 
