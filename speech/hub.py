@@ -54,10 +54,10 @@ def resolve(name: str | os.PathLike[str]) -> Checkpoint:
     """Find the model `name`, fetching it from the hub (with a progress bar on stderr) if no nearer source has it.
 
     In order: a local folder with weights (or a `.pt`, `.nemo` or `.onnx` file); a model that comes with loquent
-    (`loquent/commands`, `loquent/voice`, `loquent/en-es`); an installed weight package (`tiny.en`, `base`,
-    `loquent/hibari`); the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`, `large-v3`,
-    ...) stand for `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`, which says
-    what is installed and how to install the rest.
+    (`loquent/commands`, `loquent/voice`, `loquent/en-es`, `loquent/en-de`); an installed weight package (`tiny.en`,
+    `base`, `loquent/hibari`); the hub's cache; the hub. A hub id is `owner/name`; Whisper's own names (`small`,
+    `large-v3`, ...) stand for `openai/whisper-*`. With HF_HUB_OFFLINE=1 nothing is fetched. Raises `CheckpointError`,
+    which says what is installed and how to install the rest.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
@@ -247,6 +247,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
     "loquent/commands": ("loquent.asr", "assets/commands"),
     "loquent/voice": ("loquent.tts", "assets/voice"),
     "loquent/en-es": ("loquent.translate", "assets/en-es"),
+    "loquent/en-de": ("loquent.translate", "assets/en-de"),
 }
 _TASK_OF_LAYER: dict[str, ModelTask] = {
     "loquent.asr": "recognizer",

@@ -37,6 +37,7 @@ class Search:
     most_words:  words that may be written; the draft ends before the piece that would begin one more.
     most_pieces: pieces that may be written.
     ended:       whether the segment of the source has ended; the draft may then go on to the end of its translation.
+    follows:     whether words of the segment are committed, with the last of which the draft does not go on.
     margin:      AlignAtt: end before the first piece that attends most to the newest so many source pieces; of a
                  segment that has not ended.
     beam:        hypotheses that are followed; 1 is greedy.
@@ -49,6 +50,7 @@ class Search:
     most_words: int | None = None
     most_pieces: int = MOST_DRAFT
     ended: bool = False
+    follows: bool = False
     margin: int | None = None
     beam: int = 1
     previous: tuple[int, ...] = ()
@@ -91,11 +93,16 @@ class Codec(Protocol):
     """Text to pieces and back.
 
     begins_word: of each piece; in languages without spaces, every piece does.
+    inner:       of each piece, whether it can only be within a word: it begins with a letter, a digit or a byte and no
+                 space. In languages without spaces none is.
     exotic:      of each piece, whether it stands for a byte of a character that the model has no piece for.
     """
 
     @property
     def begins_word(self) -> Sequence[bool]: ...
+
+    @property
+    def inner(self) -> Sequence[bool]: ...
 
     @property
     def exotic(self) -> Sequence[bool]: ...

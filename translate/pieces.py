@@ -31,6 +31,7 @@ class Pieces:
         names = [self._model.id_to_piece(piece) for piece in range(self.size)]
         self.begins_word = [name.startswith(SPACE) for name in names]
         self.exotic = [self._model.is_byte(piece) for piece in range(self.size)]
+        self.inner = [byte or name[:1].isalnum() for byte, name in zip(self.exotic, names, strict=True)]
         self.silent = [
             self._model.is_control(p) or self._model.is_unknown(p) for p in range(self.size)
         ]  # never written

@@ -245,7 +245,7 @@ class TranslationTask:
         most += sum(len(term.pieces) for term in terms)
         if terms and search.beam > 1:
             search = replace(search, beam=1)  # terms are written by the greedy search
-        return replace(search, most_pieces=most, terms=terms)
+        return replace(search, most_pieces=most, follows=memo.written > 0, terms=terms)
 
     def _preview_row(self, at: int, memo: TranslationMemo, draft: str) -> _Row:
         """What to read, and to look for, if a draft followed: on a copy of the memo. It ends with its sentence."""
@@ -426,7 +426,9 @@ class TranslationTask:
             memo.covered = max([memo.covered, *places])
             ends = [word.end for word in memo.words if not places or word.last <= memo.covered]
             end = memo.position - len(row.copied) if row.closes else max([memo.told, *ends])
-            follows = codec.begins_word[pieces[0]] or not memo.text  # else it is a mark behind a word that was certain
+            follows = (
+                codec.begins_word[pieces[0]] or not memo.written
+            )  # else it is a mark behind a word that was certain
             joined = f"{self._joiner}{text}" if follows else text
             events.append(Translation(text=joined, span=(memo.told, end)))
             memo.told, memo.text = end, memo.text + joined
@@ -452,7 +454,7 @@ class TranslationTask:
                 words.append([])
             words[-1].append(place)
         memo.attended = (*memo.attended, *map(tuple, words))[-RETAINED:]
-        memo.written += len(words) or len(self.model.target_codec.decode(pieces).split())
+        memo.written += sum(begins[piece] or not (at or memo.written) for at, piece in enumerate(pieces))
 
     def _show(self, memo: TranslationMemo, rest: list[int], events: list[Event]) -> None:
         """A `Partial`, if the segment reads differently now with what may follow its committed text."""

@@ -40,6 +40,25 @@ def test_the_network_obeys_them(toy: ModuleType, task_laws: ModuleType, decoder:
     task_laws.check_task(task_laws.on_engine(TranslationTask(toy.toy_network(decoder)), **options), texts, examples=2)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": "wait-k", "k": 1},
+        {"policy": "local-agreement"},
+        {"policy": "ralcp"},
+        {"policy": "alignatt", "beam_size": 2},
+    ],
+    ids=lambda options: options["policy"],
+)
+def test_no_word_goes_on_after_it_was_committed(toy: ModuleType, options: dict[str, Any]) -> None:
+    """A network of random weights would do so at once."""
+    session = Engine(TranslationTask(toy.toy_network())).open(**options)
+    events = session.push(toy.made_up(40, 1)) + session.finish()
+    begun = [event.text[:1] for event in events if event.type == "translation"][1:]
+    assert len(begun) > 5
+    assert not [character for character in begun if character.isalnum()]
+
+
 @pytest.mark.parametrize("policy", ["local-agreement", "alignatt", "re-translation", "offline"])
 def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
     text = f"{toy.made_up(5, 1)}. {toy.made_up(130, 2)} Łódź 東! {toy.made_up(3, 3)}"

@@ -113,6 +113,7 @@ class Mirror:
 class _Copying:
     def __init__(self, model: Mirror, state: Buffer, row: int) -> None:
         self.end, self.begins_word = model.codec.end, model.codec.begins_word
+        self.inner = torch.tensor(model.codec.inner)
         self.read, self.ended = [int(state.read[row])], bool(state.ended[row])
         held = int(state.held[row])
         self.source = dict(

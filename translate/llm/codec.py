@@ -43,6 +43,10 @@ class LanguageModelCodec:
         self.breaks_line = [one is not None and b"\n" in one for one in contents]
         spaceless = language in SPACELESS_LANGUAGES
         self.begins_word = [not part for part in self.exotic] if spaceless else starts
+        self.inner = [
+            not (spaceless or begins or one is None) and (part or one.decode()[:1].isalnum())
+            for begins, part, one in zip(self.begins_word, self.exotic, contents, strict=True)
+        ]
         first = self._text.encode("a", add_special_tokens=False).tokens
         self._space = "" if spaceless or first[0].startswith("▁") else " "
 

@@ -71,6 +71,7 @@ class Decoding:
         self._ends = torch.tensor(sorted(ends), device=device)
         barred = [special or breaks for special, breaks in zip(codec.special, codec.breaks_line, strict=True)]
         self._barred = torch.tensor(barred, device=device)
+        self.inner = torch.tensor(codec.inner, device=device)
         self._barred[self._ends] = True
         if self.joint:
             self._barred[self.end_of_read] = True

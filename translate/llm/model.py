@@ -292,6 +292,7 @@ class _Stepper:
         self.first = torch.full_like(place.rows, -1)  # the model was given the newest pieces already
         self.read = [one.source + one.gone for one in place.progress]
         self.end, self.begins_word = self.decoding.end, model.target_codec.begins_word
+        self.inner = self.decoding.inner
 
     def step(self, pieces: Tensor) -> Scores:
         """See `Stepper.step`."""

@@ -48,6 +48,8 @@ class MarianTranslator:
         # The network may have more pieces than the vocabulary tells of.
         self.never = torch.full_like(output, -torch.inf)
         self.never[: len(silent)].masked_fill_(~silent, 0)
+        self.inner = torch.zeros_like(output, dtype=torch.bool)
+        self.inner[: len(silent)] = torch.tensor(self.target_codec.inner, device=output.device)
 
     @staticmethod
     def owns(path: Path) -> bool:
@@ -111,6 +113,7 @@ class _Stepper:
     def __init__(self, model: MarianTranslator, searches: Sequence[Search], state: MarianState, rows: Tensor) -> None:
         self.network, self.never, self.lead = model.network, model.never, 0 if model.tag is None else 1
         self.end, self.begins_word = model.target_codec.end, model.target_codec.begins_word
+        self.inner = model.inner
         self.read = state.read[rows].tolist()
         self.gone, self.held, self.written = state.read[rows] - state.held[rows], state.held[rows], state.written[rows]
         self.keys = self.network.encode(self._source(model, state, rows), self.held + self.lead + 1)

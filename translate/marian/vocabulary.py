@@ -53,6 +53,7 @@ class Vocabulary:
         self.exotic = [name == UNKNOWN or _is_byte(name) for name in self._names]
         spaceless = language in SPACELESS_LANGUAGES
         self.begins_word = [name.startswith(SPACE) or (spaceless and not _is_byte(name)) for name in self._names]
+        self.inner = [not spaceless and (_is_byte(name) or name[:1].isalnum()) for name in self._names]
         self.silent = [name in (UNKNOWN, PADDING) for name in self._names]
         self.silent[self.end] = False
         self.tags = {name[2:-2]: number for name, number in numbers.items() if name[:2] == ">>" and name[-2:] == "<<"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import NamedTuple
 
-from loquent.translate.model import Draft, Search, Term
+from loquent.translate.model import Codec, Draft, Search, Term
 from loquent.translate.search.stepper import stop_before
 
 NO_END = -1  # the end of a path is no piece
@@ -20,21 +21,22 @@ class Written(NamedTuple):
     probability: float
 
 
-def draft_of(written: Iterable[Written], search: Search, read: int, begins_word: Sequence[bool]) -> Draft:
+def draft_of(written: Iterable[Written], search: Search, read: int, codec: Codec) -> Draft:
     """Cut what a path writes to what the search wants.
 
-    A term is written where the path comes to its source, instead of the words that the path writes there.
+    What would go on within the committed word before it is left out. A term is written where the path comes to its
+    source, instead of the words that the path writes there.
 
     Args:
         written: by the path, behind what is committed.
         search: what is wanted; of a beam there is one hypothesis.
         read: source pieces so far.
-        begins_word: of each piece.
+        codec: of the target.
     """
     making = _Making(search, read, Draft(complete=True, breaks=True))
     replaced = False
-    for at, one in enumerate(written):
-        begins = at == 0 or begins_word[one.piece]
+    for one in dropwhile(lambda one: search.follows and codec.inner[one.piece], written):
+        begins = codec.begins_word[one.piece] or not (making.draft.pieces or replaced or search.follows)
         if begins:
             if not making.add_terms(one.place):
                 return making.draft

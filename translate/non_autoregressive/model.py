@@ -134,7 +134,7 @@ class NonAutoregressiveTranslator:
                 continue
             path = best_path(own, prefixes[number], len(committed[number]), search.bias)
             written = [Written(one.piece, one.frame // per + gone[number], float(np.exp(one.score))) for one in path]
-            drafts[at] = draft_of(written, search, gone[number] + held[at], self.codec.begins_word)
+            drafts[at] = draft_of(written, search, gone[number] + held[at], self.codec)
         return drafts
 
     def commit(self, drafts: Sequence[Draft], counts: Sequence[int], state: SegmentState, rows: Tensor) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from loquent.translate.model import Draft, Search
-from loquent.translate.search.stepper import Stepper, stop_before
+from loquent.translate.search.stepper import Stepper, first_scores, stop_before
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def beam_search(stepper: Stepper, searches: Sequence[Search], size: int) -> list
     stepper.select(index)
     pieces = stepper.first[index]
     while live:
-        scores = stepper.step(pieces)
+        searched = [streams[one.stream].search for one in live]
+        scores = stepper.step(pieces) if live[0].pieces else first_scores(stepper, pieces, searched)
         log_probabilities = scores.logits.float().log_softmax(-1)
         best, candidates = (one.tolist() for one in log_probabilities.topk(min(2 * size, scores.logits.shape[1])))
         attended = scores.attended.tolist()
@@ -89,7 +90,7 @@ def _continued(
         if len(following) == size or len(stream.done) >= size:
             break
         before = live[number]
-        begins = not before.pieces or stepper.begins_word[piece]
+        begins = stepper.begins_word[piece] or not (before.pieces or stream.search.follows)
         stop = stop_before(
             *(piece, attended[number], before.words, len(before.pieces), stream.search, stream.read),
             end=stepper.end,

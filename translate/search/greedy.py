@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loquent.translate.model import Draft, Search
-from loquent.translate.search.stepper import Scores, Stepper, stop_before
+from loquent.translate.search.stepper import Scores, Stepper, first_scores, stop_before
 
 
 def greedy_search(stepper: Stepper, searches: Sequence[Search]) -> list[Draft]:
@@ -21,7 +21,8 @@ def greedy_search(stepper: Stepper, searches: Sequence[Search]) -> list[Draft]:
         stepper.select(begun)
         pieces = pieces[begun]
     while live:
-        scores = stepper.step(pieces)
+        begun = live[0].draft.pieces
+        scores = stepper.step(pieces) if begun else first_scores(stepper, pieces, [one.search for one in live])
         chosen, probabilities, attended, finite = _likeliest(scores, live)
         going = [
             hypothesis.add(*values, stepper)
@@ -58,7 +59,7 @@ class _Hypothesis:
         if not finite:
             draft.finite = False
             return False
-        begins = not draft.pieces or stepper.begins_word[piece]
+        begins = stepper.begins_word[piece] or not (draft.pieces or search.follows)
         if self.given:
             piece, begins = self.given.pop(0), False
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from loquent.translate.model import Search
@@ -28,6 +30,7 @@ class Stepper(Protocol):
     read:        source pieces that each stream has read.
     end:         the piece that ends a translation.
     begins_word: of each piece.
+    inner:       (V,) bool, pieces that can only be within a word; see `Codec`.
     """
 
     @property
@@ -42,11 +45,21 @@ class Stepper(Protocol):
     @property
     def begins_word(self) -> Sequence[bool]: ...
 
+    @property
+    def inner(self) -> Tensor: ...
+
     def step(self, pieces: Tensor) -> Scores:
         """Give each hypothesis a piece, (N,) int64; returns the scores of its next one."""
 
     def select(self, index: Tensor) -> None:
         """Go on with some of the hypotheses, (M,) int64; one may come more than once."""
+
+
+def first_scores(stepper: Stepper, pieces: Tensor, searches: Sequence[Search]) -> Scores:
+    """The scores of the first piece of each draft; those that would go on with a committed word are -inf."""
+    scores = stepper.step(pieces)
+    follows = torch.tensor([search.follows for search in searches], device=pieces.device)
+    return scores._replace(logits=scores.logits.masked_fill(follows[:, None] & stepper.inner, -inf))
 
 
 class Stop(NamedTuple):

@@ -88,6 +88,7 @@ class Seq2SeqTranslator:
         self.most_source = network.config.memory
         silent = torch.tensor(pieces.silent, device=network.embedding.weight.device)
         self.never = torch.zeros(pieces.size, device=silent.device).masked_fill(silent, -torch.inf)
+        self.inner = torch.tensor(pieces.inner, device=silent.device)
         self.fingerprint = _fingerprint(network, pieces, target)
 
     @staticmethod
@@ -228,7 +229,7 @@ class _Stepper:
         self.written = state.written[rows]
         self.first = torch.where(state.pending[rows] == TAG, model.tag, state.pending[rows])
         self.read = state.read[rows].tolist()
-        self.end, self.begins_word = model.codec.end, model.codec.begins_word
+        self.end, self.begins_word, self.inner = model.codec.end, model.codec.begins_word, model.inner
 
     def step(self, pieces: Tensor) -> Scores:
         """See `Stepper.step`."""
