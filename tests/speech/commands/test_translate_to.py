@@ -129,6 +129,7 @@ def asked(**given):
 def test_the_model_follows_from_the_languages(capsys):
     assert asked() == (None, "transcribe")
     assert asked(translate_to="es")[0] == ("loquent/en-es", "en", "es")
+    assert asked(translate_to="de")[0] == ("loquent/en-de", "en", "de")
     assert asked(translate_to="es", language="English")[0] == ("loquent/en-es", "en", "es")
     assert asked(translate_to="es", language="fr", task="translate")[0] == ("loquent/en-es", "en", "es")
     assert asked(translate_to="en", language="fr", translate_model="x")[0] == ("x", "fr", "en")
