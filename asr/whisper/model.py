@@ -29,6 +29,7 @@ from loquent.kernels.linear import linear
 from loquent.speech.nn.convolution import Conv1d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters, project
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
 
@@ -482,7 +483,7 @@ class Whisper(nn.Module):
     @classmethod
     def from_weights(cls, config: WhisperConfig, weights: Mapping[str, Tensor]) -> Whisper:
         """Build the model around a checkpoint's tensors, in float32."""
-        with torch.device("meta"):
+        with Skeletons():
             model = cls(config)
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
         return model.eval().requires_grad_(False)
