@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,6 +32,8 @@ from loquent.speech.nn.low_rank import Adapters, project
 from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.state import State, check_range
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
+
+EMBEDDING = "decoder.token_embedding.weight"
 
 
 @dataclass
@@ -481,11 +483,21 @@ class Whisper(nn.Module):
         self.merged: tuple[str, ...] = ()  # digests of the adapters that are part of the weights
 
     @classmethod
-    def from_weights(cls, config: WhisperConfig, weights: Mapping[str, Tensor]) -> Whisper:
-        """Build the model around a checkpoint's tensors, in float32."""
+    def from_weights(
+        cls, config: WhisperConfig, weights: MutableMapping[str, Tensor], *, float_vocabulary: bool = True
+    ) -> Whisper:
+        """Build the model around a checkpoint's tensors, in float32.
+
+        Args:
+            weights: by name; they are taken out, so that none is held twice. Those in float32 are used as they are.
+            float_vocabulary: False leaves the token embedding in its own type, for `quantize_int8`: tokens are looked
+                up in it, exactly, but scores over the vocabulary are not computed with it.
+        """
         with Skeletons():
             model = cls(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+        embedding = None if float_vocabulary else weights.pop(EMBEDDING)
+        state = {name: weights.pop(name).float() for name in list(weights)}
+        model.load_state_dict(state if embedding is None else {**state, EMBEDDING: embedding}, assign=True)
         return model.eval().requires_grad_(False)
 
 

@@ -56,14 +56,14 @@ class WhisperRecognizer(Recognizer):
     @classmethod
     def load(cls, path: Path, device: torch.device, compute_type: ComputeType) -> WhisperRecognizer:
         """Read a checkpoint; see `Recognizer.from_pretrained`."""
-        loaded = load_whisper(path)
-        model = Whisper.from_weights(loaded.config, loaded.weights)
-        tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         if compute_type == "auto":  # without the engine int8 is emulated, exactly but slowly
             fast = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
             compute_type = "int8" if fast else "float32"
+        loaded = load_whisper(path)
+        model = Whisper.from_weights(loaded.config, loaded.weights, float_vocabulary=compute_type == "float32")
         if compute_type == "int8":
             quantize_int8(model)
+        tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         return cls(model.to(device), tokenizer)
 
     def segments(
