@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.panel import LANES, multiply
 from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.panel import LANES, multiply
 from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.registry import TILE
 

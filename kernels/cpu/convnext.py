@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
 from loquent.kernels.cpu.compiler import floats, integers, jit, matrix, next_task
+from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
 from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 EPSILON = np.float32(1e-5)

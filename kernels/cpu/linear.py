@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
 from loquent.kernels.cpu.compiler import floats, jit, next_task
+from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
 from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.linear import OUTPUTS
 
