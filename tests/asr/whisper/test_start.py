@@ -32,7 +32,7 @@ def test_a_file_is_transcribed_without_compilers_and_without_what_live_audio_nee
         "assert not needless, needless"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "Ada Lovelace" in shown
+    assert "Lovelace dreamed of such machines" in shown
 
 
 def test_no_weight_is_held_twice():
