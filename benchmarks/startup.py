@@ -4,9 +4,8 @@
 
 Every run is a process of its own, on one thread, and the programs take turns: ``loquent transcribe``, faster-whisper in
 int8 with the same weights and options, and a process that does no more than import torch, which loquent cannot do
-without. What that one takes is subtracted from loquent's; its memory is what it holds once torch is imported. The first
-run of loquent finds no compiled kernels, the others do. Time is that of the processor, user and system, so that it
-tells nothing of what else the machine does. No ratio is printed where the texts differ.
+without: what that one takes, its end included, is subtracted from loquent's. The first run of loquent finds no compiled
+kernels, the others do. Time is that of the processor, user and system. No ratio is printed where the texts differ.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from text_normalizer import normalize_english
 
 SAMPLE = Path(__file__).parent.parent / "speech" / "assets" / "sample.flac"
-TORCH = "import resource, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 FASTER_WHISPER = """
 import sys
 from faster_whisper import WhisperModel
@@ -69,13 +67,13 @@ def compare(model: str, folder: str, options: argparse.Namespace, environment: d
     cold = run(loquent, environment)
     torch, warm, theirs = [], [], []
     for _ in range(options.rounds):
-        torch.append(run(["-c", TORCH], environment))
+        torch.append(run(["-c", "import torch"], environment))
         warm.append(run(loquent, environment))
         theirs.append(run(["-c", FASTER_WHISPER, folder, recording, beam], environment))
-    imported = middle([Run("", one.cpu_s, int(one.text) / 1024) for one in torch])
+    imported, reference = middle(torch), middle(theirs)
     rows = {
         "import torch": imported,
-        "faster-whisper, int8": middle(theirs),
+        "faster-whisper, int8": reference,
         "loquent": middle(warm),
         "loquent, kernels not compiled yet": cold,
     }
@@ -87,7 +85,6 @@ def compare(model: str, folder: str, options: argparse.Namespace, environment: d
     if len(texts) > 1:
         print("the texts differ, so no ratios:", *sorted(texts), sep="\n  ")
         return
-    reference = rows["faster-whisper, int8"]
     for name in ("loquent", "loquent, kernels not compiled yet"):
         one = rows[name]
         print(
