@@ -6,7 +6,7 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -15,10 +15,11 @@ from loquent.asr.recordings.recording import RecordingSource
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.devices import compute_device, use_threads
 from loquent.speech.hub import resolve
-from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.task import Task
 from loquent.speech.transcript import Progress, Segment, Transcript
+
+if TYPE_CHECKING:
+    from loquent.speech.runtime.session import Session
+    from loquent.speech.runtime.task import Task
 
 ComputeType = Literal["auto", "float32", "int8"]
 
@@ -161,6 +162,8 @@ class Recognizer(ABC):
         Raises:
             ValueError: an option is wrong, or the model does not know the language.
         """
+        from loquent.speech.runtime.engine import Engine  # which recordings do without
+
         aliases: Mapping[str, str] = getattr(self.Options, "aliases", {})
         of_stream = {field.name for field in dataclasses.fields(self.Options)} | aliases.keys()
         of_task = {field.name for field in dataclasses.fields(self.Settings)}

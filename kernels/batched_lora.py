@@ -116,13 +116,12 @@ def _reference(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
 def _numba(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
     if x.shape[-1] == 0 or y.shape[-1] % LANES:
         return _reference(y, x, pool, rows)
-    from loquent.kernels.cpu.batched_lora import batched_lora
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     _, steps, inputs = x.shape
     outputs, rank, tiles = y.shape[2], pool.up.shape[1], rows.tiles(steps)
     run(
-        batched_lora,
+        kernel("batched_lora", "batched_lora"),
         len(tiles),
         len(rows.order) * steps * rank * (inputs + outputs),
         *(steps, inputs, rank, outputs, tiles.data_ptr(), rows.order.data_ptr(), pool.ranks.data_ptr()),

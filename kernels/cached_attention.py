@@ -132,15 +132,14 @@ def _numba(
 ) -> Tensor:
     if q.shape[-1] < LANES:
         return _reference(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
-    from loquent.kernels.cpu.attention import self_attention
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     batch, steps, heads, dim = q.shape
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     rows, position, length = rows.contiguous(), position.contiguous(), length.contiguous()
     ring = cache_k.shape[2]
     run(
-        self_attention,
+        kernel("attention", "self_attention"),
         batch * heads,
         2 * batch * steps * heads * dim * ring,
         *(steps, heads, dim, ring, block, -1 if left is None else left, sinks),

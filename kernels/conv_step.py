@@ -7,6 +7,8 @@ from torch import Tensor
 
 from loquent.kernels.registry import Operation
 
+CHANNELS = 128  # that a task of the kernel takes
+
 
 def depthwise_conv_step(
     x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor
@@ -43,14 +45,13 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, row
 
 
 def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
-    from loquent.kernels.cpu.conv import CHANNELS, depthwise_conv_step
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     batch, steps, channels = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     rows, length = rows.contiguous(), length.contiguous()
     run(
-        depthwise_conv_step,
+        kernel("conv", "depthwise_conv_step"),
         batch * -(-channels // CHANNELS),
         out.numel() * weight.shape[1],
         *(steps, channels, tail.shape[1], rows.data_ptr(), length.data_ptr()),

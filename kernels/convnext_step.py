@@ -71,14 +71,13 @@ def _numba(x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, leng
     hidden = len(weights.expand)
     if batch * steps > FEW or channels % LANES or hidden % LANES or torch.is_autocast_enabled("cpu"):
         return _reference(x, weights, tail, rows, length, right)
-    from loquent.kernels.cpu.convnext import convnext_step
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     held = [weight.contiguous() for weight in weights]
     rows, length = rows.contiguous(), length.contiguous()
     run(
-        convnext_step,
+        kernel("convnext", "convnext_step"),
         1,
         2 * out.numel() * hidden,
         *(batch, steps, channels, hidden, tail.shape[1], right, rows.data_ptr(), length.data_ptr()),

@@ -57,14 +57,13 @@ def _shifted(z: Tensor, bits: int) -> Tensor:
 
 
 def _numba(seeds: Tensor, frames: Tensor, size: int) -> Tensor:
-    from loquent.kernels.cpu.noise import counter_noise
-    from loquent.kernels.cpu.runtime import run
+    from loquent.kernels.cpu.runtime import kernel, run
 
     batch, steps = frames.shape
     out = torch.empty(batch, steps, size)
     seeds, frames = seeds.contiguous(), frames.contiguous()
     run(
-        counter_noise,
+        kernel("noise", "counter_noise"),
         batch * steps,
         out.numel() * WORK,
         *(steps, size, seeds.data_ptr(), frames.data_ptr(), out.data_ptr()),

@@ -81,8 +81,7 @@ def _numba(
 ) -> tuple[Tensor, Tensor | None]:
     if q.shape[-1] < LANES:
         return _reference(q, cache_k, cache_v, rows, frames, heads)
-    from loquent.kernels.cpu.attention import cross_attention
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     batch, steps, count, dim = q.shape
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
@@ -92,7 +91,7 @@ def _numba(
     names = rows if heads is None else heads.contiguous()
     stretches = max(-(-steps // STRETCH), 1)
     run(
-        cross_attention,
+        kernel("attention", "cross_attention"),
         batch * count * stretches,
         2 * batch * steps * count * dim * cache_k.shape[2],
         *(steps, count, dim, wanted, rows.data_ptr(), frames.data_ptr(), names.data_ptr()),

@@ -51,10 +51,11 @@ def _reference(cost: Tensor) -> Tensor:
 
 
 def _numba(cost: Tensor) -> Tensor:
-    from loquent.kernels.cpu.dtw import dtw
+    from loquent.kernels.cpu.runtime import kernel, run
 
+    cost = cost.detach().contiguous()
     first = torch.zeros(cost.shape[0], dtype=torch.long)
-    dtw(cost.detach().numpy(), first.numpy())
+    run(kernel("dtw", "dtw"), 1, 0, *cost.shape, cost.data_ptr(), first.data_ptr())
     return first
 
 

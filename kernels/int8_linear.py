@@ -15,6 +15,8 @@ from loquent.kernels.registry import Operation
 # Products of two 8-bit numbers are added in pairs in 16 bits where the CPU lacks VNNI: 2 · 127 · 127 still fits.
 LEVELS = 63  # of an input on either side of zero
 _ZERO = 64  # what zero is quantised to
+OUTPUTS = 1024  # that are quantised at a time
+LEAST = 1e-30  # value of an output that counts as its largest: there are reciprocals of it in float32
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,20 @@ class Int8Weight:
 
 
 def pack_int8(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
-    """Quantise a float weight (N, K), each output by its own largest value."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-    bias = None if bias is None else bias.detach().float().clone()
+    """Quantise a float weight (N, K), each output by its own largest value.
+
+    That is done a few outputs at a time, so that a weight in half precision is never held in float32.
+    """
+    weight, bias = weight.detach(), None if bias is None else bias.detach().float().clone()
+    values, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32)
+    for part, its_values, its_scale in zip(*(one.split(OUTPUTS) for one in (weight, values, scale)), strict=True):
+        part = part.to(torch.float32, copy=True)
+        its_scale.copy_(part.abs().amax(1).clamp_min(LEAST) / 127)
+        its_values.copy_(part.mul_(1 / its_scale[:, None]).round_())
     if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
-        return Int8Weight((weight / scale[:, None]).round().to(torch.int8), scale, bias, None)
+        return Int8Weight(values, scale, bias, None)
     zeros = torch.zeros(len(scale), dtype=torch.long)
-    quantized = torch.quantize_per_channel(weight, scale.double(), zeros, 0, torch.qint8)
+    quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
     with _engine("fbgemm"):
         packed = torch.ops.quantized.linear_prepack(quantized, None)
     return Int8Weight(None, scale, bias, packed)

@@ -12,6 +12,7 @@ from loquent.kernels.registry import LANES, Operation
 
 FEW = 16  # rows; for more, libraries are as good
 SMALL = 1 << 17  # numbers of a weight that is read faster than a call is made
+OUTPUTS = 16  # that a task of the kernel takes
 MANY = 1 << 20  # multiply-adds that are worth asking which library is the faster one
 
 
@@ -72,14 +73,12 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    from loquent.kernels.cpu.linear import OUTPUTS
-    from loquent.kernels.cpu.linear import linear as kernel
-    from loquent.kernels.cpu.runtime import run
+    from loquent.kernels.cpu.runtime import kernel, run
 
     outputs, inputs = weight.shape
     y = x.new_empty(*x.shape[:-1], outputs)
     run(
-        kernel,
+        kernel("linear", "linear"),
         -(-outputs // OUTPUTS),
         x.numel() * outputs,
         *(x.numel() // inputs, outputs, inputs),

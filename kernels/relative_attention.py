@@ -121,15 +121,14 @@ def _numba(
     if q.shape[-1] < LANES:
         seen = query, first, end, table, future, content_bias, distance_bias
         return _reference(q, k, v, cache_k, cache_v, rows, position, length, *seen)
-    from loquent.kernels.cpu.relative_attention import relative_attention
-    from loquent.kernels.cpu.runtime import fields_of, run
+    from loquent.kernels.cpu.runtime import fields_of, kernel, run
 
     batch, asked, heads, dim = q.shape
     ring, distances = cache_k.shape[2], table.shape[0]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     places = [place.contiguous() for place in (rows, position, length, query, first, end)]
     run(
-        relative_attention,
+        kernel("relative_attention", "relative_attention"),
         batch * heads,
         3 * batch * asked * heads * dim * (ring + k.shape[1]),
         *(asked, heads, dim, ring, distances, future),

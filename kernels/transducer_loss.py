@@ -104,8 +104,7 @@ class _Lattice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, length: Tensor, target_length: Tensor) -> Tensor:
-        from loquent.kernels.cpu.runtime import run
-        from loquent.kernels.cpu.transducer_loss import lattice
+        from loquent.kernels.cpu.runtime import kernel, run
 
         blank, token = (arc.contiguous() for arc in _arcs(logits, targets))
         batch, frames, positions = blank.shape
@@ -113,7 +112,14 @@ class _Lattice(torch.autograd.Function):
         loss, blank_posterior, token_posterior = blank.new_empty(batch), blank.new_empty(blank.shape), token.clone()
         tensors = (blank, token, length, target_length, loss, blank_posterior, token_posterior)
         work = 40 * batch * frames * positions  # a logarithm and some exponentials per node
-        run(lattice, batch, work, frames, positions, *(tensor.data_ptr() for tensor in tensors))
+        run(
+            kernel("transducer_loss", "lattice"),
+            batch,
+            work,
+            frames,
+            positions,
+            *(tensor.data_ptr() for tensor in tensors),
+        )
         ctx.save_for_backward(logits, targets, blank_posterior, token_posterior)
         return loss
 

@@ -19,9 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
 from filelock import FileLock
 
+from loquent.kernels.cache_folder import cache_dir as cache_dir
 from loquent.speech.json_files import read_json_object
 
 
@@ -120,11 +120,6 @@ def installed() -> list[Checkpoint]:
                 )
             )
     return [*found, *(_shipped(name) for name in SHIPPED if _is_shipped(name)), *_cached()]
-
-
-def cache_dir() -> Path:
-    """Where loquent keeps what it can make again: LOQUENT_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("LOQUENT_CACHE") or platformdirs.user_cache_dir("loquent"))
 
 
 @dataclass(frozen=True)

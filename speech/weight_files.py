@@ -107,8 +107,8 @@ def check_finite(name: str, weight: Tensor) -> None:
     Raises:
         ValueError: it has.
     """
-    # The sum is not finite if a number is not, and takes a tenth of the time; it may also be too large for its type.
-    if weight.is_floating_point() and not bool(weight.sum().isfinite()) and not bool(weight.isfinite().all()):
+    # The extremes take a tenth of the time that asking every number does; one that is none is both of them.
+    if weight.is_floating_point() and weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
         raise ValueError(f"{name} has numbers that are not finite; the file is damaged, or the training diverged")
 
 

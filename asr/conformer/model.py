@@ -20,6 +20,7 @@ from loquent.asr.heads.ctc import CTCHead
 from loquent.asr.heads.transducer import Transducer, TransducerConfig
 from loquent.speech.audio.features import NemoLogMel, RunningNormalize
 from loquent.speech.json_files import read_json_object
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.streaming import Chain
 from loquent.speech.sizes import check_sizes
 from loquent.speech.weight_files import check_finite, read_weights
@@ -178,9 +179,9 @@ class ConformerModel(nn.Module):
         Raises:
             ValueError: tensors are missing, superfluous or of another shape.
         """
-        with torch.device("meta"):
-            skeleton = cls(config)
-        expected = {name: tensor.shape for name, tensor in skeleton.state_dict().items()}
+        with Skeletons():
+            model = cls(config)
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if expected.keys() != weights.keys():
             missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
             raise ValueError(f"weights do not fit the configuration: missing {missing[:5]}, not expected {extra[:5]}")
@@ -188,8 +189,7 @@ class ConformerModel(nn.Module):
             if weights[name].shape != shape:
                 raise ValueError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(shape)}")
             check_finite(name, weights[name])
-        model = cls(config)
-        model.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in weights.items()})
+        model.load_state_dict({n: w.float() if w.is_floating_point() else w for n, w in weights.items()}, assign=True)
         return model.eval()
 
     def save_pretrained(

@@ -23,6 +23,7 @@ from loquent.asr.conformer.nemo_settings import (
     transducer_config,
     weight_size,
 )
+from loquent.speech.nn.skeleton import Skeletons
 
 
 def from_nemo(
@@ -150,7 +151,7 @@ def _unit_dimensions(theirs: str) -> int:
 
 
 def _shapes(config: ConformerModelConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
+    with Skeletons():
         return {name: weight.shape for name, weight in ConformerModel(config).state_dict().items()}
 
 

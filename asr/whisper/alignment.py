@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loquent.asr.options import Mode
-from loquent.asr.whisper.model import AudioMemory, Whisper
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.kernels.dtw import dtw
 from loquent.speech.nn.streaming import Chunk

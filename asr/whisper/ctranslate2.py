@@ -6,6 +6,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -49,56 +50,59 @@ def is_ctranslate2(head: bytes) -> bool:
 
 
 def read_ctranslate2(path: Path) -> Ctranslate2Model:
-    """Read a model file; each variable is copied out of the mapped file, so no more than one is held twice.
+    """Read a model file, each variable straight into its tensor.
 
     Raises:
         ValueError: not a version 6 model, truncated, or inconsistent; the message says where.
     """
-    cursor = _Cursor(path)
-    version = cursor.integer("<I", "version")
-    if version != VERSION:
-        raise ValueError(f"{path} has CTranslate2 version {version}, expected {VERSION}; convert the model again")
-    specification = cursor.string("specification")
-    revision = cursor.integer("<I", "revision")
-    stored: dict[str, Tensor] = {}
-    for _ in range(cursor.integer("<I", "number of variables")):
-        name = cursor.string("variable name")
-        stored[name] = cursor.variable(name)
-    # Resolved after dequantising: an alias of a weight stands for its scale too.
-    variables = _dequantized(stored, path)
-    for _ in range(cursor.integer("<I", "number of aliases")):
-        alias, name = cursor.string("alias"), cursor.string("name of alias")
-        if name not in variables:
-            raise ValueError(f"{path}: alias {alias} is of {name}, which the file does not hold")
-        variables[alias] = variables[name]
-    if cursor.offset != cursor.data.size:
-        raise ValueError(f"{path} has {cursor.data.size - cursor.offset} bytes after its end, expected none")
+    with path.open("rb") as stream:
+        cursor = _Cursor(path, stream)
+        version = cursor.integer("<I", "version")
+        if version != VERSION:
+            raise ValueError(f"{path} has CTranslate2 version {version}, expected {VERSION}; convert the model again")
+        specification = cursor.string("specification")
+        revision = cursor.integer("<I", "revision")
+        stored: dict[str, Tensor] = {}
+        for _ in range(cursor.integer("<I", "number of variables")):
+            name = cursor.string("variable name")
+            stored[name] = cursor.variable(name)
+        # Resolved after dequantising: an alias of a weight stands for its scale too.
+        variables = _dequantized(stored, path)
+        for _ in range(cursor.integer("<I", "number of aliases")):
+            alias, name = cursor.string("alias"), cursor.string("name of alias")
+            if name not in variables:
+                raise ValueError(f"{path}: alias {alias} is of {name}, which the file does not hold")
+            variables[alias] = variables[name]
+        if cursor.offset != cursor.size:
+            raise ValueError(f"{path} has {cursor.size - cursor.offset} bytes after its end, expected none")
     return Ctranslate2Model(specification, revision, variables)
 
 
 class _Cursor:
-    """Reads little-endian fields from a mapped file, one after the other."""
+    """Reads little-endian fields from a file, one after the other."""
 
-    def __init__(self, path: Path) -> None:
-        if not path.stat().st_size:
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path, self.stream = path, stream
+        self.offset, self.size = 0, path.stat().st_size
+        if not self.size:
             raise ValueError(f"{path} is empty")
-        self.path = path
-        self.data = np.memmap(path, dtype=np.uint8, mode="r")
-        self.offset = 0
 
-    def take(self, count: int, what: str) -> np.ndarray:
-        if count > self.data.size - self.offset:
+    def advance(self, count: int, what: str) -> None:
+        if count > self.size - self.offset:
             raise ValueError(
-                f"{self.path} is truncated: {what} needs {count} bytes at {self.offset}, the file has {self.data.size}"
+                f"{self.path} is truncated: {what} needs {count} bytes at {self.offset}, the file has {self.size}"
             )
         self.offset += count
-        return self.data[self.offset - count : self.offset]
+
+    def take(self, count: int, what: str) -> bytes:
+        self.advance(count, what)
+        return self.stream.read(count)
 
     def integer(self, layout: str, what: str) -> int:
-        return struct.unpack(layout, self.take(struct.calcsize(layout), what).tobytes())[0]
+        return struct.unpack(layout, self.take(struct.calcsize(layout), what))[0]
 
     def string(self, what: str) -> str:
-        raw = self.take(self.integer("<H", what), what).tobytes()
+        raw = self.take(self.integer("<H", what), what)
         if raw[-1:] != b"\0":
             raise ValueError(f"{self.path}: {what} at {self.offset} does not end with a zero byte")
         return raw[:-1].decode("utf-8")
@@ -112,9 +116,10 @@ class _Cursor:
         size, expected = self.integer("<I", name), math.prod(shape) * np.dtype(numpy_type).itemsize
         if size != expected:
             raise ValueError(f"{self.path}: {name} of shape {shape} has {size} bytes, expected {expected}")
-        # Copied, because values lie at odd addresses in the file and tensors must be aligned.
-        values = np.frombuffer(self.take(size, name).tobytes(), numpy_type).copy()
-        tensor = torch.from_numpy(values).reshape(shape)
+        self.advance(size, name)
+        values = np.empty(shape, numpy_type)
+        self.stream.readinto(values)  # type: ignore[attr-defined]
+        tensor = torch.from_numpy(values)
         return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 

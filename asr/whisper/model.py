@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import MutableMapping
 from typing import cast
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.asr.whisper.config import WhisperConfig
+from loquent.asr.whisper.states import AudioMemory, DecoderState, EncoderState, KeyValues, key_values
 from loquent.kernels.cached_attention import attention_mask, cached_attention
 from loquent.kernels.cross_attention import attention, cross_attention
 from loquent.kernels.int8_linear import Int8Weight, int8_linear
@@ -29,96 +29,10 @@ from loquent.kernels.linear import linear
 from loquent.speech.nn.convolution import Conv1d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters, project
-from loquent.speech.nn.state import State, check_range
-from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, WindowState, as_chunk, as_rows
+from loquent.speech.nn.skeleton import Skeletons
+from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, as_chunk, as_rows
 
-
-@dataclass
-class KeyValues(State):
-    """Keys and values of one layer, (S, H, R, D) each."""
-
-    k: Tensor
-    v: Tensor
-
-
-@dataclass
-class EncoderState(State):
-    """What the encoder remembers of each stream: 30 s of keys and values and the frames its convolutions still need."""
-
-    conv1: WindowState
-    conv2: WindowState
-    waiting: WindowState  # frames of a block that is not complete
-    position: Tensor  # (S,) int64, frames encoded
-    layers: tuple[KeyValues, ...]
-
-    def check(self) -> None:
-        super().check()
-        check_range("position", self.position, 0, self.layers[0].k.shape[2])
-
-    def restart(self, rows: list[int]) -> None:
-        """Begin a new window in these slots; keys and values beyond ``position`` are never read, so they may stay."""
-        for part in (self.conv1, self.conv2, self.waiting):
-            part.reset(rows)
-        self.position[rows] = 0
-
-
-@dataclass
-class DecoderState(State):
-    """Keys and values of the tokens of each hypothesis. Setting `position` back takes tokens back."""
-
-    position: Tensor  # (S,) int64, tokens decoded
-    layers: tuple[KeyValues, ...]
-
-    def check(self) -> None:
-        super().check()
-        check_range("position", self.position, 0, self.capacity)
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that a hypothesis has room for."""
-        return self.layers[0].k.shape[2]
-
-    def copy(self, pairs: list[tuple[int, int]], length: int) -> None:
-        """Copy hypotheses of at most ``length`` tokens from slot to slot; no slot is both read and written."""
-        if not pairs:
-            return
-        source, target = torch.tensor(pairs, device=self.position.device).unbind(1)
-        self.position[target] = self.position[source]
-        for layer in self.layers:
-            for cache in (layer.k[:, :, :length], layer.v[:, :, :length]):
-                cache[target] = cache[source]
-
-    def take(self, other: DecoderState, source: Tensor, target: Tensor, length: int) -> None:
-        """Copy hypotheses of at most ``length`` tokens from slots of another pool to slots of this one."""
-        self.position[target] = other.position[source]
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine.k[target, :, :length] = theirs.k[source, :, :length]
-            mine.v[target, :, :length] = theirs.v[source, :, :length]
-
-    def resized(self, capacity: int) -> DecoderState:
-        """The same hypotheses with room for more tokens."""
-
-        def resize(cache: Tensor) -> Tensor:
-            return F.pad(cache, (0, 0, 0, capacity - cache.shape[2]))
-
-        return DecoderState(self.position, tuple(KeyValues(resize(one.k), resize(one.v)) for one in self.layers))
-
-
-@dataclass
-class AudioMemory(State):
-    """Keys and values that the decoder's cross-attention reads: they only grow as audio comes in."""
-
-    frames: Tensor  # (S,) int64
-    layers: tuple[KeyValues, ...]
-
-    def check(self) -> None:
-        super().check()
-        check_range("frames", self.frames, 0, self.capacity)
-
-    @property
-    def capacity(self) -> int:
-        """Frames that a stream has room for."""
-        return self.layers[0].k.shape[2]
+EMBEDDING = "decoder.token_embedding.weight"
 
 
 class MultiHeadAttention(nn.Module):
@@ -480,17 +394,22 @@ class Whisper(nn.Module):
         self.merged: tuple[str, ...] = ()  # digests of the adapters that are part of the weights
 
     @classmethod
-    def from_weights(cls, config: WhisperConfig, weights: Mapping[str, Tensor]) -> Whisper:
-        """Build the model around a checkpoint's tensors, in float32."""
-        with torch.device("meta"):
+    def from_weights(
+        cls, config: WhisperConfig, weights: MutableMapping[str, Tensor], *, float_vocabulary: bool = True
+    ) -> Whisper:
+        """Build the model around a checkpoint's tensors, in float32.
+
+        Args:
+            weights: by name; they are taken out, so that none is held twice. Those in float32 are used as they are.
+            float_vocabulary: False leaves the token embedding in its own type, for `quantize_int8`: tokens are looked
+                up in it, exactly, but scores over the vocabulary are not computed with it.
+        """
+        with Skeletons():
             model = cls(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+        embedding = None if float_vocabulary else weights.pop(EMBEDDING)
+        state = {name: weights.pop(name).float() for name in list(weights)}
+        model.load_state_dict(state if embedding is None else {**state, EMBEDDING: embedding}, assign=True)
         return model.eval().requires_grad_(False)
-
-
-def key_values(batch: int, heads: int, capacity: int, like: Tensor) -> KeyValues:
-    """Empty keys and values of one layer as wide as ``like``."""
-    return KeyValues(*like.new_zeros(2, batch, heads, capacity, like.shape[0] // heads).unbind())
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10000) -> Tensor:

@@ -11,7 +11,8 @@ def quantize_int8(model: Whisper) -> Whisper:
 
     That product takes most of a decoder's time: a step reads the whole embedding, tens of megabytes, for every few
     tokens. The other layers stay in float32: int8 gains little there, costs accuracy in the feed-forward layers, whose
-    activations have outliers, and adapters are put on the projections of attention.
+    activations have outliers, and adapters are put on the projections of attention. The embedding itself is then only
+    there to look up tokens, in any floating-point type.
     """
     model.decoder.int8_vocabulary = pack_int8(model.decoder.token_embedding.weight)
     return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,6 @@ from loquent.asr.recordings.recording import MelRecording, RecordingSource
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.checkpoint import load_whisper
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
-from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.lora import LoraAdapter, adapter_info, base_digest, load_adapter, merge
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
@@ -27,6 +26,9 @@ from loquent.speech.audio.errors import AudioError
 from loquent.speech.hub import SHIPPED_ADAPTERS
 from loquent.speech.text.languages import language_code
 from loquent.speech.transcript import Progress, Segment, Transcript
+
+if TYPE_CHECKING:
+    from loquent.asr.whisper.live.task import WhisperStreamingTask
 
 
 class WhisperRecognizer(Recognizer):
@@ -56,12 +58,12 @@ class WhisperRecognizer(Recognizer):
     @classmethod
     def load(cls, path: Path, device: torch.device, compute_type: ComputeType) -> WhisperRecognizer:
         """Read a checkpoint; see `Recognizer.from_pretrained`."""
-        loaded = load_whisper(path)
-        model = Whisper.from_weights(loaded.config, loaded.weights)
-        tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
         if compute_type == "auto":  # without the engine int8 is emulated, exactly but slowly
             fast = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
             compute_type = "int8" if fast else "float32"
+        tokenizer = WhisperTokenizer.load(path if path.is_dir() else path.parent)
+        loaded = load_whisper(path)
+        model = Whisper.from_weights(loaded.config, loaded.weights, float_vocabulary=compute_type == "float32")
         if compute_type == "int8":
             quantize_int8(model)
         return cls(model.to(device), tokenizer)
@@ -81,6 +83,8 @@ class WhisperRecognizer(Recognizer):
         loquent for this very model is the default, if that policy is asked for or the streams are in its language: one
         that ``language`` names, or the only one that the model knows.
         """
+        from loquent.asr.whisper.live.task import WhisperStreamingTask  # which recordings do without
+
         checked_options(StreamingOptions, {name: options[name] for name in ("language",) if name in options})
         language = options.get("language") or (None if self.tokenizer.is_multilingual else "en")
         language = language_code(language) if language else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.cpu.tile import KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
 
 
@@ -129,7 +130,6 @@ def _attend(tile, count, dim, source, entry, key, end, view):
         entry += keys
 
 
-@loop
 def self_attention(data):
     job = carray(data, (HEADER + 34,), np.int64)
     while True:
@@ -139,7 +139,6 @@ def self_attention(data):
         _self_attention(job[HEADER:], task)
 
 
-@loop
 def cross_attention(data):
     job = carray(data, (HEADER + 29,), np.int64)
     while True:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
 from loquent.kernels.cpu.panel import LANES, multiply
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.registry import TILE
 
 
@@ -42,7 +43,6 @@ def _batched_lora(job, task, wide, narrow):
             target[m] += source[m]
 
 
-@loop
 def batched_lora(data):
     job = carray(data, (HEADER + 19,), np.int64)
     wide = np.empty(TILE * max(job[HEADER + 1], job[HEADER + 3]), np.float32)

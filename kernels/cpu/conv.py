@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
-
-CHANNELS = 128  # per task
+from loquent.kernels.conv_step import CHANNELS
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 
 @jit
@@ -56,7 +56,6 @@ def _depthwise_conv_step(job, task):
             new[c] = s[c]
 
 
-@loop
 def depthwise_conv_step(data):
     job = carray(data, (HEADER + 17,), np.int64)
     while True:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 from numba import carray
 
+from loquent.kernels.cpu.compiler import floats, integers, jit, matrix, next_task
 from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 EPSILON = np.float32(1e-5)
 HALF, ONE, MOST = np.float32(0.5), np.float32(1), np.float32(3.9)
@@ -95,7 +96,7 @@ def _convnext_step(job):
     """The whole block; the order of the fields is that of `convnext_step._numba`."""
     channels, hidden, count = job[2], job[3], job[0] * job[1]
     expand_bias, contract_bias, scale = floats(job[20]), floats(job[22]), floats(job[23])
-    out = floats(job[14])[: count * channels].reshape(count, channels)
+    out = matrix(job[14], count, channels)
     h, wide = np.empty((count, channels), np.float32), np.empty((count, hidden), np.float32)
     _convolve(job, out, h)
     _products(h.ctypes.data, 4 * channels, job[19], wide.ctypes.data, count, hidden)
@@ -110,7 +111,6 @@ def _convnext_step(job):
             y[c] += scale[c] * (row[c] + contract_bias[c])
 
 
-@loop
 def convnext_step(data):
     job = carray(data, (HEADER + 24,), np.int64)
     while True:

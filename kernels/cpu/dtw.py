@@ -1,13 +1,21 @@
-"""Inner loop of dynamic time warping on the CPU: sequential, so no pool of threads; exact, so no fast-math."""
+"""Inner loop of dynamic time warping on the CPU: sequential, so one task; exact, so no fast-math."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+from numba import carray
+
+from loquent.kernels.cpu.compiler import integers, matrix, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 
-def _dtw(cost, first):
-    rows, columns = cost.shape
+def dtw(data):
+    """The order of the fields is that of `dtw._numba`."""
+    job = carray(data, (HEADER + 4,), np.int64)
+    if next_task(data) >= job[TASKS]:
+        return
+    rows, columns = job[HEADER], job[HEADER + 1]
+    cost, first = matrix(job[HEADER + 2], rows, columns), integers(job[HEADER + 3])
     total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0
     for i in range(rows):
@@ -23,9 +31,3 @@ def _dtw(cost, first):
             i -= 1
         else:
             j -= 1
-
-
-try:
-    dtw = numba.njit(cache=True, nogil=True)(_dtw)
-except RuntimeError:  # numba found no folder to keep machine code in
-    dtw = numba.njit(nogil=True)(_dtw)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from loquent.kernels.cpu.compiler import floats, jit, next_task
 from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, jit, loop, next_task
-
-OUTPUTS = 16  # per task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
+from loquent.kernels.linear import OUTPUTS
 
 
 @jit
@@ -30,7 +30,6 @@ def _linear(job, task):
                     out[r * outputs + m] += bias[m]
 
 
-@loop
 def linear(data):
     job = carray(data, (HEADER + 7,), np.int64)
     while True:

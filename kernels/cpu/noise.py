@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -44,7 +45,6 @@ def _counter_noise(job, task):
         out[pairs + i] = radius[i] * math.sin(angle[i])
 
 
-@loop
 def counter_noise(data):
     job = carray(data, (HEADER + 5,), np.int64)
     while True:

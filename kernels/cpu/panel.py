@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from loquent.kernels.cpu.runtime import jit
+from loquent.kernels.cpu.compiler import jit
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # floats of a vector; narrower machines split it
 STRIP = 64 // LANES  # vectors of a row, of as many channels as heads have most often

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.cpu.tile import FEW, KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, place, score
 
 
@@ -118,7 +119,6 @@ def _add_distances(scores, far_scores, t, sight, start, key, keys, future, low, 
         scores[j, t] = LOWEST
 
 
-@loop
 def relative_attention(data):
     job = carray(data, (HEADER + 43,), np.int64)
     while True:

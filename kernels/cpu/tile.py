@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from loquent.kernels.cpu.compiler import jit
 from loquent.kernels.cpu.panel import LANES, dots_1x4, multiply, multiply_add, weigh
-from loquent.kernels.cpu.runtime import jit
 
 FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
 QUERIES, KEYS = 2 * LANES, 48  # of a tile: its scores, keys and values stay in the first-level cache

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numba import carray
 
-from loquent.kernels.cpu.runtime import HEADER, TASKS, floats, integers, jit, loop, next_task
+from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
+from loquent.kernels.cpu.runtime import HEADER, TASKS
 
 
 @jit
@@ -54,7 +55,6 @@ def _lattice(job, task):
                 beta[u] = _log_add(through_blank, through_token)
 
 
-@loop
 def lattice(data):
     job = carray(data, (HEADER + 9,), np.int64)
     while True:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from loquent.speech.lm.decoder import Decoder
 from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.nn.linear import Linear
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.weight_files import check_weight
 
 HEAD = "lm_head.weight"
@@ -43,7 +44,7 @@ class LanguageModel(nn.Module):
             ValueError: weights are missing, unknown or of other shapes.
         """
         found = {name: weight for name, weight in weights.items() if not name.endswith("rotary_emb.inv_freq")}
-        with torch.device("meta"):
+        with Skeletons():
             model = cls(config, tied=HEAD not in found)
         expected = model.state_dict()
         if expected.keys() != found.keys():

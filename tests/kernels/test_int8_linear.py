@@ -4,8 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from loquent.kernels.int8_linear import Int8Weight, int8_linear, pack_int8
+from loquent.kernels.int8_linear import OUTPUTS, Int8Weight, int8_linear, pack_int8
 
 
 def layer(outputs: int, inputs: int, bias: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -74,3 +76,34 @@ def test_weights_have_eight_bits() -> None:
     restored = packed.unpacked().float() * packed.scale[:, None]
     assert packed.unpacked().abs().max() == 127
     assert ((restored - weight).abs() <= packed.scale[:, None] * 0.501).all()
+
+
+def test_zeros_stay_zeros() -> None:
+    weight, _ = layer(40, 64)
+    weight[7] = 0
+    packed = pack_int8(weight)
+    assert packed.unpacked()[7].eq(0).all()
+    assert int8_linear(torch.ones(1, 64), packed)[0, 7] == 0
+
+
+class LargestFloat(TorchDispatchMode):
+    """Notes the most numbers of any float32 tensor that an operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for one in tree_leaves(result):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float32:
+                self.numbers = max(self.numbers, one.numel())
+        return result
+
+
+def test_a_weight_in_half_precision_is_not_held_in_float32() -> None:
+    weight = layer(5 * OUTPUTS + 3, 32)[0].half()
+    with LargestFloat() as largest:
+        packed = pack_int8(weight)
+    assert 0 < largest.numbers <= OUTPUTS * 32
+    whole = pack_int8(weight.float())
+    assert torch.equal(packed.unpacked(), whole.unpacked())
+    assert torch.equal(packed.scale, whole.scale)

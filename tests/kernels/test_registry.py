@@ -1,8 +1,7 @@
-"""The list of operations, the choice of an implementation, and the cache of compiled kernels."""
+"""The list of operations, and the choice of an implementation."""
 
 import importlib
 import inspect
-import os
 import subprocess
 import sys
 import threading
@@ -39,7 +38,7 @@ def chosen(*tensors, operation=DTW):
 
 def test_every_module_has_its_operations_in_the_list():
     modules = {one.reference.__module__.rpartition(".")[2] for one in OPERATIONS.values()}
-    assert modules == {path.stem for path in Path(registry.__file__).parent.glob("*.py")} - {"registry"}
+    assert modules == {path.stem for path in Path(registry.__file__).parent.glob("*.py")} - {"registry", "cache_folder"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
@@ -107,29 +106,3 @@ def test_listing_the_operations_does_not_import_a_compiler():
         "sys.exit(bool({'numba', 'llvmlite', 'triton'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_read_only_installation_is_cached_in_the_users_folder(tmp_path):
-    source = tmp_path / "site" / "kernel_under_test.py"
-    source.parent.mkdir()
-    source.write_text(
-        "from loquent.kernels.cpu.runtime import HEADER, integers, loop, next_task, run\n"
-        "from numba import carray\n"
-        "import numpy as np\n"
-        "@loop\n"
-        "def count(data):\n"
-        "    job = carray(data, (3,), np.int64)\n"
-        "    while next_task(data) < job[1]:\n"
-        "        job[2] += 1\n"
-        "run(count, 3, 0, 0)\n"
-    )
-    (source.parent / "__pycache__").write_text("a file here leaves no place for a cache beside the source")
-    home = tmp_path / "home"
-    home.mkdir()
-    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(source.parent)}
-    environment.pop("NUMBA_CACHE_DIR", None)
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", "import kernel_under_test"], env=environment, check=True)
-    indexes = list(home.rglob("*.nbi"))
-    assert len(indexes) == 1, [str(path.relative_to(home)) for path in home.rglob("*")]
-    assert len(list(home.rglob("*.nbc"))) == 1, "the second process must load what the first compiled"

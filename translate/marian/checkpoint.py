@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 from torch import Tensor
 
 from loquent.speech.json_files import read_json_object
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.weight_files import check_weight
 from loquent.translate.marian.config import MarianConfig
 from loquent.translate.marian.containers import is_container, read_packed
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path, source: str | None = None, target: str | None = 
 
 
 def _network(path: Path, config: MarianConfig, weights: Mapping[str, Any]) -> MarianNetwork:
-    with torch.device("meta"):  # memory for what the files say is asked for only where they hold it
+    with Skeletons():  # memory for what the files say is asked for only where they hold it
         network = MarianNetwork(config)
     real: dict[int, Tensor] = {}
     state: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.tts.flow.dit import DiTConfig
 from loquent.tts.flow.encoder import EncoderConfig, RepeatConfig
 from loquent.tts.flow.token_flow import TokenFlow, TokenFlowConfig
@@ -33,7 +34,7 @@ def from_cosyvoice(weights: Mapping[str, Tensor], head_size: int = 64) -> tuple[
     """
     weights = {name: weight for name, weight in weights.items() if not IGNORED.fullmatch(name)}
     config = config_of(weights, head_size)
-    with torch.device("meta"):
+    with Skeletons():
         shapes = {name: weight.shape for name, weight in TokenFlow(config).state_dict().items()}
     converted = {name: _taken(weights, name, shape, config) for name, shape in shapes.items()}
     if weights:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from loquent.speech.lm.decoder import Decoder
 from loquent.speech.lm.decoder_config import DecoderConfig
 from loquent.speech.nn.linear import Linear
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.weight_files import check_weight
 from loquent.tts.lm.layout import SpeechLayout
 
@@ -56,7 +57,7 @@ class SpeechLanguageModel(nn.Module):
             for name, weight in weights.items()
             if name != "llm.model.lm_head.weight"
         }
-        with torch.device("meta"):
+        with Skeletons():
             model = cls(config, layout, capacity)
         expected = model.state_dict()
         if expected.keys() != found.keys():

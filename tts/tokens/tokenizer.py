@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
+from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk, StreamingModule, as_chunk
 from loquent.speech.weight_files import check_weight, read_weights
@@ -96,15 +97,15 @@ class S3Tokenizer(SpeechTokenizer):
             block=block,
             left_context=left_context,
         )
-        with torch.device("meta"):
-            expected = cls(config).state_dict()
+        with Skeletons():
+            tokenizer = cls(config)
+        expected = tokenizer.state_dict()
         if expected.keys() != weights.keys():
             missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
             raise ValueError(f"not a speech tokenizer: missing {missing[:4]}, unknown {unknown[:4]}")
         for name, weight in weights.items():
             check_weight(name, weight, expected[name].shape)
-        tokenizer = cls(config)
-        tokenizer.load_state_dict(weights)
+        tokenizer.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
         return tokenizer.eval()
 
     @torch.inference_mode()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
-from loquent.asr.whisper.model import AudioMemory, DecoderState, TextDecoder
+from loquent.asr.whisper.model import TextDecoder
+from loquent.asr.whisper.states import AudioMemory, DecoderState
 from loquent.speech.nn.low_rank import Adapters
 from loquent.speech.nn.streaming import Chunk
 

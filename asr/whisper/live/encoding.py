@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loquent.asr.whisper.live.memo import AudioWindow
-from loquent.asr.whisper.model import AudioMemory, DecoderState, EncoderState, Whisper
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.states import AudioMemory, DecoderState, EncoderState
 from loquent.speech.audio.features import RunningMaxNormalize, RunningMaxState, normalize_window
 from loquent.speech.nn.low_rank import Adapters
 from loquent.speech.nn.state import State

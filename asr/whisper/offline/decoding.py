@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
-from loquent.asr.whisper.model import AudioMemory, Whisper
+from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.logit_filters import logit_filters
+from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.text.languages import language_code

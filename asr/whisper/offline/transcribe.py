@@ -16,10 +16,10 @@ import torch
 from loquent.asr.recordings.recording import RecordingSource
 from loquent.asr.whisper.alignment import align
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.model import AudioMemory
 from loquent.asr.whisper.offline.decoding import DecodingResult, WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.offline.passage import OpenRecording, Passage
+from loquent.asr.whisper.states import AudioMemory
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
 from loquent.speech.transcript import Progress, Segment, Transcript

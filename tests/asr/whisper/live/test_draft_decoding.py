@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from loquent.asr.whisper.beam_search import DecodingOptions
 from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, repeats
 from loquent.asr.whisper.live.encoding import SILENCE
-from loquent.asr.whisper.model import AudioMemory, Whisper
+from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
+from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.nn.streaming import Chunk

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.model import AudioMemory, Whisper
+from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder, compression_ratio
 from loquent.asr.whisper.offline.logit_filters import logit_filters
+from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.features import WhisperLogMel, normalize_window
 from loquent.speech.nn.streaming import Chunk
