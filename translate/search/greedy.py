@@ -21,8 +21,8 @@ def greedy_search(stepper: Stepper, searches: Sequence[Search]) -> list[Draft]:
         stepper.select(begun)
         pieces = pieces[begun]
     while live:
-        begun = live[0].draft.pieces
-        scores = stepper.step(pieces) if begun else first_scores(stepper, pieces, [one.search for one in live])
+        written = live[0].draft.pieces
+        scores = stepper.step(pieces) if written else first_scores(stepper, pieces, [one.search for one in live])
         chosen, probabilities, attended, finite = _likeliest(scores, live)
         going = [
             hypothesis.add(*values, stepper)
