@@ -128,8 +128,16 @@ def test_a_read_only_installation_is_cached_in_the_users_folder(tmp_path):
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(source.parent)}
     environment.pop("NUMBA_CACHE_DIR", None)
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", "import kernel_under_test"], env=environment, check=True)
+    program = (  # what takes long to import is imported before the two processes part
+        "import multiprocessing, importlib, loquent.kernels.cpu.runtime\n"
+        "for _ in range(2):\n"
+        "    process = multiprocessing.get_context('fork').Process(\n"
+        "        target=importlib.import_module, args=['kernel_under_test']\n"
+        "    )\n"
+        "    process.start(), process.join()\n"
+        "    assert process.exitcode == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     indexes = list(home.rglob("*.nbi"))
     assert len(indexes) == 1, [str(path.relative_to(home)) for path in home.rglob("*")]
     assert len(list(home.rglob("*.nbc"))) == 1, "the second process must load what the first compiled"
