@@ -82,7 +82,7 @@ def test_a_miniature_learns(data: Path, tmp_path: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     made = recipe(data, tmp_path)
     options = TrainingOptions(
-        steps=40, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10, evaluate_every=20
+        steps=80, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10, evaluate_every=40
     )
     figures = Training(made, options, tmp_path, {}).run()
     losses = [line["loss"] for line in _curve(tmp_path) if "loss" in line]

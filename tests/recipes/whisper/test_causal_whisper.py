@@ -206,7 +206,7 @@ def test_it_learns_and_its_export_is_what_was_trained(
 ) -> None:
     config = parse_config(CausalWhisperConfig, configuration(model_folder, data, tmp_path / "times"))
     recipe = CausalWhisperRecipe(config, tmp_path / "run")
-    options = TrainingOptions(steps=16, learning_rate=1e-2, warmup=2, average=0.8, log_every=4, evaluate_every=8)
+    options = TrainingOptions(steps=24, learning_rate=1e-2, warmup=2, average=0.8, log_every=4, evaluate_every=12)
     figures = Training(recipe, options, tmp_path / "run", {}).run()
     assert figures is not None
     assert {"wer", "400ms/wer", "400ms/set/wer"} <= figures.keys()

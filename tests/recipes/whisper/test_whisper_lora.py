@@ -112,7 +112,7 @@ def test_from_recordings_of_one_person_to_an_adapter(model_folder: Path, tmp_pat
     assert recipe.tested == recipe.valid
     assert recipe.data.rows[0].text[0].isupper()  # as Whisper writes
 
-    options = TrainingOptions(steps=16, learning_rate=1e-2, warmup=2, average=0.5, log_every=4, evaluate_every=8)
+    options = TrainingOptions(steps=30, learning_rate=1e-2, warmup=2, average=0.5, log_every=5, evaluate_every=15)
     figures = Training(recipe, options, run, {}).run()
     assert figures is not None
     assert figures.keys() == {

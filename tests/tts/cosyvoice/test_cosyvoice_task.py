@@ -38,7 +38,7 @@ def task(cosyvoice: CosyVoice) -> CosyVoiceTask:
 @pytest.fixture
 def brief(task: CosyVoiceTask, monkeypatch: pytest.MonkeyPatch) -> CosyVoiceTask:
     """It does not take long about anything."""
-    monkeypatch.setattr(task.stages.generator, "most", 0.3)
+    monkeypatch.setattr(task.stages.generator, "most", 0.5)
     return task
 
 
