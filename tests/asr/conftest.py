@@ -42,7 +42,7 @@ def tiny_en() -> Whisper:
 
 @pytest.fixture(scope="session")
 def base() -> WhisperRecognizer:
-    """A model of many languages, loaded; a test that wants adapters or settings of its own makes a recogniser of it."""
+    """A model of many languages."""
     try:
         loaded = Recognizer.from_pretrained("base")
     except CheckpointError:

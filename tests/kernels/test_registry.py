@@ -134,7 +134,8 @@ def test_a_read_only_installation_is_cached_in_the_users_folder(tmp_path):
         "    process = multiprocessing.get_context('fork').Process(\n"
         "        target=importlib.import_module, args=['kernel_under_test']\n"
         "    )\n"
-        "    process.start(), process.join()\n"
+        "    process.start()\n"
+        "    process.join()\n"
         "    assert process.exitcode == 0\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
