@@ -17,7 +17,7 @@ REPEATS = ["", "", "*", "+", "?", "{2}", "{1,2}", "{,2}", "{1,}", "*?", "+?"]
 pieces = st.lists(st.tuples(st.sampled_from(ATOMS), st.sampled_from(REPEATS)), min_size=1, max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(pieces, st.text("abc.1", max_size=7), st.booleans())
 def test_they_match_as_peft_matches_them(parts: list[tuple[str, str]], name: str, grouped: bool) -> None:
     pattern = "".join(atom + repeat for atom, repeat in parts)
