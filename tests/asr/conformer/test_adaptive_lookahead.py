@@ -57,7 +57,7 @@ def test_decisions_differ_between_frames() -> None:
 
 
 def test_laws(check_streaming: Callable[..., None]) -> None:
-    check_streaming(make(), mel(3, 200), punctual=False, tight=False, examples=8)
+    check_streaming(make(), mel(3, 200), punctual=False, tight=False, examples=4)
 
 
 @pytest.mark.parametrize("bias", [-50.0, 50.0])

@@ -13,11 +13,16 @@ import torch
 from loquent.asr import Recognizer
 from loquent.asr.whisper.checkpoint import load_whisper, save_whisper
 from loquent.asr.whisper.conversion import weight_shapes
+from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.hub import resolve
 from loquent.speech.runtime.events import Word
 
 NAME = "decoder.token_embedding.weight"
+
+
+QUICK = {"beam_size": 1, "temperatures": (0.0,)}
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +48,36 @@ def extended(tmp_path_factory: pytest.TempPathFactory, sample_text: str) -> tupl
     return folder, {name: added[name] for name in names}
 
 
-def test_whole_recordings(extended: tuple[Path, dict[str, int]], sample: np.ndarray) -> None:
-    folder, added = extended
-    plain = Recognizer.from_pretrained("tiny.en").transcribe(sample, word_timestamps=True)
-    recognizer = Recognizer.from_pretrained(folder)
-    transcript = recognizer.transcribe(sample, word_timestamps=True)
+@pytest.fixture(scope="module")
+def recognizer(extended: tuple[Path, dict[str, int]]) -> WhisperRecognizer:
+    loaded = Recognizer.from_pretrained(extended[0])
+    assert isinstance(loaded, WhisperRecognizer)
+    return loaded
+
+
+def test_whole_recordings(
+    extended: tuple[Path, dict[str, int]],
+    recognizer: WhisperRecognizer,
+    tiny_en: Whisper,
+    tokenizer: WhisperTokenizer,
+    first_sentence: np.ndarray,
+) -> None:
+    _, added = extended
+    plain = WhisperRecognizer(tiny_en, tokenizer).transcribe(first_sentence, word_timestamps=True, **QUICK)
+    transcript = recognizer.transcribe(first_sentence, word_timestamps=True, **QUICK)
     assert transcript.text == plain.text
     assert [len(segment.words) for segment in transcript.segments] == [len(one.words) for one in plain.segments]
     assert all(name in transcript.text for name in added)
-    assert recognizer.transcribe(sample, without_timestamps=True).text.split()[:3] == plain.text.split()[:3]
+    untimed = recognizer.transcribe(first_sentence, without_timestamps=True, **QUICK)
+    assert untimed.text.split()[:3] == plain.text.split()[:3]
 
 
-def test_streams(extended: tuple[Path, dict[str, int]], sample: np.ndarray) -> None:
-    folder, added = extended
-    session = Recognizer.from_pretrained(folder).session(policy="local-agreement")
-    events = [*session.push(sample), *session.finish()]
+def test_streams(
+    extended: tuple[Path, dict[str, int]], recognizer: WhisperRecognizer, first_sentence: np.ndarray
+) -> None:
+    _, added = extended
+    session = recognizer.session(policy="local-agreement", chunk_ms=2000)
+    events = [*session.push(first_sentence), *session.finish()]
     text = "".join(event.text for event in events if isinstance(event, Word))
     assert all(name in text for name in added)
 

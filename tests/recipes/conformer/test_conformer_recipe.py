@@ -25,6 +25,7 @@ from loquent.recipes.loop.config import ConfigError, parse_config
 from loquent.recipes.loop.training import Training, TrainingOptions
 from loquent.recipes.train import train
 from loquent.speech.audio.files import read_audio, write_audio
+from loquent.speech.commands.cli import main
 
 SAMPLE = Path(__file__).parents[3] / "speech" / "assets" / "sample.flac"
 TEXTS = ("one", "two three", "four", "one two", "three four", "two", "four one", "three")
@@ -193,7 +194,7 @@ def test_batches_for_evaluation_have_everything(data: Path) -> None:
     assert {len(batch) for batch in batches} == {3}
 
 
-def test_the_command(data: Path, tmp_path: Path) -> None:
+def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {
         "recipe": "conformer",
         "training": {"steps": 4, "warmup": 1, "log_every": 1},
@@ -201,13 +202,10 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
         **settings(data),
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "loquent.speech", "train", str(tmp_path / "tiny.yaml")]
+    arguments = ["train", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "loquent.speech", *arguments, "batch.utterances=3"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
-
-    done = run("batch.utterances=3", "--output", str(tmp_path / "run"))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "wer" in json.loads(done.stdout)
     assert "4/4" in done.stderr
@@ -216,9 +214,8 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert told["batch"]["utterances"] == 3
     assert told["start"] == str(tmp_path / "run" / "stage-1" / "best")
 
-    wrong = run("training.stepz=3", "--output", str(tmp_path / "run"))
-    assert wrong.returncode == 1
-    assert "training.stepz: unknown; did you mean steps? expected one of " in wrong.stderr
+    assert main([*arguments, "training.stepz=3"]) == 1
+    assert "training.stepz: unknown; did you mean steps? expected one of " in capsys.readouterr().err
 
 
 def test_a_run_may_be_the_mean_of_its_stages(data: Path, tmp_path: Path) -> None:
@@ -251,7 +248,7 @@ def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Pa
     made = recipe(data, tmp_path, auxiliary={"distillation": {"teacher": "tiny.en"}, "alone": True})
     assert made.judged_by == "distance"
     assert not [name for name, _ in made.module.named_parameters() if "teacher" in name]
-    options = TrainingOptions(steps=60, learning_rate=5e-3, warmup=5, schedule="constant", average=0.8, log_every=10)
+    options = TrainingOptions(steps=30, learning_rate=5e-3, warmup=5, schedule="constant", average=0.8, log_every=10)
     assert Training(made, options, tmp_path, {}).train()
     assert "valid/distance" in _curve(tmp_path)[-1]
     distances = [line["distance"] for line in _curve(tmp_path) if "distance" in line]
@@ -270,7 +267,7 @@ def test_an_encoder_learns_from_a_teacher_without_texts(data: Path, tmp_path: Pa
 def test_an_encoder_learns_letters_by_intermediate_ctc(data: Path, tmp_path: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     made = recipe(data, tmp_path, auxiliary={"intermediate_ctc": {"weight": 0.5}})
-    options = TrainingOptions(steps=80, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10)
+    options = TrainingOptions(steps=50, learning_rate=5e-3, warmup=10, schedule="constant", average=0.8, log_every=10)
     assert Training(made, options, tmp_path, {}).train()
     losses = [line["intermediate_ctc"] for line in _curve(tmp_path) if "intermediate_ctc" in line]
     assert losses[-1] < 0.6 * losses[0]
