@@ -1,8 +1,8 @@
 """What live captions in another language give: quality, delay and stability over recordings, and over a long talk.
 
-    LOQUENT_DATA=… python benchmarks/caption_quality.py en es --translator loquent/en-es
-    LOQUENT_DATA=… python benchmarks/caption_quality.py es en --systems base:policy=alignatt base:policy=local-agreement
-    LOQUENT_DATA=… python benchmarks/caption_quality.py en es --talk 10    # clips in a row, for ten minutes
+    LOQUENT_DATA=… python benchmarks/translation/caption_quality.py en es --translator loquent/en-es
+    LOQUENT_DATA=… python benchmarks/translation/caption_quality.py es en --systems base:policy=alignatt
+    LOQUENT_DATA=… python benchmarks/translation/caption_quality.py en es --talk 10    # clips in a row, ten minutes
 
 The speech is that of LOQUENT_DATA, with the translations that come with it: telephone prompts, and lines of games.
 It comes in packets of 100 ms. A system is a recogniser with its options; `transcript` is what the data says, a word at

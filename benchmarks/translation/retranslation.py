@@ -1,7 +1,7 @@
 """What it costs to translate again at every word: all at once, against piece by piece, against never again (wait-k).
 
-    python benchmarks/retranslation.py TEST.tsv    # what writes all at once has random weights
-    python benchmarks/retranslation.py TEST.tsv --retranslation runs/retranslate/best --picture retranslation.svg
+    python benchmarks/translation/retranslation.py TEST.tsv    # what writes all at once has random weights
+    python benchmarks/translation/retranslation.py TEST.tsv --retranslation runs/retranslate/best --picture FILE
 
 TEST.tsv has source and reference in its first two columns. The systems take turns, sentence by sentence, each as one
 stream that is pushed word by word; times are those of this process, the best of several turns. No figure is printed

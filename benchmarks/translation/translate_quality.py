@@ -1,6 +1,6 @@
 """What simultaneous translation gives: quality, latency and stability of each policy, on sets of sentences.
 
-    LOQUENT_DATA=… python benchmarks/translate_quality.py --model loquent/en-es --limit 200 --plot en-es.svg
+    LOQUENT_DATA=… python benchmarks/translation/translate_quality.py --model loquent/en-es --limit 200 --plot en-es.svg
 
 LOQUENT_DATA holds `mt/eval.tar.zst`. Each sentence is a stream of its own that gets one word at a time. Latencies are
 in source words; for those with "_CA" a source word takes 0.4 s and the time of this process counts, too. BLEU and chrF
