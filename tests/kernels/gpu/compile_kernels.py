@@ -1,0 +1,111 @@
+"""Compile every kernel for GPUs that are not there, as its operation launches it, and print what each needs.
+
+    python tests/kernels/gpu/compile_kernels.py
+
+One line of JSON for each kernel, dtype and target: registers, bytes of spills and of shared memory. Triton compiles
+without a device or its driver; only what it finds out from the device is given here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import JITFunction, driver
+
+from loquent.kernels.registry import operations
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# Enough to see every kernel with every dtype and on every target.
+PLAN = [("sm_80", torch.float16), ("sm_90", torch.float32), ("sm_90", torch.bfloat16), ("gfx942", torch.bfloat16)]
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class Absent:
+    """A device that Triton may ask everything that compiling takes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_current_target(self) -> GPUTarget:
+        """What to compile for."""
+        return TARGETS[self.name]
+
+    def get_current_device(self) -> str:
+        """What kernels are kept under."""
+        return self.name
+
+    def get_current_stream(self, device: str) -> int:
+        """Nothing runs on it."""
+        return 0
+
+
+def main() -> None:
+    """Compile and print everything."""
+    compiled: list[tuple[str, Any]] = []
+    run = JITFunction.run
+
+    @functools.wraps(run)
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        compiled.append((self.fn.__qualname__, kernel))
+        return kernel
+
+    JITFunction.run = compile_only
+    for target, dtype in PLAN:
+        driver.set_active(Absent(target))
+        for name, operation in operations().items():
+            implementation = operation.implementations.get("triton")
+            if implementation is None:
+                continue
+            compiled.clear()
+            for args in calls(name, dtype):
+                implementation(*args)
+            for kernel, result in dict((one.hash, (function, one)) for function, one in compiled).values():
+                print(json.dumps({"operation": name, "kernel": kernel, "target": target, **needs(result, dtype)}))
+
+
+def needs(kernel: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """Resources of a compiled kernel."""
+    found = {"dtype": str(dtype).removeprefix("torch."), "shared": kernel.metadata.shared}
+    if "cubin" not in kernel.asm:
+        text = kernel.asm["amdgcn"]
+        registers, spills = (int(re.findall(rf"\.{key}:\s+(\d+)", text)[0]) for key in ("vgpr_count", "vgpr_spill_count"))
+        return {**found, "registers": registers, "spills": spills}
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        arguments = [CUOBJDUMP, "--dump-resource-usage", file.name]
+        text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (int(re.findall(rf"{key}:(\d+)", text)[0]) for key in ("REG", "STACK", "LOCAL"))
+    return {**found, "registers": registers, "spills": stack + local}
+
+
+def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
+    """Arguments of calls as models make them, enough to launch each of the operation's kernels in all its forms."""
+    draw = functools.partial(torch.zeros, dtype=dtype)
+    two = torch.arange(2)
+    match name:
+        case "cached_attention":
+            for steps, ring, left in ((1, 448, None), (15, 1500, 100), (60, 1500, None)):
+                new = (draw(2, steps, 6, 64) for _ in range(3))
+                yield *new, draw(2, 6, ring, 64), draw(2, 6, ring, 64), two, two, two, steps, left, 0
+        case "cross_attention":
+            yield draw(2, 1, 6, 64), draw(2, 6, 1500, 64), draw(2, 6, 1500, 64), two, two, two
+
+
+if __name__ == "__main__":
+    main()
