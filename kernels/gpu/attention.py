@@ -216,7 +216,7 @@ def attend(
         tl.store(at[:, None] + c, tl.where((top > LOWEST)[:, None], sums, 0), mask=here[:, None] & inside)
     if REMEMBER:
         tl.debug_barrier()  # all of the old entries are read
-        _remember(
+        remember_steps(
             k + row * k_row + head * k_head, v + row * v_row + head * v_head, k_step, v_step,
             cache_k + slot * ck_slot + head * ck_head, cache_v + slot * cv_slot + head * cv_head, ck_entry, cv_entry,
             before, count, step, ring, sinks, DIM, WIDTH,
@@ -224,7 +224,7 @@ def attend(
 
 
 @triton.jit
-def _remember(
+def remember_steps(
     k, v, k_step, v_step, cache_k, cache_v, ck_entry, cv_entry, before, count, step, ring, sinks,
     DIM: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -250,7 +250,7 @@ def remember(
     """One block of new steps of one head of one row, once all programs of `attend` have read the ring."""
     row, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     slot, before, count = tl.load(rows + row), tl.load(position + row), tl.load(length + row).to(tl.int32)
-    _remember(
+    remember_steps(
         k + row * k_row + head * k_head, v + row * v_row + head * v_head, k_step, v_step,
         cache_k + slot * ck_slot + head * ck_head, cache_v + slot * cv_slot + head * cv_head, ck_entry, cv_entry,
         before, count, tl.program_id(1) * QUERIES + tl.arange(0, QUERIES), ring, sinks, DIM, WIDTH,

@@ -1,6 +1,6 @@
 """Compile every kernel for GPUs that are not there, as its operation launches it, and print what each needs.
 
-    python tests/kernels/gpu/compile_kernels.py
+    python tests/kernels/gpu/compile_kernels.py [OPERATION …]
 
 One line of JSON for each kernel, dtype and target: registers, bytes of spills and of shared memory. Triton compiles
 without a device or its driver; only what it finds out from the device is given here.
@@ -12,6 +12,7 @@ import functools
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ class Absent:
 
 def main() -> None:
     """Compile and print everything."""
+    wanted = sys.argv[1:]
     compiled: list[tuple[str, Any]] = []
     run = JITFunction.run
 
@@ -68,6 +70,8 @@ def main() -> None:
     for target, dtype in PLAN:
         driver.set_active(Absent(target))
         for name, operation in operations().items():
+            if wanted and name not in wanted:
+                continue
             implementation = operation.implementations.get("triton")
             if implementation is None:
                 continue
@@ -105,6 +109,12 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
                 yield *new, draw(2, 6, ring, 64), draw(2, 6, ring, 64), two, two, two, steps, left, 0
         case "cross_attention":
             yield draw(2, 1, 6, 64), draw(2, 6, 1500, 64), draw(2, 6, 1500, 64), two, two, two
+        case "relative_attention":
+            for asked in (14, 60):
+                new = (draw(2, asked, 8, 64) for _ in range(3))
+                seen = torch.zeros(2, asked, dtype=torch.long)
+                rings, biases = (draw(2, 8, 70, 64), draw(2, 8, 70, 64)), (draw(8, 64), draw(8, 64))
+                yield *new, *rings, two, two, two, seen, seen, seen, draw(97, 8, 64), 13, *biases
 
 
 if __name__ == "__main__":
