@@ -88,4 +88,10 @@ def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-LINEAR = Operation("linear", reference=_reference, numba=_numba)
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    from loquent.kernels.gpu.linear import linear
+
+    return linear(x, weight, bias)
+
+
+LINEAR = Operation("linear", reference=_reference, numba=_numba, triton=_triton)

@@ -23,6 +23,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
+from loquent.kernels.batched_lora import AdapterRows, LoraPool
+from loquent.kernels.convnext_step import ConvNeXtWeights
+from loquent.kernels.int8_linear import Int8Weight
 from loquent.kernels.registry import operations
 
 TARGETS = {
@@ -109,6 +112,25 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
                 yield *new, draw(2, 6, ring, 64), draw(2, 6, ring, 64), two, two, two, steps, left, 0
         case "cross_attention":
             yield draw(2, 1, 6, 64), draw(2, 6, 1500, 64), draw(2, 6, 1500, 64), two, two, two
+        case "depthwise_conv_step":
+            yield draw(2, 60, 512), draw(512, 9), draw(512), draw(2, 8, 512), two, two
+        case "convnext_step":
+            shapes = (512, 7), *[(512,)] * 3, (1536, 512), (1536,), (512, 1536), *[(512,)] * 2
+            yield draw(2, 14, 512), ConvNeXtWeights(*map(draw, shapes)), draw(2, 6, 512), two, two, 3
+        case "linear":
+            for rows, outputs in ((1, 512), (8, 4096), (64, 51864)):
+                yield draw(rows, 512), draw(outputs, 512), draw(outputs)
+        case "int8_linear":
+            for rows in (1, 64):
+                values = torch.zeros(51864, 512, dtype=torch.int8)
+                yield torch.zeros(rows, 512), Int8Weight(values, torch.zeros(51864), None, None)
+        case "batched_lora":
+            rows = AdapterRows.of(two)
+            yield draw(2, 9, 512), draw(2, 9, 512), LoraPool(draw(2, 512, 64), draw(2, 64, 512), two), rows
+        case "ssru":
+            yield draw(2, 9, 512), draw(2, 9, 512), draw(2, 512)
+        case "counter_noise":
+            yield two, two[:, None], 80
         case "relative_attention":
             for asked in (14, 60):
                 new = (draw(2, asked, 8, 64) for _ in range(3))

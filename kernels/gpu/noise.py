@@ -1,0 +1,55 @@
+"""Normal noise that is a function of where it stands; a program makes some pairs of values of one frame."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from loquent.kernels.counter_noise import FIRST as _FIRST
+from loquent.kernels.counter_noise import GAMMA as _GAMMA
+from loquent.kernels.counter_noise import SECOND as _SECOND
+from loquent.kernels.gpu.runtime import launch
+
+GAMMA, FIRST, SECOND = tl.constexpr(_GAMMA), tl.constexpr(_FIRST), tl.constexpr(_SECOND)
+UNIT = tl.constexpr(2.0**-32)
+TURN = tl.constexpr(6.283185307179586 * 2.0**-32)
+LOW = tl.constexpr(0xFFFFFFFF)
+PAIRS = 128  # of a program
+
+
+def counter_noise(seeds: Tensor, frames: Tensor, size: int) -> Tensor:
+    """See `loquent.kernels.counter_noise`."""
+    batch, steps = frames.shape
+    out = torch.empty(batch, steps, size, device=seeds.device)
+    grid = batch * steps, triton.cdiv((size + 1) // 2, PAIRS)
+    launch(draw, grid, seeds.contiguous(), frames.contiguous(), out, steps, size, PAIRS=PAIRS)
+    return out
+
+
+@triton.jit
+def _shifted(z, BITS: tl.constexpr):
+    """Logical shift to the right of signed integers."""
+    return (z >> BITS) & ((1 << (64 - BITS)) - 1)
+
+
+@triton.jit
+def _mix(z):
+    z = (z ^ _shifted(z, 30)) * FIRST
+    z = (z ^ _shifted(z, 27)) * SECOND
+    return z ^ _shifted(z, 31)
+
+
+@triton.jit
+def draw(seeds, frames, out, steps, size, PAIRS: tl.constexpr):
+    """Some pairs of one frame of one row."""
+    frame = tl.program_id(0)
+    pair, pairs = tl.program_id(1) * PAIRS + tl.arange(0, PAIRS), (size + 1) // 2
+    key = _mix(_mix(tl.load(seeds + frame // steps)) + tl.load(frames + frame) * GAMMA)
+    z = _mix(key + (pair + 1).to(tl.int64) * GAMMA)
+    radius = tl.sqrt(-2 * tl.log((_shifted(z, 32).to(tl.float32) + 0.5) * UNIT))
+    angle = (z & LOW).to(tl.float32) * TURN
+    at = out + frame * size + pair
+    tl.store(at, radius * tl.cos(angle), mask=pair < pairs)
+    tl.store(at + pairs, radius * tl.sin(angle), mask=pair + pairs < size)
