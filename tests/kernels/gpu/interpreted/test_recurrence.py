@@ -31,3 +31,17 @@ def test_noise_is_the_references(check):
         check(lambda seeds, frames, size=size: counter_noise(seeds, frames, size), seeds, frames)
     check(lambda seeds, frames: counter_noise(seeds, frames, 4), seeds, frames.T.contiguous().T)
     check(lambda seeds, frames: counter_noise(seeds, frames, 4), seeds[:0], frames[:0])
+
+
+def test_noise_has_its_golden_values_and_no_gaps():
+    with use_backend("triton"):
+        noise = counter_noise(torch.tensor([3]), torch.tensor([[0, 5]]), 5)
+        many = counter_noise(torch.arange(1), torch.arange(8)[None], 1000)
+    golden = [
+        [-1.2207160, 0.32461485, 1.0100287, -1.5372454, 0.06091054],
+        [0.16012937, 1.2837965, 1.5371515, -0.01933002, 0.52138478],
+    ]
+    torch.testing.assert_close(noise[0], torch.tensor(golden), rtol=1e-5, atol=2e-6)
+    with use_backend("reference"):
+        expected = counter_noise(torch.arange(1), torch.arange(8)[None], 1000)
+    torch.testing.assert_close(many, expected, rtol=1e-5, atol=4e-6)
