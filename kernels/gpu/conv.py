@@ -35,7 +35,7 @@ def convolve(
     epsilon: float = 1e-5,
     right: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The convolution, with a layer norm after it if there is one; and the inputs of ``right`` steps before, if asked."""
+    """The convolution, with a layer norm after it if given; and the inputs of ``right`` steps before, if asked for."""
     batch, steps, channels = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     late = torch.empty(x.shape if right is not None else (0,) * 3, dtype=x.dtype, device=x.device)
@@ -105,7 +105,7 @@ def depthwise(
     y = tl.zeros([STEPS, WIDTH], tl.float32)
     if BIAS:
         y += tl.load(bias + c, mask=inside, other=0).to(tl.float32)
-    for tap in range(0, context + 1):
+    for tap in range(context + 1):
         signal = _signal(x, tail, step + tap, c, inside, count, x_step, tail_step, context)
         y += signal * tl.load(weight + c * weight_step + tap, mask=inside, other=0).to(tl.float32)
     if NORM:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from loquent.kernels.gpu.conv import convolve
 from loquent.kernels.gpu.linear import linear_with
 
-if TYPE_CHECKING:
-    from loquent.kernels.convnext_step import ConvNeXtWeights
-
 
 def convnext_step(
-    x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, length: Tensor, right: int, epsilon: float
+    x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, rows: Tensor, length: Tensor, right: int, epsilon: float
 ) -> Tensor:
-    """See `loquent.kernels.convnext_step`."""
-    depthwise = weights.depthwise, weights.depthwise_bias, tail, rows, length
-    norm = weights.norm, weights.norm_bias
-    mixed, now = convolve(x, *depthwise, norm=norm, epsilon=epsilon, right=right)
-    mixed = linear_with(mixed, weights.expand, weights.expand_bias, "gelu")
-    return linear_with(mixed, weights.contract, weights.contract_bias, residual=now, scale=weights.scale)
+    """See `loquent.kernels.convnext_step`, whose `ConvNeXtWeights` are the weights."""
+    depthwise, depthwise_bias, norm, norm_bias, expand, expand_bias, contract, contract_bias, scale = weights
+    context, places = (depthwise, depthwise_bias), (tail, rows, length)
+    mixed, now = convolve(x, *context, *places, norm=(norm, norm_bias), epsilon=epsilon, right=right)
+    mixed = linear_with(mixed, expand, expand_bias, "gelu")
+    return linear_with(mixed, contract, contract_bias, residual=now, scale=scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -10,7 +9,9 @@ from torch import Tensor
 from loquent.kernels.gpu.runtime import block_of, dot, launch
 
 INPUTS = 128  # that a program takes at a time
-NEAREST = tl.constexpr(12582912.0)  # 3 · 2**22: the sum with it has no digits after the point, the last one rounded to even
+NEAREST = tl.constexpr(
+    12582912.0
+)  # 3 · 2**22: the sum with it has no digits after the point, the last one rounded to even
 
 
 def int8_linear(unit: Tensor, values: Tensor, scale: Tensor, levels: int) -> Tensor:

@@ -7,12 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loquent.kernels.counter_noise import FIRST as _FIRST
-from loquent.kernels.counter_noise import GAMMA as _GAMMA
-from loquent.kernels.counter_noise import SECOND as _SECOND
 from loquent.kernels.gpu.runtime import launch
 
-GAMMA, FIRST, SECOND = tl.constexpr(_GAMMA), tl.constexpr(_FIRST), tl.constexpr(_SECOND)
+GAMMA = tl.constexpr(0x9E3779B97F4A7C15 - (1 << 64))  # as signed integers
+FIRST, SECOND = tl.constexpr(0xBF58476D1CE4E5B9 - (1 << 64)), tl.constexpr(0x94D049BB133111EB - (1 << 64))
 UNIT = tl.constexpr(2.0**-32)
 TURN = tl.constexpr(6.283185307179586 * 2.0**-32)
 QUARTER = tl.constexpr(1 << 30)  # of a turn
@@ -43,7 +41,7 @@ def _mix(z):
 
 @triton.jit
 def _direction(turn):
-    """Cosine and sine of an angle in 2**-32 turns: their series for an eighth of a turn, to 3e-8, turned by quarters."""
+    """Cosine and sine of an angle in 2**-32 turns: series for up to an eighth of a turn, to 3e-8, moved by quarters."""
     quarter = (turn + QUARTER // 2) // QUARTER
     x = (turn - quarter * QUARTER).to(tl.float32) * TURN
     z = x * x

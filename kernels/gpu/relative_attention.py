@@ -1,4 +1,4 @@
-"""Self-attention with relative positions over a ring of keys; a program takes a block of queries of one head of a row."""
+"""Self-attention with relative positions over a ring of keys; a program takes some queries of one head of a row."""
 
 from __future__ import annotations
 

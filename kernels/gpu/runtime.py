@@ -1,7 +1,7 @@
 """How Triton kernels are launched, and the arithmetic that they share.
 
-A kernel's grid, block sizes and loops that are unrolled follow from shapes and strides alone, and nothing here waits for
-the device. How a sum is cut into parts depends on what is summed, never on the size of the batch.
+A kernel's grid and block sizes follow from shapes alone, and nothing here waits for the device. How a sum is cut into
+parts depends on what is summed, never on the size of the batch.
 """
 
 from __future__ import annotations
@@ -63,10 +63,9 @@ def dot(a, b, total):
 
     The interpreter takes bfloat16 for integers; there the factors, already rounded, are float32.
     """
-    if INTERPRETED:
-        if a.dtype == tl.bfloat16:
-            a = a.to(tl.float32)
-            b = b.to(tl.float32)
+    if INTERPRETED and a.dtype == tl.bfloat16:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
     return tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The recurrence of the simpler simple recurrent unit: a program keeps some cells of one row on chip through all steps."""
+"""The recurrence of the simpler simple recurrent unit: a program keeps some cells of one row through all steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def recur(
     row, c = tl.program_id(0), tl.program_id(1) * CELLS + tl.arange(0, CELLS)
     inside = c < channels
     now = tl.load(cell + row * cell_row + c, mask=inside, other=0).to(tl.float32)
-    for step in range(0, steps):
+    for step in range(steps):
         new = tl.load(x + row * x_row + step * x_step + c, mask=inside, other=0).to(tl.float32)
         kept = tl.load(forget + row * forget_row + step * forget_step + c, mask=inside, other=0).to(tl.float32)
         now = new + kept * (now - new)

@@ -80,8 +80,10 @@ def main() -> None:
                 continue
             compiled.clear()
             for args in calls(name, dtype):
-                implementation(*args)
-            for kernel, result in dict((one.hash, (function, one)) for function, one in compiled).values():
+                result = implementation(*args)
+                if isinstance(result, torch.Tensor) and result.requires_grad:
+                    result.sum().backward()
+            for kernel, result in {one.hash: (function, one) for function, one in compiled}.values():
                 print(json.dumps({"operation": name, "kernel": kernel, "target": target, **needs(result, dtype)}))
 
 
@@ -90,7 +92,9 @@ def needs(kernel: Any, dtype: torch.dtype) -> dict[str, Any]:
     found = {"dtype": str(dtype).removeprefix("torch."), "shared": kernel.metadata.shared}
     if "cubin" not in kernel.asm:
         text = kernel.asm["amdgcn"]
-        registers, spills = (int(re.findall(rf"\.{key}:\s+(\d+)", text)[0]) for key in ("vgpr_count", "vgpr_spill_count"))
+        registers, spills = (
+            int(re.findall(rf"\.{key}:\s+(\d+)", text)[0]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
         return {**found, "registers": registers, "spills": spills}
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -131,6 +135,9 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
             yield draw(2, 9, 512), draw(2, 9, 512), draw(2, 512)
         case "counter_noise":
             yield two, two[:, None], 80
+        case "transducer_loss":
+            logits = torch.zeros(2, 3, 40, 1025, requires_grad=True)
+            yield logits, torch.zeros(2, 39, dtype=torch.long), two, two
         case "relative_attention":
             for asked in (14, 60):
                 new = (draw(2, asked, 8, 64) for _ in range(3))
