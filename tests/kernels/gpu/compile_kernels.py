@@ -26,6 +26,7 @@ from triton.runtime import JITFunction, driver
 from loquent.kernels.batched_lora import AdapterRows, LoraPool
 from loquent.kernels.convnext_step import ConvNeXtWeights
 from loquent.kernels.int8_linear import Int8Weight
+from loquent.kernels.log_mel import Compression
 from loquent.kernels.registry import operations
 
 TARGETS = {
@@ -135,6 +136,13 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
             yield draw(2, 9, 512), draw(2, 9, 512), draw(2, 512)
         case "counter_noise":
             yield two, two[:, None], 80
+        case "linear_argmax":
+            yield draw(4, 640), draw(1025, 640), draw(1025)
+        case "lstm_steps":
+            for steps, size in ((8, 128), (1, 640)):
+                yield draw(2, steps, 4 * size), draw(4 * size, size), draw(2, size), draw(2, size), two
+        case "log_mel":
+            yield torch.zeros(2, 2000), torch.zeros(400), torch.zeros(201, 80), 160, Compression(floor=1.0)
         case "transducer_loss":
             logits = torch.zeros(2, 3, 40, 1025, requires_grad=True)
             yield logits, torch.zeros(2, 39, dtype=torch.long), two, two
