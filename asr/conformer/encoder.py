@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.kernels.gated_conv_step import gated_conv_step
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
@@ -402,7 +403,12 @@ class ConvolutionModule(nn.Module):
 
     def step(self, chunk: Chunk, state: WindowState, rows: Tensor) -> Tensor:
         """New frames."""
-        return self._finish(self.depthwise.step(chunk.with_data(F.glu(self.pointwise1(chunk.data))), state, rows).data)
+        x, depthwise, norm = self.pointwise1(chunk.data), self.depthwise, self.norm
+        if isinstance(norm, BatchNorm):
+            return self._finish(depthwise.step(chunk.with_data(F.glu(x)), state, rows).data)
+        weight = depthwise.weight.squeeze(1), depthwise.bias
+        y = gated_conv_step(x, *weight, (norm.weight, norm.bias), state.tail, rows, chunk.length)
+        return self.pointwise2(y)
 
     def _finish(self, x: Tensor) -> Tensor:
         return self.pointwise2(F.silu(self.norm(x)))

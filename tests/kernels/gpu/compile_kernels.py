@@ -119,6 +119,9 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
             yield draw(2, 1, 6, 64), draw(2, 6, 1500, 64), draw(2, 6, 1500, 64), two, two, two
         case "depthwise_conv_step":
             yield draw(2, 60, 512), draw(512, 9), draw(512), draw(2, 8, 512), two, two
+        case "gated_conv_step":
+            norm = draw(512), draw(512)
+            yield draw(2, 14, 1024), draw(512, 9), draw(512), norm, draw(2, 8, 512), two, two
         case "convnext_step":
             shapes = (512, 7), *[(512,)] * 3, (1536, 512), (1536,), (512, 1536), *[(512,)] * 2
             yield draw(2, 14, 512), ConvNeXtWeights(*map(draw, shapes)), draw(2, 6, 512), two, two, 3

@@ -9,6 +9,7 @@ import torch
 
 from loquent.kernels.conv_step import depthwise_conv_step
 from loquent.kernels.convnext_step import ConvNeXtWeights, convnext_step
+from loquent.kernels.gated_conv_step import gated_conv_step
 
 LENGTH = torch.tensor([6, 0, 20, 1])
 ROWS = torch.tensor([4, 2, 0, 3])
@@ -45,6 +46,19 @@ def test_rows_without_steps_may_share_a_slot():
     assert torch.equal(out[[0, 2]], whole[[0, 2]])
     assert torch.equal(shared[[0, 4]], expected[[0, 4]])
     assert torch.equal(shared[1:4], tail[1:4])
+
+
+@pytest.mark.parametrize(("kernel", "channels", "bias"), [(9, 40, True), (3, 16, False)])
+def test_a_gate_and_a_norm_go_with_it(check, dtype, kernel, channels, bias):
+    weight, tail, valid = torch.randn(channels, kernel), torch.randn(5, kernel - 1, channels), torch.arange(20)
+    valid = (valid < LENGTH[:, None])[..., None]
+    tensors = chunk(2 * channels), weight, torch.randn(channels), torch.randn(channels), torch.randn(channels), tail
+
+    def run(x, weight, offset, scale, shift, tail):
+        y = gated_conv_step(x, weight, offset if bias else None, (scale, shift), tail, ROWS, LENGTH)
+        return y.masked_fill(~valid, 0)
+
+    check(run, *(one.to(dtype) for one in tensors), tolerance=4)
 
 
 @pytest.mark.parametrize(("kernel", "channels", "right"), [(7, 40, 3), (3, 16, 0), (5, 32, 4)])
