@@ -5,7 +5,6 @@ A program takes a block of steps and channels of one row; with a norm, all chann
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -25,6 +25,7 @@ from triton.runtime import JITFunction, driver
 
 from loquent.kernels.batched_lora import AdapterRows, LoraPool
 from loquent.kernels.convnext_step import ConvNeXtWeights
+from loquent.kernels.finite_scalar import Digits
 from loquent.kernels.int8_linear import Int8Weight
 from loquent.kernels.log_mel import Compression
 from loquent.kernels.registry import operations
@@ -119,6 +120,8 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
             yield draw(2, 1, 6, 64), draw(2, 6, 1500, 64), draw(2, 6, 1500, 64), two, two, two
         case "depthwise_conv_step":
             yield draw(2, 60, 512), draw(512, 9), draw(512), draw(2, 8, 512), two, two
+        case "finite_scalar_codes":
+            yield draw(9, 1280), draw(8, 1280), draw(8), Digits(*torch.zeros(4, 8), torch.zeros(8, dtype=torch.long))
         case "gated_conv_step":
             norm = draw(512), draw(512)
             yield draw(2, 14, 1024), draw(512, 9), draw(512), norm, draw(2, 8, 512), two, two

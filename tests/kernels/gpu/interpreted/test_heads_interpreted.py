@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from loquent.kernels.finite_scalar import Digits, finite_scalar_codes
 from loquent.kernels.linear_argmax import linear_argmax
 from loquent.kernels.log_mel import Compression, log_mel
 from loquent.kernels.lstm_steps import lstm_steps
@@ -21,6 +22,24 @@ def test_the_best_of_many(check, dtype, vocabulary):
     if dtype == torch.float32:  # in others roundings decide between the best
         check(linear_argmax, x, weight, torch.randn(vocabulary))
     check(linear_argmax, x[:0].to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+@pytest.mark.parametrize("levels", [(3,) * 8, (8, 5, 4)])
+def test_frames_become_codes(check, dtype, levels):
+    counts = torch.tensor(levels)
+    offset, half_width = torch.where(counts % 2 == 0, 0.5, 0.0), (counts - 1) * 0.4995
+    powers = torch.cat([torch.ones(1, dtype=torch.long), counts[:-1].cumprod(0)])
+    digits = Digits((offset / half_width).atanh(), half_width, offset, (counts // 2).float(), powers)
+    # Small integers: no dtype rounds their sums, and no number comes between two levels.
+    x, weight = torch.randint(-3, 4, (2, 9, 70)), torch.randint(-1, 2, (len(levels), 70))
+    bias = torch.full((len(levels),), 0.25)
+
+    def run(*tensors):
+        return finite_scalar_codes(*tensors, digits)
+
+    codes = check(run, x.to(dtype), weight.to(dtype), bias.to(dtype))[0]
+    assert codes.unique().numel() > 5
+    check(run, torch.zeros(0, 70, dtype=dtype), weight.to(dtype), bias.to(dtype))
 
 
 @pytest.mark.parametrize(("steps", "size"), [(1, 40), (4, 40), (2, 130), (0, 16)])
