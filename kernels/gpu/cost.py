@@ -1,4 +1,4 @@
-"""What a call of an operation cannot do without, bytes and operations, and the time that a device needs for them at best.
+"""Bytes and operations that a call of an operation cannot do without, and the least time a device needs for them.
 
 A byte counts once, however often a kernel reads it: inputs, outputs, and of pools only the rows and entries that are
 used. An operation is an addition or a multiplication of the products and the convolutions; what is done once per
@@ -88,7 +88,7 @@ def _cross_attention(
 ) -> Cost:
     batch, steps, count, dim = q.shape
     keys = int(frames.sum())
-    slots = {slot: frame for slot, frame in sorted(zip(rows.tolist(), frames.tolist(), strict=True))}
+    slots = dict(sorted(zip(rows.tolist(), frames.tolist(), strict=True)))  # rows may share one
     read = 2 * sum(slots.values()) * count * dim * q.element_size()
     weights = 0 if heads is None else 4 * batch * len(heads) * steps * cache_k.shape[2]
     return Cost(2 * _bytes(q) + read + weights, 4 * keys * steps * count * dim, q.dtype)
