@@ -152,7 +152,9 @@ def cases(streams: int, dtype: torch.dtype, device: torch.device) -> Iterator[Ca
     yield Case("convnext_step", "T  2 C 512", (x, block, draw(streams + 1, 6, 512), rows, lengths(2) * 0 + 2, 3))
     for outputs, inputs in ((2048, 512), (512, 2048), (51864, 384)):
         args = draw(streams, inputs), draw(outputs, inputs, scale=inputs**-0.5), draw(outputs)
-        yield Case("linear", f"{inputs} to {outputs}", args)
+        yield Case("linear", f"{inputs} to {outputs}", (*args, "none", None, 1.0))
+        if outputs == 2048:
+            yield Case("linear", "silu, residual", (*args, "silu", draw(streams, outputs), 0.5))
     values = torch.randint(-127, 128, (51864, 384), dtype=torch.int8, device=device)
     scale = torch.rand(51864, device=device) / 127
     unit = torch.rand(streams, 384, device=device) * 2 - 1

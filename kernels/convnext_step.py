@@ -90,6 +90,8 @@ def _numba(x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, leng
 
 
 def _triton(x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, length: Tensor, right: int) -> Tensor:
+    if x.numel() == 0:
+        return _reference(x, weights, tail, rows, length, right)
     from loquent.kernels.gpu.convnext import convnext_step
 
     return convnext_step(x, weights, tail, rows, length, right, EPSILON)

@@ -26,9 +26,9 @@ def linear_argmax(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tens
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    log_probs = F.log_softmax(linear(x, weight, bias).float(), dim=-1)
-    ids = log_probs.argmax(-1)
-    return ids, log_probs.gather(-1, ids[..., None])[..., 0]
+    scores = linear(x, weight, bias).float()
+    ids = scores.argmax(-1)
+    return ids, F.log_softmax(scores, dim=-1).gather(-1, ids[..., None])[..., 0]
 
 
 def _triton(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loquent.kernels.gated_conv_step import gated_conv_step
+from loquent.kernels.linear import linear
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
@@ -363,10 +364,10 @@ class ConformerLayer(nn.Module):
     def step(self, chunk: Chunk, state: LayerState, rows: Tensor, sight: Sight) -> Chunk:
         """Whole chunks of new frames."""
         x = chunk.data
-        x = torch.add(x, self.feed_forward1(self.norm_feed_forward1(x)), alpha=0.5)
+        x = self.feed_forward1.step(self.norm_feed_forward1(x), x)
         x = x + self.attention.step(chunk.with_data(self.norm_attention(x)), state.attention, rows, sight)
         x = x + self.conv.step(chunk.with_data(self.norm_conv(x)), state.conv, rows)
-        x = torch.add(x, self.feed_forward2(self.norm_feed_forward2(x)), alpha=0.5)
+        x = self.feed_forward2.step(self.norm_feed_forward2(x), x)
         return chunk.with_data(self.norm_out(x))
 
 
@@ -384,6 +385,11 @@ class FeedForward(nn.Module):
         """(..., C) to (..., C)."""
         x = F.silu(self.linear1(x))
         return self.linear2(self.dropout(x) if self.training else x)
+
+    def step(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Half of the layer of x (..., C), added to another."""
+        x = linear(x, self.linear1.weight, self.linear1.bias, "silu")
+        return linear(x, self.linear2.weight, self.linear2.bias, residual=residual, alpha=0.5)
 
 
 class ConvolutionModule(nn.Module):

@@ -133,9 +133,11 @@ def _convnext(x: Tensor, weights: Any, tail: Tensor, rows: Tensor, length: Tenso
     return Cost(moved, 4 * int(length.sum()) * channels * hidden, x.dtype)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Cost:
+def _linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, residual: Tensor | None, alpha: float
+) -> Cost:
     rows = x.numel() // weight.shape[1]
-    moved = _bytes(x, weight, bias) + rows * len(weight) * x.element_size()
+    moved = _bytes(x, weight, bias, residual) + rows * len(weight) * x.element_size()
     return Cost(moved, 2 * rows * weight.numel(), x.dtype)
 
 

@@ -5,45 +5,29 @@ A program takes a few outputs of a block of rows and runs through all inputs: th
 
 from __future__ import annotations
 
-from typing import Literal
-
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
 from loquent.kernels.gpu.runtime import block_of, dot, gelu, launch, sigmoid
 
-FEW = 64  # rows; more go to torch, whose libraries are made for them
-Activation = Literal["none", "gelu", "silu"]
 
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """See `loquent.kernels.linear`."""
-    return linear_with(x, weight, bias)
-
-
-def linear_with(
+def linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    activation: Activation = "none",
+    activation: str = "none",
     residual: Tensor | None = None,
+    alpha: float = 1.0,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """residual + scale · activation(weight · x + bias) for x (..., K), weight (N, K), residual (..., N), scale (N,)."""
+    """See `loquent.kernels.linear`; with a scale (N,) of every output before the residual is added."""
     outputs, inputs = weight.shape
-    few = 0 < x.numel() <= FEW * inputs and outputs > 0
-    if x.shape[-1] != inputs or not few or not weight.is_contiguous():
-        y = F.linear(x, weight, bias)
-        y = F.gelu(y) if activation == "gelu" else F.silu(y) if activation == "silu" else y
-        y = y if scale is None else y * scale
-        return y if residual is None else residual + y
     x = x.contiguous()
     rows, y = x.numel() // inputs, x.new_empty(*x.shape[:-1], outputs)
     block, width = block_of(rows, 16, 64), _outputs_of(outputs)
     launch(
-        few_rows,
+        multiply,
         (triton.cdiv(outputs, width), triton.cdiv(rows, block)),
         *(x, weight, weight if bias is None else bias.contiguous(), y if residual is None else residual.contiguous()),
         *(weight if scale is None else scale.contiguous(), y, rows, inputs, outputs),
@@ -53,6 +37,7 @@ def linear_with(
         BIAS=bias is not None,
         ACTIVATION=activation,
         RESIDUAL=residual is not None,
+        ALPHA=alpha,
         SCALE=scale is not None,
         num_stages=3,
     )
@@ -65,10 +50,10 @@ def _outputs_of(outputs: int) -> int:
 
 
 @triton.jit
-def few_rows(
+def multiply(
     x, weight, bias, residual, scale, y, rows, inputs, outputs,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, INPUTS: tl.constexpr, BIAS: tl.constexpr, ACTIVATION: tl.constexpr,
-    RESIDUAL: tl.constexpr, SCALE: tl.constexpr,
+    RESIDUAL: tl.constexpr, ALPHA: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """One block of rows and outputs; all tensors are contiguous."""
     row, n = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
@@ -91,5 +76,5 @@ def few_rows(
     at = row[:, None] * outputs + n
     mask = here[:, None] & inside
     if RESIDUAL:
-        total += tl.load(residual + at, mask=mask, other=0).to(tl.float32)
+        total = total * ALPHA + tl.load(residual + at, mask=mask, other=0).to(tl.float32)
     tl.store(y + at, total.to(y.dtype.element_ty), mask=mask)

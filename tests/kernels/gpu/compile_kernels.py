@@ -130,7 +130,7 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
             yield draw(2, 14, 512), ConvNeXtWeights(*map(draw, shapes)), draw(2, 6, 512), two, two, 3
         case "linear":
             for rows, outputs in ((1, 512), (8, 4096), (64, 51864)):
-                yield draw(rows, 512), draw(outputs, 512), draw(outputs)
+                yield draw(rows, 512), draw(outputs, 512), draw(outputs), "silu", draw(rows, outputs), 0.5
         case "int8_linear":
             for rows in (1, 64):
                 values = torch.zeros(51864, 512, dtype=torch.int8)

@@ -27,7 +27,7 @@ def test_a_floor_is_the_longer_of_two_times() -> None:
 
 def test_a_linear_layer_reads_its_weight_once() -> None:
     x, weight, bias = torch.zeros(3, 2, 8).half(), torch.zeros(5, 8).half(), torch.zeros(5).half()
-    assert cost_of("linear", x, weight, bias) == (2 * (48 + 40 + 5 + 30), 2 * 6 * 40, torch.float16)
+    assert cost_of("linear", x, weight, bias, "none", None, 1.0) == (2 * (48 + 40 + 5 + 30), 2 * 6 * 40, torch.float16)
     found = cost_of("linear_argmax", x, weight, bias)
     assert found == (2 * (48 + 40 + 5) + 6 * (8 + 4), 2 * 6 * 40, torch.float16)
 

@@ -23,23 +23,21 @@ def test_rows_few_and_many(check, dtype, monkeypatch, shape, bias):
 
 
 @pytest.mark.parametrize("rows", [5, 70])
-@pytest.mark.parametrize("activation", ["none", "gelu", "silu"])
-def test_what_follows_a_layer(rows, activation):
-    x, weight, bias, residual, scale = (
-        *(torch.randn(rows, 50), torch.randn(20, 50), torch.randn(20)),
-        *(torch.randn(rows, 20), torch.randn(20)),
-    )
-    y = module.linear_with(x, weight, bias, activation, residual, scale)
-    expected = torch.nn.functional.linear(x, weight, bias)
-    if activation != "none":
-        expected = getattr(torch.nn.functional, activation)(expected)
-    torch.testing.assert_close(y, residual + scale * expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(("activation", "alpha"), [("none", 1.0), ("gelu", 1.0), ("silu", 0.5)])
+def test_what_follows_a_layer(check, dtype, monkeypatch, rows, activation, alpha):
+    monkeypatch.setattr(public, "SMALL", 0)
+    tensors = torch.randn(rows, 50), torch.randn(20, 50) / 7, torch.randn(20), torch.randn(rows, 20)
+
+    def run(x, weight, bias, residual):
+        return public.linear(x, weight, bias, activation, residual, alpha)
+
+    check(run, *(one.to(dtype) for one in tensors))
 
 
 def test_a_row_is_the_same_bits_in_every_small_batch():
-    x, weight = torch.randn(module.FEW, 130), torch.randn(33, 130)
+    x, weight = torch.randn(public.FEW_ON_GPU, 130), torch.randn(33, 130)
     alone = module.linear(x[7:8], weight, None)
-    for rows in (8, 17, module.FEW):
+    for rows in (8, 17, public.FEW_ON_GPU):
         assert torch.equal(module.linear(x[:rows], weight, None)[7:8], alone)
 
 
