@@ -97,7 +97,9 @@ class AdapterRows:
             most = batch * steps // TILE + batch  # an adapter has at most one tile that is not full
             padded = F.pad(tiles, (0, 0, 0, most - len(tiles)))
             order = F.pad(self.order, (0, batch - len(self.order)))
-            self._copies[key] = order.to(device), padded.to(device)
+            if device.type == "cuda":  # from pinned memory, the only one whose copy waits for nothing
+                order, padded = order.pin_memory(), padded.pin_memory()
+            self._copies[key] = order.to(device, non_blocking=True), padded.to(device, non_blocking=True)
         return self._copies[key]
 
 

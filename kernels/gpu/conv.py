@@ -62,7 +62,7 @@ def convolve(
         depthwise,
         (batch, stretches, blocks),
         *(*places, weight, weight if bias is None else bias.contiguous(), scale, shift, out, late),
-        *(weight.stride(0), steps, right or 0, epsilon),
+        *(*strides_of(weight), steps, right or 0, epsilon),
         **sizes,
         STEPS=block,
         BIAS=bias is not None,
