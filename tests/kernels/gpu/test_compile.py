@@ -13,6 +13,8 @@ import pytest
 
 from loquent.kernels.registry import operations
 
+pytestmark = pytest.mark.timeout(900)
+
 PROGRAM = Path(__file__).parent / "compile_kernels.py"
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}  # bytes that a program may have
 REGISTERS = {"sm_80": 255, "sm_90": 255, "gfx942": 512}

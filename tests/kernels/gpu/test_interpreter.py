@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "interpreted"
 
 
+@pytest.mark.timeout(900)
 def test_kernels_do_what_their_references_do() -> None:
     """In a process of its own: Triton decides when it is first imported whether it compiles or interprets."""
     options = ("-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", "-q")
