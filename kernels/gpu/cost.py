@@ -156,7 +156,7 @@ def _argmax(x: Tensor, weight: Tensor, bias: Tensor) -> Cost:
 def _lora(y: Tensor, x: Tensor, pool: Any, rows: Any) -> Cost:
     steps, adapted = x.shape[1], len(rows.order)
     used = len(set(rows.index[rows.order].tolist()))
-    inputs, rank, outputs = *pool.down.shape[1:], y.shape[2]
+    (inputs, rank), outputs = pool.down.shape[1:], y.shape[2]
     moved = (adapted * steps * (inputs + 2 * outputs) + used * rank * (inputs + outputs)) * x.element_size()
     return Cost(moved, 2 * adapted * steps * rank * (inputs + outputs), x.dtype)
 
