@@ -1,6 +1,6 @@
 """These tests run kernels in Triton's interpreter, which has to be chosen before Triton is first imported.
 
-In a process of their own therefore, which `tests/kernels/gpu/test_interpreted_kernels.py` starts; elsewhere they are left out.
+In a process of their own therefore, which `../test_interpreted_kernels.py` starts; elsewhere they are left out.
 """
 
 from __future__ import annotations
