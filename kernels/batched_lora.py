@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from loquent.kernels.registry import LANES, TILE, Operation
 
@@ -65,6 +66,9 @@ class AdapterRows:
     index: Tensor
     order: Tensor
     _tiles: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, index: Tensor) -> AdapterRows:
@@ -84,6 +88,19 @@ class AdapterRows:
                 start += count
             self._tiles[steps] = torch.tensor(table, dtype=torch.long).reshape(-1, 3)
         return self._tiles[steps]
+
+    def on_device(self, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The order (B,) and the tiles (N, 3) on a device, padded to sizes that the number of rows alone decides."""
+        key = steps, device
+        if key not in self._copies:
+            tiles, batch = self.tiles(steps), len(self.index)
+            most = batch * steps // TILE + batch  # an adapter has at most one tile that is not full
+            padded = F.pad(tiles, (0, 0, 0, most - len(tiles)))
+            order = F.pad(self.order, (0, batch - len(self.order)))
+            if device.type == "cuda":  # from pinned memory, the only one whose copy waits for nothing
+                order, padded = order.pin_memory(), padded.pin_memory()
+            self._copies[key] = order.to(device, non_blocking=True), padded.to(device, non_blocking=True)
+        return self._copies[key]
 
 
 def batched_lora(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> Tensor:
@@ -129,4 +146,10 @@ def _numba(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
     )
 
 
-BATCHED_LORA = Operation("batched_lora", reference=_reference, numba=_numba)
+def _triton(y: Tensor, x: Tensor, pool: LoraPool, rows: AdapterRows) -> None:
+    from loquent.kernels.gpu.batched_lora import batched_lora
+
+    batched_lora(y, x, pool.down, pool.up, *rows.on_device(x.shape[1], x.device))
+
+
+BATCHED_LORA = Operation("batched_lora", reference=_reference, numba=_numba, triton=_triton)

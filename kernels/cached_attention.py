@@ -149,4 +149,22 @@ def _numba(
     return out
 
 
-CACHED_ATTENTION = Operation("cached_attention", reference=_reference, numba=_numba)
+def _triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    rows: Tensor,
+    position: Tensor,
+    length: Tensor,
+    block: int,
+    left: int | None,
+    sinks: int,
+) -> Tensor:
+    from loquent.kernels.gpu.attention import cached_attention
+
+    return cached_attention(q, k, v, cache_k, cache_v, rows, position, length, block, left, sinks)
+
+
+CACHED_ATTENTION = Operation("cached_attention", reference=_reference, numba=_numba, triton=_triton)

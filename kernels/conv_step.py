@@ -61,4 +61,10 @@ def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: T
     return out
 
 
-DEPTHWISE_CONV_STEP = Operation("depthwise_conv_step", reference=_reference, numba=_numba)
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: Tensor, length: Tensor) -> Tensor:
+    from loquent.kernels.gpu.conv import depthwise_conv_step
+
+    return depthwise_conv_step(x, weight, bias, tail, rows, length)
+
+
+DEPTHWISE_CONV_STEP = Operation("depthwise_conv_step", reference=_reference, numba=_numba, triton=_triton)

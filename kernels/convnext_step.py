@@ -88,4 +88,12 @@ def _numba(x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, leng
     return out
 
 
-CONVNEXT_STEP = Operation("convnext_step", reference=_reference, numba=_numba)
+def _triton(x: Tensor, weights: ConvNeXtWeights, tail: Tensor, rows: Tensor, length: Tensor, right: int) -> Tensor:
+    if x.numel() == 0:
+        return _reference(x, weights, tail, rows, length, right)
+    from loquent.kernels.gpu.convnext import convnext_step
+
+    return convnext_step(x, weights, tail, rows, length, right, EPSILON)
+
+
+CONVNEXT_STEP = Operation("convnext_step", reference=_reference, numba=_numba, triton=_triton)

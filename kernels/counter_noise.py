@@ -71,5 +71,11 @@ def _numba(seeds: Tensor, frames: Tensor, size: int) -> Tensor:
     return out
 
 
+def _triton(seeds: Tensor, frames: Tensor, size: int) -> Tensor:
+    from loquent.kernels.gpu.noise import counter_noise
+
+    return counter_noise(seeds, frames, size)
+
+
 WORK = 16  # multiply-adds that a value is worth
-COUNTER_NOISE = Operation("counter_noise", reference=_reference, numba=_numba)
+COUNTER_NOISE = Operation("counter_noise", reference=_reference, numba=_numba, triton=_triton)

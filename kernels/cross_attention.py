@@ -101,5 +101,13 @@ def _numba(
     return out, None if heads is None else weights
 
 
+def _triton(
+    q: Tensor, cache_k: Tensor, cache_v: Tensor, rows: Tensor, frames: Tensor, heads: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    from loquent.kernels.gpu.attention import cross_attention
+
+    return cross_attention(q, cache_k, cache_v, rows, frames, heads)
+
+
 ATTENTION = Operation("attention", reference=_attention_reference, numba=_attention_numba)
-CROSS_ATTENTION = Operation("cross_attention", reference=_reference, numba=_numba)
+CROSS_ATTENTION = Operation("cross_attention", reference=_reference, numba=_numba, triton=_triton)

@@ -95,7 +95,15 @@ def _reference(unit: Tensor, weight: Int8Weight) -> Tensor:
     return (total * (weight.scale.double() / LEVELS)).float()
 
 
-INT8_LINEAR = Operation("int8_linear", reference=_reference)
+def _triton(unit: Tensor, weight: Int8Weight) -> Tensor:
+    if unit.dtype != torch.float32:
+        return _reference(unit, weight)
+    from loquent.kernels.gpu.int8_linear import int8_linear
+
+    return int8_linear(unit, weight.unpacked(), weight.scale, LEVELS)
+
+
+INT8_LINEAR = Operation("int8_linear", reference=_reference, triton=_triton)
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Operations and their implementations: which one runs, by device and dtype, and how to choose another.
 
 Every operation has a reference in torch that runs anywhere and says what is right. Faster implementations belong to a
-back end: "numba" compiles for the CPU, "triton" for CUDA. Both are imported on first use, and their machine code is
-kept on disk: compiled once per machine.
+back end: "numba" compiles for the CPU, "triton" for GPUs of NVIDIA and AMD, which torch both calls CUDA. Both are
+imported on first use, and their machine code is kept on disk: compiled once per machine.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ class Operation(Generic[Implementation]):
         name: of the public function.
         reference: in torch; it takes any tensors.
         numba: takes float32 on the CPU, without a gradient.
-        triton: takes float32, float16 and bfloat16 on CUDA, without a gradient.
+        triton: takes float32, float16 or bfloat16, one of them, on CUDA, without a gradient or autocast; on the CPU
+            where triton interprets its kernels, which it does to test them (TRITON_INTERPRET=1).
 
     Raises:
         ValueError: there is an operation of that name.
@@ -76,9 +78,13 @@ class Operation(Generic[Implementation]):
         implementation = self.implementations.get(name)
         if implementation is None or name == "reference":
             return self.reference
-        dtypes, on_cpu, gradients = _DTYPES[name], name == "numba", torch.is_grad_enabled()
+        dtypes, device, gradients = _DTYPES[name], "cpu", torch.is_grad_enabled()
+        if name == "triton":
+            device, dtypes = "cpu" if _triton_interprets() else "cuda", dtypes & {tensors[0].dtype}
+            if torch.is_autocast_enabled(device) or not _triton_is_there():
+                return self.reference
         for one in tensors:
-            if not (one.is_cpu if on_cpu else one.is_cuda) or one.dtype not in dtypes:
+            if one.device.type != device or one.dtype not in dtypes:
                 return self.reference
             if gradients and one.requires_grad:
                 return self.reference
@@ -112,6 +118,15 @@ def use_backend(name: Backend) -> Iterator[None]:
 def asked_backend() -> Backend | None:
     """The back end that `use_backend` or LOQUENT_BACKEND asks for; None where the device decides."""
     return _override.get() or _backend_of_environment()
+
+
+@functools.cache
+def _triton_is_there() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _triton_interprets() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache

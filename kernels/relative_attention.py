@@ -139,4 +139,27 @@ def _numba(
     return out
 
 
-RELATIVE_ATTENTION = Operation("relative_attention", reference=_reference, numba=_numba)
+def _triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    rows: Tensor,
+    position: Tensor,
+    length: Tensor,
+    query: Tensor,
+    first: Tensor,
+    end: Tensor,
+    table: Tensor,
+    future: int,
+    content_bias: Tensor,
+    distance_bias: Tensor,
+) -> Tensor:
+    from loquent.kernels.gpu.relative_attention import relative_attention
+
+    seen = query, first, end, table, future, content_bias, distance_bias
+    return relative_attention(q, k, v, cache_k, cache_v, rows, position, length, *seen)
+
+
+RELATIVE_ATTENTION = Operation("relative_attention", reference=_reference, numba=_numba, triton=_triton)

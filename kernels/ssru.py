@@ -64,4 +64,10 @@ def _reference(x: Tensor, forget: Tensor, cell: Tensor) -> Tensor:
     return _Recurrence.apply(x, forget, cell)
 
 
-SSRU = Operation("ssru", reference=_reference)
+def _triton(x: Tensor, forget: Tensor, cell: Tensor) -> Tensor:
+    from loquent.kernels.gpu.ssru import ssru
+
+    return ssru(x, forget, cell)
+
+
+SSRU = Operation("ssru", reference=_reference, triton=_triton)

@@ -20,8 +20,8 @@ def transducer_loss(logits: Tensor, targets: Tensor, length: Tensor, target_leng
         α[t, u] = logaddexp(α[t - 1, u] + log p(blank | t - 1, u), α[t, u - 1] + log p(y[u] | t, u - 1)),  α[0, 0] = 0
         loss    = -α[T - 1, U] - log p(blank | T - 1, U)
 
-    On the CPU the lattice runs forward and backward in a compiled kernel, which yields the gradient; on a GPU
-    torchaudio's kernel computes it where it can be loaded; otherwise autograd differentiates the recursion.
+    The lattice runs forward and backward in a compiled kernel, which yields the gradient; on a GPU without Triton that
+    of torchaudio, where it can be loaded; otherwise autograd differentiates the recursion.
 
     Args:
         logits: (B, T, U + 1, V + 1) scores or log-probabilities of what follows the first u tokens at frame t, float32,
@@ -158,4 +158,10 @@ def _torchaudio(logits: Tensor, targets: Tensor, length: Tensor, target_length: 
     )
 
 
-TRANSDUCER_LOSS = Operation("transducer_loss", reference=_reference, numba=_numba)
+def _triton(logits: Tensor, targets: Tensor, length: Tensor, target_length: Tensor) -> Tensor:
+    from loquent.kernels.gpu.transducer_loss import transducer_loss
+
+    return transducer_loss(logits, targets, length, target_length)
+
+
+TRANSDUCER_LOSS = Operation("transducer_loss", reference=_reference, numba=_numba, triton=_triton)

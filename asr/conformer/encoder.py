@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.kernels.gated_conv_step import gated_conv_step
+from loquent.kernels.linear import linear
 from loquent.speech.nn.attention import RingState
 from loquent.speech.nn.convolution import Conv1d, Conv2d
 from loquent.speech.nn.linear import Linear
@@ -362,10 +364,10 @@ class ConformerLayer(nn.Module):
     def step(self, chunk: Chunk, state: LayerState, rows: Tensor, sight: Sight) -> Chunk:
         """Whole chunks of new frames."""
         x = chunk.data
-        x = torch.add(x, self.feed_forward1(self.norm_feed_forward1(x)), alpha=0.5)
+        x = self.feed_forward1.step(self.norm_feed_forward1(x), x)
         x = x + self.attention.step(chunk.with_data(self.norm_attention(x)), state.attention, rows, sight)
         x = x + self.conv.step(chunk.with_data(self.norm_conv(x)), state.conv, rows)
-        x = torch.add(x, self.feed_forward2(self.norm_feed_forward2(x)), alpha=0.5)
+        x = self.feed_forward2.step(self.norm_feed_forward2(x), x)
         return chunk.with_data(self.norm_out(x))
 
 
@@ -383,6 +385,11 @@ class FeedForward(nn.Module):
         """(..., C) to (..., C)."""
         x = F.silu(self.linear1(x))
         return self.linear2(self.dropout(x) if self.training else x)
+
+    def step(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Half of the layer of x (..., C), added to another."""
+        x = linear(x, self.linear1.weight, self.linear1.bias, "silu")
+        return linear(x, self.linear2.weight, self.linear2.bias, residual=residual, alpha=0.5)
 
 
 class ConvolutionModule(nn.Module):
@@ -402,7 +409,12 @@ class ConvolutionModule(nn.Module):
 
     def step(self, chunk: Chunk, state: WindowState, rows: Tensor) -> Tensor:
         """New frames."""
-        return self._finish(self.depthwise.step(chunk.with_data(F.glu(self.pointwise1(chunk.data))), state, rows).data)
+        x, depthwise, norm = self.pointwise1(chunk.data), self.depthwise, self.norm
+        if isinstance(norm, BatchNorm):
+            return self._finish(depthwise.step(chunk.with_data(F.glu(x)), state, rows).data)
+        weight = depthwise.weight.squeeze(1), depthwise.bias
+        y = gated_conv_step(x, *weight, (norm.weight, norm.bias), state.tail, rows, chunk.length)
+        return self.pointwise2(y)
 
     def _finish(self, x: Tensor) -> Tensor:
         return self.pointwise2(F.silu(self.norm(x)))

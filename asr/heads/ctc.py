@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.kernels.linear_argmax import linear_argmax
 from loquent.speech.nn.linear import Linear
 
 
@@ -34,6 +35,10 @@ class CTCHead(nn.Module):
     def forward(self, encoded: Tensor) -> Tensor:
         """Log-probabilities (…, V + 1), float32, of encoder frames (…, dim)."""
         return F.log_softmax(self.out(encoded).float(), dim=-1)
+
+    def best(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable id of every frame (…, dim), and its log-probability: int64 and float32 (…)."""
+        return linear_argmax(encoded, self.out.weight, self.out.bias)
 
     def loss(self, encoded: Tensor, length: Tensor, targets: Tensor, target_length: Tensor) -> Tensor:
         """Minus the log-probability of each text.

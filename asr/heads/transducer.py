@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.kernels.linear_argmax import linear_argmax
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.state import State, check_range
@@ -169,6 +170,11 @@ class Joiner(nn.Module):
     def forward(self, enc: Tensor, pred: Tensor) -> Tensor:
         """Logits (…, V + 1) of projected frames and predictor outputs (…, joint_dim), which broadcast."""
         return self.out(self.dropout(_ACTIVATIONS[self.activation](enc + pred)))
+
+    def best(self, enc: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable id for each of those, and its log-probability: int64 and float32 (…)."""
+        hidden = self.dropout(_ACTIVATIONS[self.activation](enc + pred))
+        return linear_argmax(hidden, self.out.weight, self.out.bias)
 
 
 class Transducer(nn.Module):

@@ -61,13 +61,11 @@ class CTCGreedySearch:
         frames, previous = state.frames[rows], state.previous[rows]
         committed: list[list[Token]] = [[] for _ in memos]
         if encoded.data.shape[1]:
-            log_probs = self.head(encoded.data)
-            ids = log_probs.argmax(-1)
-            self._bias(ids, log_probs, previous, encoded.length, memos)
+            ids, log_probs = self._choose(encoded, previous, memos)
             before = torch.cat([previous[:, None], ids[:, :-1]], dim=1)
             begins = encoded.mask & (ids != before) & (ids != self.head.blank)
             row, step = begins.nonzero(as_tuple=True)
-            token, probability = ids[row, step], log_probs[row, step, ids[row, step]].exp()
+            token, probability = ids[row, step], log_probs[row, step].exp()
             found = (row, token, frames[row] + step, probability)
             for b, *values in zip(*(column.tolist() for column in found), strict=True):
                 committed[b].append(Token(*values))
@@ -81,6 +79,15 @@ class CTCGreedySearch:
         for memo in memos:
             decide(memo)
         return [Advance([], []) for _ in memos]
+
+    def _choose(self, encoded: Chunk, previous: Tensor, memos: Sequence[SearchMemo]) -> tuple[Tensor, Tensor]:
+        """The id of every frame (B, T) and its log-probability; frame by frame in the rows that are biased."""
+        if all(memo.biasing is None for memo in memos):
+            return self.head.best(encoded.data)
+        log_probs = self.head(encoded.data)
+        ids = log_probs.argmax(-1)
+        self._bias(ids, log_probs, previous, encoded.length, memos)
+        return ids, log_probs.gather(-1, ids[..., None])[..., 0]
 
     def _bias(
         self, ids: Tensor, log_probs: Tensor, previous: Tensor, length: Tensor, memos: Sequence[SearchMemo]

@@ -137,21 +137,24 @@ class TransducerGreedySearch:
         """Look for the streams' next tokens within ``ahead`` frames.
 
         Returns:
-            Frames to go on by, the token there (the blank for none), and its probability.
+            Frames to go on by, the token there (the blank for none), and its probability (for none, any).
         """
         device = enc.device
         row = torch.tensor(searching, device=device)
         frame = torch.tensor([at[b] for b in searching], device=device)[:, None] + torch.arange(ahead, device=device)
         inside = frame < length[row, None]
         frames = enc[row[:, None], frame.clamp(max=enc.shape[1] - 1)]
-        logits = self.transducer.joiner(frames, projection[row, None])
-        choice = choose(logits, None if changes is None else changes[row])
+        if changes is None:
+            choice, log_probs = self.transducer.joiner.best(frames, projection[row, None])
+        else:
+            logits = self.transducer.joiner(frames, projection[row, None])
+            choice = choose(logits, changes[row])
+            log_probs = logits.float().log_softmax(-1).gather(-1, choice[..., None])[..., 0]
         found = inside & (choice != self.transducer.blank)
         step = torch.where(found.any(1), found.int().argmax(1), inside.sum(1))
         pick = step.clamp(max=ahead - 1)[:, None]
         token = torch.where(found.any(1), choice.gather(1, pick)[:, 0], self.transducer.blank)
-        there = logits.gather(1, pick[..., None].expand(-1, -1, logits.shape[-1]))[:, 0].float()
-        probability = there.softmax(-1).gather(1, token[:, None])[:, 0]
+        probability = log_probs.gather(1, pick)[:, 0].exp()
         return step.tolist(), token.tolist(), probability.tolist()
 
     def _changes(self, memos: Sequence[SearchMemo], device: torch.device) -> Tensor | None:

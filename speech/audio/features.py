@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loquent.kernels.log_mel import Compression, log_mel
 from loquent.speech.nn.state import State, initial
 from loquent.speech.nn.streaming import (
     Chain,
@@ -33,6 +34,8 @@ class MelSpectrogram(StreamingModule):
     ``n_fft`` samples does not matter to the power spectrum.
     """
 
+    compression: Compression
+
     taper: Tensor  # (kernel,)
     filters: Tensor  # (n_fft / 2 + 1, F)
 
@@ -40,14 +43,10 @@ class MelSpectrogram(StreamingModule):
         self, window: Window, taper: Tensor, n_fft: int, sample_rate: int, n_mels: int, f_max: float | None = None
     ) -> None:
         super().__init__()
-        self.window, self.n_fft, self.n_mels = window, n_fft, n_mels
+        self.window, self.n_mels = window, n_mels
         self.register_buffer("taper", taper.float(), persistent=False)
         filters = mel_filters(n_fft // 2 + 1, n_mels, sample_rate, f_max)
         self.register_buffer("filters", filters.float(), persistent=False)
-
-    def compress(self, power: Tensor) -> Tensor:
-        """Power spectrum (..., n_fft / 2 + 1) to features (..., F)."""
-        raise NotImplementedError
 
     def initial_state(self, batch: int) -> WindowState:
         """The last ``kernel - 1`` samples of each stream."""
@@ -63,9 +62,7 @@ class MelSpectrogram(StreamingModule):
         stretch = slide(self.window, chunk, state, as_rows(rows, chunk))
         if stretch.data.shape[1] == 0:
             return stretch.with_data(stretch.data.new_zeros(*stretch.data.shape, self.n_mels))
-        frames = stretch.data.unfold(1, self.window.kernel, self.window.stride)
-        spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)
-        return stretch.with_data(self.compress(spectrum.real.square() + spectrum.imag.square()))
+        return stretch.with_data(log_mel(stretch.data, self.taper, self.filters, self.window.stride, self.compression))
 
     def inputs_for(self, outputs: int) -> int:
         """Samples up to the end of the last frame."""
@@ -80,13 +77,11 @@ class WhisperLogMel(MelSpectrogram):
     `RunningMaxNormalize`.
     """
 
+    compression = Compression(floor=1e-10, decimal=True)
+
     def __init__(self, n_mels: int = 80, *, mirrored_end: bool = False) -> None:
         window = Window(kernel=400, stride=160, left=200, right=40, reflect="both" if mirrored_end else "left")
         super().__init__(window, torch.hann_window(400), 400, 16000, n_mels)
-
-    def compress(self, power: Tensor) -> Tensor:
-        """log10, not below -10."""
-        return (power @ self.filters).clamp_min(1e-10).log10()
 
 
 def normalize_window(log_mel: Tensor) -> Tensor:
@@ -241,13 +236,12 @@ class NemoLogMel(Chain):
 
 
 class _NemoMel(MelSpectrogram):
+    compression = Compression(offset=2**-24)
+
     def __init__(self, n_mels: int) -> None:
         # The symmetric Hann window of 400 begins and ends with a zero: 398 samples are all that a frame needs.
         taper = torch.hann_window(400, periodic=False)[1:-1]
         super().__init__(Window(kernel=398, stride=160, left=199, right=39), taper, 512, 16000, n_mels)
-
-    def compress(self, power: Tensor) -> Tensor:
-        return (power @ self.filters + 2**-24).log()
 
 
 class MatchaMel(MelSpectrogram):
@@ -260,13 +254,11 @@ class MatchaMel(MelSpectrogram):
         f_max: 8000 Hz for CosyVoice 2, None (12000 Hz) for CosyVoice 3.
     """
 
+    compression = Compression(magnitude=True, floor=1e-5)
+
     def __init__(self, f_max: float | None = None) -> None:
         window = Window(kernel=1920, stride=480, left=720, right=720, reflect="both")
         super().__init__(window, torch.hann_window(1920), 1920, 24000, n_mels=80, f_max=f_max)
-
-    def compress(self, power: Tensor) -> Tensor:
-        """Natural logarithm of mel magnitudes."""
-        return ((power + 1e-9).sqrt() @ self.filters).clamp_min(1e-5).log()
 
 
 def mel_filters(n_freqs: int, n_mels: int, sample_rate: int, f_max: float | None = None) -> Tensor:

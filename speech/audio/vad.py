@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from loquent.kernels.lstm_steps import lstm_steps
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import (
     Chunk,
@@ -109,16 +110,9 @@ class SileroVad(StreamingModule):
         gates = functional.linear(inputs, self.lstm.weight_ih, self.lstm.bias_ih + self.lstm.bias_hh)  # (B, T, 4 · 128)
         frames = stretch.with_data(gates)
 
-        hidden, cell, outputs = state.hidden[rows], state.cell[rows], []
-        for gate, valid in zip(gates.unbind(1), frames.mask[..., None].unbind(1), strict=True):
-            gate = torch.addmm(gate, hidden, self.lstm.weight_hh.T)
-            write, keep, _, show = gate.sigmoid().chunk(4, dim=1)
-            new = gate[:, 2 * WIDTH : 3 * WIDTH].tanh()
-            cell = torch.where(valid, torch.addcmul(keep * cell, write, new), cell)
-            hidden = torch.where(valid, show * cell.tanh(), hidden)
-            outputs.append(hidden)
-        state.hidden[rows], state.cell[rows] = hidden, cell
-        return frames.with_data(self.output(torch.stack(outputs, dim=1).relu()).squeeze(2).sigmoid())
+        before = state.hidden[rows], state.cell[rows]
+        y, state.hidden[rows], state.cell[rows] = lstm_steps(gates, self.lstm.weight_hh, *before, frames.length)
+        return frames.with_data(self.output(y.relu()).squeeze(2).sigmoid())
 
     def _encode(self, samples: Tensor) -> Tensor:
         """(frames, 576) samples -> (frames, 128)."""

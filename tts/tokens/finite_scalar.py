@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from loquent.kernels.finite_scalar import Digits, bounded, code_of, finite_scalar_codes
 from loquent.speech.nn.linear import Linear
 
 MOST_CODES = 2**31
@@ -66,13 +67,13 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Quantise for training: frames (..., dim) to values as of `decode`, with a gradient, and codes (...)."""
-        bounded = self._bound(x)
-        levels = bounded + (bounded.round() - bounded).detach()
-        return self._expand(levels).to(x.dtype), self._code(bounded.round())
+        bound = self._bound(x)
+        levels = bound + (bound.round() - bound).detach()
+        return self._expand(levels).to(x.dtype), code_of(bound.round(), self._digits)
 
     def encode(self, x: Tensor) -> Tensor:
         """Frames (..., dim) to codes (...), int64 from 0 to codebook_size - 1."""
-        return self._code(self._bound(x).round())
+        return finite_scalar_codes(x, self.project_down.weight, self.project_down.bias, self._digits)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (...) to levels from -1 to 1 (..., K), projected to (..., dim) if there is a projection."""
@@ -80,11 +81,11 @@ class FiniteScalarQuantizer(nn.Module):
         return self._expand(digits - self.lowest)
 
     def _bound(self, x: Tensor) -> Tensor:
-        h = self.project_down(x).float()
-        return (h + self.shift).tanh() * self.half_width - self.offset
+        return bounded(self.project_down(x).float(), self._digits)
 
-    def _code(self, levels: Tensor) -> Tensor:
-        return ((levels + self.lowest).long() * self.powers).sum(-1)
+    @property
+    def _digits(self) -> Digits:
+        return Digits(self.shift, self.half_width, self.offset, self.lowest, self.powers)
 
     def _expand(self, levels: Tensor) -> Tensor:
         scaled = levels / self.lowest

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loquent.kernels.linear_argmax import linear_argmax
+
 
 class GroupResidual(NamedTuple):
     """Quantised frames.
@@ -83,9 +85,9 @@ class GroupResidualQuantizer(nn.Module):
 
     def _nearest(self, x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         """(..., G, D) to codes (..., G) and their vectors (..., G, D)."""
-        with torch.no_grad():
-            product = torch.einsum("...gd,gkd->...gk", x, codebook)
-            code = (codebook.square().sum(-1) - 2 * product).argmin(-1)  # ‖x‖² is the same for all
+        with torch.no_grad():  # ‖x - e‖² is least where x · e - ‖e‖² / 2 is largest
+            parts = zip(x.unbind(-2), codebook, codebook.square().sum(-1) / -2, strict=True)
+            code = torch.stack([linear_argmax(*part)[0] for part in parts], dim=-1)
         return code, self._entries(codebook, code)
 
     def _entries(self, codebook: Tensor, code: Tensor) -> Tensor:

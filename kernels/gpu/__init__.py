@@ -1,0 +1,1 @@
+"""Kernels for GPUs, compiled by Triton when they are first used."""
