@@ -153,7 +153,7 @@ def test_terms(tmp_path, capsys, glossary):
         (
             ["bado", "--to", "fr"],
             2,
-            "translates English to French; there are loquent/en-es (English to Spanish), loquent/en-de (English to German)",
+            "translates English to French; there are loquent/en-es (English to Spanish), loquent/en-de (",
         ),
         (
             ["bado", "--from", "de", "--model", "x"],
