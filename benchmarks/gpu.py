@@ -72,7 +72,7 @@ def main() -> None:
     print(f"a copy moves {copy_rate(device) / 1e12:.2f} TB/s" + (f" of {rates.bytes / 1e12:.2f}" if rates else ""))
 
     wanted = set(options.operations) or {one for one, each in operations().items() if "triton" in each.implementations}
-    with torch.no_grad():
+    with torch.no_grad(), use_backend("triton"):
         wrong = set()
         for dtype in DTYPES.values():
             for case in cases(options.streams, dtype, device):

@@ -64,9 +64,10 @@ class Operation(Generic[Implementation]):
         _operations[name] = self
 
     def choose(self, *tensors: Tensor) -> Implementation:
-        """The implementation for these tensors: the device's, or the one that is asked for, if it can take them.
+        """The implementation for these tensors: numba's on the CPU, or the one that is asked for, if it can take them.
 
-        Otherwise it is the reference. An implementation may itself hand on shapes that it is not made for.
+        Otherwise it is the reference. An implementation may itself hand on shapes that it is not made for. Whoever asks
+        for triton has numba's on the CPU nevertheless.
 
         Args:
             tensors: all floating-point tensors that the operation reads or writes, at least one.
@@ -74,7 +75,10 @@ class Operation(Generic[Implementation]):
         Raises:
             ValueError: LOQUENT_BACKEND names no back end.
         """
-        name = asked_backend() or ("numba" if tensors[0].is_cpu else "triton")
+        # Triton's kernels have to be asked for as long as none of them has run on a device.
+        name = asked_backend() or "numba"
+        if name == "triton" and tensors[0].is_cpu and not _triton_interprets():
+            name = "numba"
         implementation = self.implementations.get(name)
         if implementation is None or name == "reference":
             return self.reference

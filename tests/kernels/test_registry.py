@@ -58,7 +58,8 @@ def test_the_reference_takes_what_no_other_can(operation):
     with use_backend("reference"):
         assert chosen(torch.zeros(1), operation=operation) == "reference"
     with use_backend("triton"):
-        assert chosen(torch.zeros(1), operation=operation) == "reference", "it has no way to the CPU"
+        assert chosen(torch.zeros(1, device="meta"), operation=operation) == "reference"
+        assert chosen(torch.zeros(1), operation=operation) != "triton", "it has no way to the CPU"
 
 
 def test_single_precision_on_the_cpu_is_compiled():
@@ -96,8 +97,11 @@ def test_unknown_names_are_refused(environment):
         DTW.choose(torch.zeros(1))
     with pytest.raises(ValueError, match="use_backend is 'fast'"), use_backend("fast"):
         pass
+
+
+def test_the_cpu_keeps_its_own_where_triton_is_asked_for(environment):
     environment("triton")
-    assert chosen(torch.zeros(1)) == "reference"
+    assert chosen(torch.zeros(1)) == "numba"
 
 
 def test_listing_the_operations_does_not_import_a_compiler():
