@@ -21,7 +21,7 @@ from loquent.speech.nn.low_rank import Adapters
 from loquent.speech.nn.streaming import Chunk
 
 SHORTEST_LOOP = 24  # tokens
-LOOP = 32  # tokens that tell whether a text loops
+LOOP = 64  # tokens that tell whether a text loops: four rounds of a phrase of 16
 QUICKEST = 8  # encoder frames (20 ms) that saying a phrase once more takes at least
 
 

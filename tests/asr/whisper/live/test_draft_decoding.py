@@ -76,10 +76,12 @@ def test_loops_are_recognised() -> None:
     assert repeats([9] + [1, 2] * 12)
     assert repeats([5] * 24)
     assert repeats(list(range(8)) * 4)
+    assert repeats(list(range(16)) * 4)  # "I'm going to be a little bit more careful."
     assert not repeats([5] * 23)
     assert not repeats([1, 2] * 4)  # "no, no, no, no"
     assert not repeats([1, 2] * 12 + [3])
     assert not repeats(list(range(8)) * 3)
+    assert not repeats(list(range(17)) * 4)
     assert not repeats([])
 
 
