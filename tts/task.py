@@ -51,18 +51,12 @@ class SpeechState(State):
 
 
 class SpeechStep(NamedTuple):
-    """What `SpeechTask.read` needs of a launched step: `samples` of the streams in `rendering`, in that order.
-
-    early: samples that are given ahead of the renderer, of the streams that begin an utterance.
-    """
+    """A step whose text has been read."""
 
     memos: list[SpeechMemo]
     turns: Turns
-    early: dict[int, Tensor]
-    samples: Chunk | None
-    rendering: list[int]
-    finished: list[bool]
-    ahead: Tensor
+    state: SpeechState
+    rows: Tensor  # (B,)
 
 
 class SpeechTask:
@@ -147,23 +141,24 @@ class SpeechTask:
     def launch(
         self, inputs: Sequence[WordChunk], state: SpeechState, rows: Tensor, memos: list[SpeechMemo]
     ) -> SpeechStep:
-        """Read a word, queue the frames of words that can be spoken, and render a chunk of them."""
+        """Read a word of each stream: how long it takes to say, which the device tells, decides about the rest."""
         turns = Turns(len(memos))
-        slots = rows.tolist()
         for i, chunk in enumerate(inputs):
             with turns.of(i) as events:
                 self._read(memos[i], chunk, events)
-        early = self._queue_words(memos, state, slots, turns)
+        return SpeechStep(memos, turns, state, rows)
+
+    def read(self, pending: SpeechStep) -> list[Turn]:
+        """Queue the frames of words that can be spoken, render a chunk of them, and tell what was rendered and the
+        words that ended with it."""
+        memos, turns, state, rows = pending
+        early = self._queue_words(memos, state, rows.tolist(), turns)
         rendering = [i for i in turns.sound if self._has_chunk(memos[i])]
         samples, finished = None, list[bool]()
         if rendering:
             samples, finished = self._render([memos[i] for i in rendering], state, rows[rendering])
-        return SpeechStep(memos, turns, early, samples, rendering, finished, state.ahead[rows.to(state.ahead.device)])
-
-    def read(self, pending: SpeechStep) -> list[Turn]:
-        """Tell what was rendered, and the words that ended with it."""
-        memos, turns, early, samples, rendering, finished, ahead = pending
-        for i, said in early.items():
+        ahead = state.ahead[rows.to(state.ahead.device)]
+        for i, said in early.items():  # samples that are given ahead of the renderer, where an utterance begins
             with turns.of(i) as events:
                 self._tell(memos[i], _checked(said), False, events)
         for i in set(turns.sound) - set(rendering):

@@ -1,4 +1,4 @@
-"""What the device does in a step of a Conformer: features, encoder and greedy search, and one copy of what was found."""
+"""What the device does in a step of a Conformer: features, encoder, greedy search, and one copy of what was found."""
 
 from __future__ import annotations
 

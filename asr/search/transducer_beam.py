@@ -11,8 +11,8 @@ from torch import Tensor
 
 from loquent.asr.heads.transducer import Transducer
 from loquent.asr.search.biasing import Biasing
-from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.label_loop import TransducerState
+from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.tokens import (
     IMPOSSIBLE,
     Advance,

@@ -22,13 +22,14 @@ def staged(values: Any, device: torch.device | str, dtype: Any = np.int64) -> Te
         values: numbers, nested lists of them, or an array.
         dtype: of NumPy.
     """
-    return sent(torch.from_numpy(np.asarray(values, dtype)), device)
+    # Unlike `from_numpy` this dispatches no operation; those that make tensors of values wait for the device.
+    return sent(torch.from_dlpack(np.asarray(values, dtype)), device)
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A tensor on a device, itself if it is there already."""
-    if torch.device(device).type == "cpu" or not tensor.is_cpu:
-        return tensor.to(device)
+    if torch.device(device).type == tensor.device.type:
+        return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

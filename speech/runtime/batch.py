@@ -55,6 +55,4 @@ def padded(
     for row, (block, _) in zip(samples, taken, strict=False):
         row[: len(block)] = block
     ends = [last for _, last in taken] + [False] * (rows - len(taken))
-    return Chunk(
-        staged(samples, device, np.float32), staged(lengths, device), staged(ends, device, np.bool_), static
-    )
+    return Chunk(staged(samples, device, np.float32), staged(lengths, device), staged(ends, device, np.bool_), static)

@@ -83,10 +83,12 @@ class Engine:
             raise ValueError(f"capacity must be at least 1 stream, got {capacity}")
         self.task, self.capacity, self.max_batch = task, capacity, max_batch or capacity
         self.max_wait_s, self.ahead_s, self.clock = max_wait_s, ahead_s, clock
-        self.device = next(task.initial_state(1).leaves())[1].device
+        devices = (tensor.device for _, tensor, _ in task.initial_state(1).leaves())
+        self.device = next(devices, torch.device("cpu"))
         self.static = self.device.type != "cpu" if static is None else static
-        self.state = task.initial_state(capacity + self.static)
-        self.bytes_per_slot = self.state.nbytes // self.state.slots
+        slots = capacity + self.static
+        self.state = task.initial_state(slots)
+        self.bytes_per_slot = self.state.nbytes // slots
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
@@ -348,4 +350,3 @@ class Engine:
             session.close()
             raise
         return session
-

@@ -148,11 +148,11 @@ class Task(Protocol):
         """Advance streams by one step each: the device's work, without waiting for it.
 
         Args:
-            inputs: a `Chunk` of samples (B, N) on the pool's device, or a `WordChunk` for each stream. A stream that got
-                less than it wanted ends here, or with words was flushed here.
+            inputs: a `Chunk` of samples (B, N) on the pool's device, or a `WordChunk` for each stream. A stream that
+                got less than it wanted ends here, or with words was flushed here.
             state: the pool, updated in place.
-            rows: (B,) int64 slots of the streams, on the pool's device. Of a static chunk, those behind the streams' are
-                empty, in a slot that no stream has.
+            rows: (B,) int64 slots of the streams, on the pool's device. Of a static chunk, those behind the streams'
+                are empty, in a slot that no stream has.
             memos: of the streams.
 
         Returns:

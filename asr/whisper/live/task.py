@@ -25,6 +25,7 @@ from loquent.asr.whisper.live.encoding import (
     IncrementalState,
     Reencoding,
 )
+from loquent.asr.whisper.live.listening import Listening
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.overlap import next_begin
@@ -87,6 +88,9 @@ class WhisperStreamingTask:
             )
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
+        first, following = (self.features.inputs_for(count * self.chunk + 1) for count in (1, 2))
+        self.widths = (max(first, following - first),)
+        self._listen = Listening(self.features, self.vad, *self.widths)
         self.rule = self.settings.rule
         self.encoding: AudioEncoding = (
             IncrementalEncoding(model, self.settings.block) if incremental else Reencoding(model)
@@ -185,22 +189,20 @@ class WhisperStreamingTask:
 
     def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
-        device = state.mel.device
-        samples = inputs.to(device)
-        rows = rows.to(device)
-        mel = self.features.step(samples, state.features, rows)
-        speech = self.vad.step(samples, state.vad, rows)
-        return WhisperStep(memos, state, rows, inputs.last.tolist(), mel, speech)
+        rows, device = rows.to(state.mel.device), state.mel.device
+        fetched = self._listen(inputs.to(device), state, rows, [memo.frames for memo in memos])
+        return WhisperStep(memos, state, rows[: len(memos)], range(len(memos)), fetched)
 
     def read(self, pending: WhisperStep) -> list[Turn]:
         """Recognise what was said in the chunks. This is most of the work: the host decides token by token."""
-        memos, state, rows, last, mel, speech = pending
-        self._store_frames(mel, state, rows, memos)
-        turns = Turns(len(memos))
+        memos, state, rows = pending.memos, pending.state, pending.rows
+        turns, last = Turns(len(memos)), list[bool]()
         ends: list[UtteranceEnd | None] = [None] * len(memos)
-        for i, probabilities in enumerate(speech.rows()):
+        for i, (frames, probabilities, ended) in enumerate(pending.heard()):
+            memos[i].frames += frames
+            last.append(ended)
             with turns.of(i):
-                ends[i] = self._follow_speech(memos[i], probabilities.tolist(), last[i])
+                ends[i] = self._follow_speech(memos[i], probabilities, ended)
                 memos[i].steps += 1
         talking = [i for i in turns.sound if memos[i].window is not None]
         if talking:
@@ -219,15 +221,6 @@ class WhisperStreamingTask:
         self.adapters.release(memo)
 
     # --------------------------------------------------------------------------------------------- audio and utterances
-
-    def _store_frames(self, mel: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> None:
-        """Write new frames into the rings."""
-        valid = mel.mask
-        start = torch.tensor([memo.frames for memo in memos], device=rows.device)
-        entry = (start[:, None] + torch.arange(valid.shape[1], device=rows.device)) % self.ring
-        state.mel[rows[:, None].expand_as(valid)[valid], entry[valid]] = mel.data[valid]
-        for memo, length in zip(memos, mel.length.tolist(), strict=True):
-            memo.frames += length
 
     def _follow_speech(self, memo: WhisperMemo, probabilities: list[float], last: bool) -> UtteranceEnd | None:
         """Open a window when somebody begins to speak; returns the end of the utterance, if it has ended.
