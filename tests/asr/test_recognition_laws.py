@@ -96,6 +96,22 @@ def test_packets_do_not_matter(task: Task, talk: np.ndarray, seed: int, largest:
     assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
 
 
+def test_static_mode_says_the_same_and_its_launches_wait_for_nothing(
+    task: Task, talk: np.ndarray, task_laws: Any
+) -> None:
+    audios = [talk, talk[50_000:], talk[:30_001]]
+    with task_laws.static_engines():
+        engine = Engine(task, capacity=3)
+    sessions = [engine.open() for _ in audios]
+    for session, audio in zip(sessions, audios, strict=True):
+        session.feed(audio)
+        session.end()
+    while engine.step():
+        pass
+    for session, audio in zip(sessions, audios, strict=True):
+        assert said(session.drain()) == said(whole(task, audio))
+
+
 @few
 @given(seed=st.integers(0, 2**32))
 def test_batch_mates_do_not_matter(task: Task, talk: np.ndarray, seed: int) -> None:
