@@ -139,6 +139,12 @@ class ConformerStreamingTask:
         memo.following = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
         memo.options = options
 
+    def relaxed(self, options: ConformerStreamOptions) -> list[ConformerStreamOptions]:
+        """See `loquent.speech.runtime.task.Relaxing`."""
+        asked = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
+        larger = sorted(lookahead for lookahead in self.lookaheads if lookahead > asked)
+        return [replace(options, chunk_ms=(lookahead + 1) * FRAME_MS) for lookahead in larger]
+
     def wants(self, memo: ConformerMemo) -> int:
         """Samples that complete the next chunk."""
         first, period = self._samples_until(1), self._samples_until(2) - self._samples_until(1)

@@ -240,6 +240,8 @@ class Connection:
         if isinstance(stream.inbox, SampleInbox):
             message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
             message |= {"channels": start.channels, "encoding": start.encoding}
+        if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
+            message["relaxed"] = relaxed
         message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
         if model.gives.sample_rate is not None:
             rate = output_rate(model.gives.sample_rate, start.output)

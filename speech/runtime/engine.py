@@ -21,7 +21,7 @@ from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
-from loquent.speech.runtime.task import Memo, Restorable, Shaped, Task, Turn
+from loquent.speech.runtime.task import Memo, Relaxing, Restorable, Shaped, Task, Turn
 from loquent.speech.runtime.text_inbox import TextInbox
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Engine:
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
+        self._behind: set[Session] = set()  # those that are not at the pace of their sources
         self._names = itertools.count(1)
         self.pace = Pace()
         self.resamplers = Resamplers()
@@ -112,7 +113,13 @@ class Engine:
         return self.state.nbytes
 
     def open(
-        self, *, sample_rate: int | None = None, channels: int = 1, stream: str | None = None, **options: Any
+        self,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        stream: str | None = None,
+        pressure: float = 0.0,
+        **options: Any,
     ) -> Session:
         """Start a stream.
 
@@ -120,6 +127,8 @@ class Engine:
             sample_rate: of the packets, in Hz; the model's own by default. For tasks that take audio.
             channels: of the packets; mixed down to one.
             stream: id for its events; numbered by default.
+            pressure: how scarce time is, 0 … 1: the more, the larger the look-ahead that the stream is given, if the
+                task has several (`Relaxing`). `Session.relaxed` tells what it was given instead of what it asked for.
             options: the task's (`Task.Options`).
 
         Raises:
@@ -127,7 +136,9 @@ class Engine:
             TooManyTables: the sample rate is unusual, and so are those of too many other streams.
             ValueError: an option is wrong; no slot is taken.
         """
-        chosen = parse_options(self.task.Options, options)
+        asked = chosen = parse_options(self.task.Options, options)
+        if pressure > 0 and isinstance(self.task, Relaxing) and (larger := self.task.relaxed(asked)):
+            chosen = larger[math.ceil(min(pressure, 1.0) * len(larger)) - 1]
         memo = self.task.start(chosen)
         try:
             inbox = self._inbox(sample_rate, channels)
@@ -135,6 +146,8 @@ class Engine:
         except Exception:
             self.task.end(memo)
             raise
+        given = vars(chosen).items()
+        session.relaxed = {name: value for name, value in given if value != getattr(asked, name)}
         return self._begun(session)
 
     def restore(self, snapshot: bytes, stream: str | None = None) -> Session:
@@ -174,8 +187,9 @@ class Engine:
         """Look again whether a session is ready: its input, its outbox or its options have changed."""
         if session.ready:
             self._ready.setdefault(session, self.clock())
-        else:
+        elif not session.busy:
             self._ready.pop(session, None)
+            self._behind.discard(session)
 
     def next_deadline(self) -> float | None:
         """Clock time at which the next step is due; None while no session is ready."""
@@ -255,6 +269,7 @@ class Engine:
     def release(self, session: Session) -> None:
         """Free a session's slot (once its step under way, if any, is over)."""
         self._ready.pop(session, None)
+        self._behind.discard(session)
         if not session.busy and self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
             self._free.append(session.slot)
@@ -291,8 +306,11 @@ class Engine:
         return chosen[: self.max_batch], width
 
     def _is_behind(self, session: Session, wanted: int) -> bool:
+        """Whether much input waits in a stream, or did since it last had to wait for some."""
         unit = self.task.takes.sample_rate or 1
-        return wanted > 0 and session.inbox.pending * unit >= BEHIND_STEPS * wanted
+        if wanted > 0 and session.inbox.pending * unit >= BEHIND_STEPS * wanted:
+            self._behind.add(session)
+        return session in self._behind
 
     def _width(self, wanted: int) -> int | None:
         if not (self.static and isinstance(self.task, Shaped)):

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 StepObserver = Callable[[Engine, int, float], None]  # engine, streams in the step, seconds it took
 
 
+EASY = 2 / 3  # of the largest load: below it, new streams get the look-ahead that they ask for
 AHEAD = 2  # steps that may be launched and not read
 
 
@@ -72,11 +73,15 @@ class Scheduler:
         return list(self._streams)
 
     @contextlib.contextmanager
-    def place(self, engines: Collection[Engine]) -> Iterator[None]:
+    def place(self, engines: Collection[Engine]) -> Iterator[float]:
         """Keep a place for a stream over ``engines`` while it is opened, which may take a while.
 
         By what its latest steps took, the machine must be able to keep up with one more stream. The first stream of all
         is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
+
+        Yields:
+            How scarce time is, for `Engine.open`: it grows from 0, as long as another third of what streams may have is
+            left, to 1. Streams under way stay as they are.
 
         Raises:
             EngineFull: there is none.
@@ -88,7 +93,8 @@ class Scheduler:
             if engine.active + self._opening[engine] >= engine.capacity:
                 raise EngineFull(f"all {engine.capacity} streams are in use; raise the capacity or try again later")
         load = self._load_with(engines)
-        if self._counts().total() and load > self.max_load:
+        others = self._counts().total()
+        if others and load > self.max_load:
             raise EngineFull(
                 f"one stream more would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
                 "so that those under way keep up: try again later, or another server",
@@ -97,7 +103,7 @@ class Scheduler:
         self._opening.update(engines)
         self._openings += 1
         try:
-            yield
+            yield min(max(load / self.max_load - EASY, 0.0) / (1 - EASY), 1.0) if others else 0.0
         finally:
             self._opening.subtract(engines)
             self._openings -= 1

@@ -97,6 +97,14 @@ class Shaped(Protocol):
     widths: tuple[int, ...]
 
 
+@runtime_checkable
+class Relaxing(Protocol):
+    """A task whose streams may be given a larger look-ahead than they asked for, where time is scarce."""
+
+    def relaxed(self, options: Any) -> Sequence[Any]:
+        """The options with each larger look-ahead that the model was made for, the smallest first."""
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 
