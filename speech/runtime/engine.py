@@ -60,9 +60,9 @@ class Engine:
         max_wait_s: how long a ready session may wait for others to share its batch.
         ahead_s: speech that may wait to be drained from a stream, in seconds; meanwhile it is not stepped.
         clock: monotonic seconds; only used for waiting times and for measuring, never for results.
-        static: whether batches have few shapes, and the next one is launched before the last one is read; by default
-            where the pool is not on the CPU. A batch of audio then has 1, 2, 4, 8 … rows, and one of the widths that
-            the task names. Rows without a stream are empty and in a slot of their own, the last of the pool.
+        static: whether batches have few shapes, and the next one is launched before the last one is read, on the CPU
+            too. A batch of audio then has 1, 2, 4, 8 … rows, and one of the widths that the task names. Rows without a
+            stream are empty and in a slot of their own, the last of the pool.
 
     Attributes:
         pace: how long the latest steps took.
@@ -77,7 +77,7 @@ class Engine:
         max_wait_s: float = 0.0,
         ahead_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
-        static: bool | None = None,
+        static: bool = False,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 stream, got {capacity}")
@@ -85,7 +85,7 @@ class Engine:
         self.max_wait_s, self.ahead_s, self.clock = max_wait_s, ahead_s, clock
         devices = (tensor.device for _, tensor, _ in task.initial_state(1).leaves())
         self.device = next(devices, torch.device("cpu"))
-        self.static = self.device.type != "cpu" if static is None else static
+        self.static = static or self.device.type != "cpu"
         slots = capacity + self.static
         self.state = task.initial_state(slots)
         self.bytes_per_slot = self.state.nbytes // slots

@@ -31,6 +31,7 @@ from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOpti
 from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
+from loquent.asr.whisper.live.token_runs import RunningDecoder
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
@@ -105,6 +106,8 @@ class WhisperStreamingTask:
             lenient=incremental,
             beam_size=self.settings.beam_size,
         )
+        if device.type != "cpu" and self.settings.beam_size == 1:
+            self.decode = RunningDecoder(self.decode, spare=incremental)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 
