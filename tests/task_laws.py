@@ -25,7 +25,7 @@ from loquent.speech.text.words import Draft, Text
 
 FLUSH = object()  # in a text, where it is flushed
 
-waiting_refused: Callable[[], contextlib.AbstractContextManager[None]]  # set by the fixture that loads this
+waiting_refused: Callable[[], Any] = contextlib.nullcontext  # the fixture that loads this sets that of `conftest`
 
 # A way to open a stream on engines of some capacity: `opener(capacity, max_batch)(name)`.
 Opener = Callable[[int, int], Callable[[str], Stream]]

@@ -148,7 +148,7 @@ class TokenSearch(Protocol):
 
 @runtime_checkable
 class DeviceSearch(Protocol):
-    """A `TokenSearch` whose `step`, in streams that are not biased, is the device's work; the host makes tokens of it."""
+    """A `TokenSearch` whose `step`, in streams that are not biased, is the device's; the host makes tokens of it."""
 
     def scan(self, encoded: Chunk, state: Any, rows: Tensor) -> tuple[Tensor, ...]:
         """Take in encoder frames (B, T, dim), T > 0; nothing waits. Returns what `finish` is to read."""

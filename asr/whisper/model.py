@@ -30,8 +30,8 @@ from loquent.speech.nn.convolution import Conv1d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters, project
 from loquent.speech.nn.skeleton import Skeletons
-from loquent.speech.nn.transfer import staged
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, as_chunk, as_rows
+from loquent.speech.nn.transfer import staged
 
 EMBEDDING = "decoder.token_embedding.weight"
 

@@ -115,9 +115,7 @@ def test_static_mode_says_the_same_and_its_launches_wait_for_nothing(
         assert said(session.drain()) == said(whole(task, audio))
 
 
-def test_graphs_say_the_same(
-    task: Task, talk: np.ndarray, task_laws: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_say_the_same(task: Task, talk: np.ndarray, task_laws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are recorded and replayed as on a GPU, but for what a graph is made of."""
     captured = list[tuple[int, ...]]()
 

@@ -156,7 +156,7 @@ def test_tokens_written_in_runs_are_those_written_one_by_one(
         Draft(start, truth[:5], [0.0] * 5, 7),
         Draft(start, [], [], 0),
         Draft(start + looped, [], [], 30, looped, [0] * len(looped)),  # what comes next would be a loop at once
-        Draft(start, truth[:3] + [truth[0]], [0.0] * 4, 40),
+        Draft(start, [*truth[:3], truth[0]], [0.0] * 4, 40),
     ]
     results = []
     for decoder in (decode, runs):
