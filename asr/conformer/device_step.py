@@ -36,15 +36,7 @@ class Arrived(NamedTuple):
     last: list[bool]  # whether its input ends with this step
     lengths: list[int]  # encoder frames
     finite: list[bool]  # whether they all are
-    scanned: tuple[Tensor, ...]  # what a search found, if the device searched
-    step: ConformerStep
-
-    def advances(self, search: TokenSearch) -> list[Advance] | None:
-        """What the device's search found in the first frames of each stream: all of them, or `ConformerStep.size`."""
-        if not self.scanned or not isinstance(search, DeviceSearch):
-            return None
-        step = self.step
-        return search.finish(self.scanned, step.searched, step.state.search, step.rows, len(step.memos))
+    scanned: Sequence[Tensor]  # what the search found, if the device searched
 
 
 class ConformerStep(NamedTuple):
@@ -60,16 +52,9 @@ class ConformerStep(NamedTuple):
 
     def arrived(self) -> Arrived:
         """The results, once they are there."""
-        samples, last, lengths, finite, *scanned = self.fetched.wait()
-        count = len(self.memos)
-        return Arrived(
-            samples[:count].tolist(),
-            last[:count].tolist(),
-            lengths[:count].tolist(),
-            finite[:count].tolist(),
-            tuple(scanned),
-            self,
-        )
+        tensors = self.fetched.wait()
+        samples, last, lengths, finite = (tensor[: len(self.memos)].tolist() for tensor in tensors[:4])
+        return Arrived(samples, last, lengths, finite, tensors[4:])
 
 
 class DeviceStep:
@@ -102,6 +87,12 @@ class DeviceStep:
         encoded = samples.with_data(data, length)
         fetched = Fetched(samples.length, samples.last, length, finite, *scanned)
         return ConformerStep(memos, state, rows, encoded, self._searched(encoded, size), size, fetched)
+
+    def found(self, step: ConformerStep, arrived: Arrived) -> list[Advance] | None:
+        """What the device's search found in the first frames of each stream: `ConformerStep.searched`."""
+        if not arrived.scanned or not isinstance(self.search, DeviceSearch):
+            return None
+        return self.search.finish(arrived.scanned, step.searched, step.state.search, step.rows, len(step.memos))
 
     def _choices(self, memos: Sequence[ConformerMemo]) -> list[int]:
         """The look-aheads of the streams' next chunks, by their numbers."""

@@ -189,7 +189,7 @@ class ConformerStreamingTask:
         Where an endpoint changes nothing for the search, it runs ahead of them; else it goes chunk by chunk.
         """
         encoded, state, rows, sound = pending.encoded, pending.state, pending.rows, turns.sound
-        found = arrived.advances(self.search)
+        found = self._step.found(pending, arrived)
         if len(sound) < len(rows):
             index = staged(sound, rows.device)
             encoded, rows = Chunk(encoded.data[index], encoded.length[index], encoded.last[index]), rows[index]

@@ -28,9 +28,9 @@ def staged(values: Any, device: torch.device | str, dtype: Any = np.int64) -> Te
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A tensor on a device, itself if it is there already."""
-    if torch.device(device).type == tensor.device.type:
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if tensor.is_cpu and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Fetched:
