@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,19 +61,20 @@ class TokenRun:
 
         Returns:
             What may follow each token, (B, steps): the best token, its score, the log-sum-exp of all scores; and the
-            attention (B, steps, frames) with which it would be written. Behind a stream's last step they mean nothing.
+            attention (B, steps, heads, frames) with which it would be written. Behind a stream's last step they mean
+            nothing.
         """
         tokens, going = first.data, first.length > 0
         found = list[tuple[Tensor, ...]]()
         for step in range(self.steps):
             chunk = first.with_data(tokens, going.long())
-            hidden, attention = self.decoder.step(
+            hidden, heads = self.decoder.attend(
                 chunk, pool.decoder, rows, pool.memory, memory_rows, self.watch, adapters
             )
-            assert attention is not None
+            assert heads is not None
             scores = self.decoder.logits(hidden[:, 0]).float() + self.bias
             best_score, best = scores.max(-1)
-            found.append((best, best_score, scores.logsumexp(-1), attention[:, 0]))
+            found.append((best, best_score, scores.logsumexp(-1), heads[:, :, 0]))
             going = going & (best != self.eot) & (step + 1 < room)
             tokens = best[:, None]
         return tuple(torch.stack(column, 1) for column in zip(*found, strict=True))
@@ -97,47 +99,50 @@ class RunningDecoder(DraftDecoder):
         self._run = Replay(TokenRun(plain.decoder, plain.bias, plain.eot, plain.watch, steps))
         self._pools: dict[tuple[int, int], DecoderPool] = {}
 
-    def _write_on(self, writing: Writing, scores: Tensor, attention: Tensor) -> None:
+    def _write_on(self, writing: Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
         """See `DraftDecoder._write_on`."""
         going = self._decide(writing, scores, attention)
         while going:
             writing = writing.select(going)
             going, looping = self._run_on(writing)
             if looping:  # the last token once more, for all the scores that follow it
-                again = writing.select(looping)
+                again = writing.select(list(looping))
                 again.state.position[again.rows] -= 1
-                hidden, weights = self._feed(again, [hypothesis.tokens[-1:] for hypothesis in again.hypotheses])
-                going += [looping[i] for i in self._decide(again, self._scores(hidden[:, 0]), weights[:, 0])]
+                hidden, _ = self._feed(again, [hypothesis.tokens[-1:] for hypothesis in again.hypotheses])
+                decided = self._decide(again, self._scores(hidden[:, 0]), list(looping.values()))
+                going += [list(looping)[i] for i in decided]
 
-    def _run_on(self, writing: Writing) -> tuple[list[int], list[int]]:
+    def _run_on(self, writing: Writing) -> tuple[list[int], dict[int, Tensor]]:
         """Feed the last token of each text, and take up what follows it.
 
         Returns:
-            Those that go on, and those in which a loop would begin.
+            Those that go on; and those in which a loop would begin, with the attention of its token.
         """
-        start, going, looping, fed = writing.state.position[writing.rows], list[int](), list[int](), list[int]()
-        best, scores, log_sums, attention = self._launched(writing).wait()
-        for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
-            rows = (one[index].tolist() for one in (best, scores, log_sums))
-            for step, (token, score, log_sum) in enumerate(zip(*rows, strict=True)):
-                weights, full = attention[index, step], len(hypothesis.tokens) >= draft.limit
+        start, going, looping, fed = writing.state.position[writing.rows], list[int](), dict[int, Tensor](), list[int]()
+        *found, heads = self._launched(writing)
+        rows = zip(*(tensor.tolist() for tensor in Fetched(*found).wait()), strict=True)
+        for index, (draft, hypothesis, row) in enumerate(zip(writing.drafts, writing.hypotheses, rows, strict=False)):
+            for step, (token, score, log_sum) in enumerate(zip(*row, strict=True)):
+                attention = self._where(writing, index, heads[index, step, :, None])[0]
+                full = len(hypothesis.tokens) >= draft.limit
                 hypothesis.finite = math.isfinite(log_sum)
                 if not hypothesis.finite:
                     break
-                if not full and token != self.eot and loops(draft, hypothesis, token, weights):
-                    looping.append(index)
+                if not full and token != self.eot and loops(draft, hypothesis, token, attention):
+                    looping[index] = attention
                     break
                 hypothesis.complete = token == self.eot
                 if hypothesis.complete or full:
                     break
-                hypothesis.add(token, score, log_sum, weights)
+                hypothesis.add(token, score, log_sum, attention)
             else:
                 going.append(index)
             fed.append(step + 1)
         writing.state.position[writing.rows] = start + staged(fed, start.device)
         return going, looping
 
-    def _launched(self, writing: Writing) -> Fetched:
+    def _launched(self, writing: Writing) -> tuple[Tensor, ...]:
+        """What `TokenRun` gives."""
         state, memory, adapters = writing.state, writing.memory, writing.adapters
         count, device = len(writing.drafts), writing.rows.device
         pool = self._pools.setdefault((id(state), id(memory)), DecoderPool(state, memory))
@@ -152,5 +157,5 @@ class RunningDecoder(DraftDecoder):
         first = Chunk(staged(last, device)[:, None], length, torch.zeros_like(length, dtype=torch.bool))
         more = memory_rows, staged(room + [0] * padding, device)
         if adapters is not None:
-            return Fetched(*self._run.function(first, pool, rows, *more, adapters))
-        return Fetched(*self._run(first, pool, rows, *more))
+            return self._run.function(first, pool, rows, *more, adapters)
+        return self._run(first, pool, rows, *more)
