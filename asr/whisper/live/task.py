@@ -46,6 +46,7 @@ FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters saw few longer windows in training, and add words there
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
+LONGEST_SILENCE = 400  # mel frames of an utterance that may bring no word
 
 
 class WhisperStreamingTask:
@@ -333,6 +334,8 @@ class WhisperStreamingTask:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
                 self._take(own[n], windows[n], hypothesis, flush[n], events)
+                if not flush[n] and self._is_lost(own[n], windows[n], hypothesis):
+                    self._begin_afresh(own[n], windows[n])
         self._begin_next_windows([talking[n] for n in sound if not flush[n]], memos, rows, turns)
 
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
@@ -445,6 +448,16 @@ class WhisperStreamingTask:
             for i, window in sharing:
                 memos[i].window = self._hand_over(memos[i], window, begin)
 
+    def _is_lost(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> bool:
+        """Whether the words so far make the model repeat itself, or say nothing while somebody talks."""
+        silent = not window.open and memo.frames - _said_until(window) > LONGEST_SILENCE
+        return (hypothesis.looped or silent) and bool(window.committed or memo.context)
+
+    def _begin_afresh(self, memo: WhisperMemo, window: AudioWindow) -> None:
+        """Go on behind the last word, in a window that knows nothing of what was said before."""
+        memo.context = []
+        memo.window = self._new_window(memo, min(_said_until(window), memo.frames), [])
+
     def _hand_over(self, memo: WhisperMemo, window: AudioWindow, begin: float) -> AudioWindow:
         """The window that follows a full one, from about ``begin``.
 
@@ -483,6 +496,11 @@ class WhisperStreamingTask:
             window.primed = False  # what the decoder knows was written under another language
             if memo.frames - window.opened >= LANGUAGE_FRAMES:
                 memo.language = codes[best]
+
+
+def _said_until(window: AudioWindow) -> int:
+    """Mel frame at which the last committed word of a window ends."""
+    return math.ceil(window.words[-1].end * FRAMES_PER_SECOND) if window.words else window.start
 
 
 def _closed(prompt: str) -> str:

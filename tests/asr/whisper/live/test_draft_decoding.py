@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, repeats
+from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, StreamingHypothesis, repeats
 from loquent.asr.whisper.live.encoding import SILENCE
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
@@ -41,10 +41,14 @@ def suppressed(tokenizer: WhisperTokenizer) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+def hypotheses(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[StreamingHypothesis]:
     state = decode.decoder.initial_state(len(drafts))
     rows = torch.arange(len(drafts))
-    return [h.tokens for h in decode(drafts, state, rows, memory, torch.zeros_like(rows))]
+    return decode(drafts, state, rows, memory, torch.zeros_like(rows))
+
+
+def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+    return [hypothesis.tokens for hypothesis in hypotheses(decode, memory, drafts)]
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -96,9 +100,10 @@ def test_a_loop_is_not_gone_on_with(decode: DraftDecoder, memory: AudioMemory, t
     start = list(tokenizer.sot_sequence(timestamps=False))
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
     for past, said in (([truth[0]] * 23, []), ([truth[0]] * 3, [1500] * 3)):
-        (other,) = run(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
-        assert other  # something else is heard
-        assert other[0] != truth[0]
+        (other,) = hypotheses(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
+        assert other.looped
+        assert other.tokens  # something else is heard
+        assert other.tokens[0] != truth[0]
 
 
 def test_a_beam_without_a_draft_is_the_search_of_recordings(
