@@ -27,6 +27,7 @@ from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
 from loquent.speech.net.dialect import Dialect
 from loquent.speech.net.dialects.deepgram import Deepgram
+from loquent.speech.net.dialects.realtime import Realtime
 from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
@@ -90,6 +91,7 @@ def create_app(
             Route("/v1/audio/speech", service.speeches, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
             WebSocketRoute("/v1/listen", service.deepgram),
+            WebSocketRoute("/v1/realtime", service.realtime),
             WebSocketRoute("/", service.vosk),
         ],
         middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
@@ -228,6 +230,10 @@ class Service:
     async def deepgram(self, websocket: WebSocket) -> None:
         """``WS /v1/listen``: Deepgram's live protocol."""
         await self._serve(websocket, Deepgram)
+
+    async def realtime(self, websocket: WebSocket) -> None:
+        """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
+        await self._serve(websocket, Realtime)
 
     async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
         limits = self.limits

@@ -84,7 +84,7 @@ def test_finalize_lets_everything_come_out_and_times_go_on(band_energy: Any, sta
 def test_the_key_is_checked(band_energy: Any, start_server: Any) -> None:
     server = start_server(token="secret")
     assert heard(server, [noise(1600)], key="secret", sample_rate=16_000)[-1].type == "Metadata"
-    with pytest.raises(Exception, match="401|403"):
+    with pytest.raises(Exception, match=r"401|403"):
         heard(server, [noise(1600)], key="wrong", sample_rate=16_000)
 
 
