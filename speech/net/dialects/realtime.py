@@ -81,10 +81,10 @@ class Realtime(Dialect):
                 self._discarded, self._transcript = False, ""
                 said.append({"type": "input_audio_buffer.cleared"})
             case {"type": "failure", "code": code, "message": why}:
-                rest = self._completed() if self._transcript and not self._discarded else []
-                return [*rest, *self._events([_error("server_error", why, code)])]
-            case {"type": str(kind)} if "." in kind or kind == "error":
-                said.append(dict(message))
+                last = self._completed() if self._transcript and not self._discarded else []
+                return [*last, *self._events([_error("server_error", why, code)])]
+            case {"type": str(kind), **rest} if "." in kind or kind == "error":
+                said.append({"type": kind, **rest})
             case _:
                 pass
         return self._events(said)
