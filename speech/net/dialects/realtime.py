@@ -83,8 +83,8 @@ class Realtime(Dialect):
             case {"type": "failure", "code": code, "message": why}:
                 last = self._completed() if self._transcript and not self._discarded else []
                 return [*last, *self._events([_error("server_error", why, code)])]
-            case {"type": str(kind), **rest} if "." in kind or kind == "error":
-                said.append({"type": kind, **rest})
+            case dict() if "." in message["type"] or message["type"] == "error":
+                said.append(message)
             case _:
                 pass
         return self._events(said)
