@@ -53,6 +53,7 @@ class StreamingHypothesis:
     """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,).
 
     complete: whether the model had no more to say, rather than being cut by a limit.
+    looped:   whether the model would have repeated one phrase over and over.
     finite:   whether all scores were numbers; if not, the tokens mean nothing.
     """
 
@@ -61,6 +62,7 @@ class StreamingHypothesis:
     probabilities: list[float] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
     complete: bool = False
+    looped: bool = False
     finite: bool = True
 
     @property
@@ -223,6 +225,7 @@ class DraftDecoder:
                 continue
             full = len(hypothesis.tokens) >= draft.limit
             while not full and best[index] != self.eot and loops(draft, hypothesis, best[index], attention[index]):
+                hypothesis.looped = True
                 scores[index, best[index]] = -torch.inf
                 best_scores[index], best[index] = (x.item() for x in scores[index].max(-1))
             hypothesis.complete = best[index] == self.eot
@@ -277,7 +280,7 @@ class DraftDecoder:
             hypothesis.complete = len(hypothesis.tokens) + len(tokens) < draft.limit
             for count in range(len(tokens)):
                 if repeats([*draft.past, *hypothesis.tokens, *tokens[: count + 1]][-LOOP:]):
-                    hypothesis.complete = False
+                    hypothesis.complete, hypothesis.looped = False, True
                     del tokens[count:]
                     break
         going = [index for index, tokens in enumerate(found) if tokens]

@@ -19,11 +19,16 @@ class Listening:
     """Takes in a chunk of every stream at once; nothing waits.
 
     Args:
-        width: samples of a step of which a graph is kept.
+        chunk: mel frames of a step.
+
+    Attributes:
+        width: samples of the longest step of a live stream; of steps of this width a graph is kept.
     """
 
-    def __init__(self, features: WhisperLogMel, vad: SileroVad, width: int) -> None:
-        self.features, self.vad, self.width = features, vad, width
+    def __init__(self, features: WhisperLogMel, vad: SileroVad, chunk: int) -> None:
+        self.features, self.vad = features, vad
+        first, two = (features.inputs_for(count * chunk + 1) for count in (1, 2))
+        self.width = max(first, two - first)
         self._replay = Replay(self._run)
 
     def __call__(self, samples: Chunk, state: StreamState, rows: Tensor, frames: Sequence[int]) -> Fetched:

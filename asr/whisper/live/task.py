@@ -7,10 +7,8 @@ whole window for stock weights, or incrementally on cached keys and values.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import unicodedata
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from loquent.asr.whisper.live.encoding import (
     IncrementalState,
     Reencoding,
 )
+from loquent.asr.whisper.live.fingerprint import fingerprint
 from loquent.asr.whisper.live.listening import Listening
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
@@ -48,6 +47,7 @@ FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters saw few longer windows in training, and add words there
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
+LONGEST_SILENCE = 400  # mel frames of an utterance that may bring no word
 
 
 class WhisperStreamingTask:
@@ -74,7 +74,7 @@ class WhisperStreamingTask:
         self.adapters = AdapterBank(model) if adapters is None else adapters
         device = model.decoder.ln.weight.device
         config = model.config
-        self.fingerprint = _fingerprint(model, self.settings)
+        self.fingerprint = fingerprint(model, self.settings)
         self.chunk = self.settings.step_ms // 10
         incremental = self.settings.policy == "incremental"
         self.ring = 2 * config.n_audio_ctx
@@ -89,9 +89,8 @@ class WhisperStreamingTask:
             )
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
-        first, following = (self.features.inputs_for(count * self.chunk + 1) for count in (1, 2))
-        self.widths = (max(first, following - first),)
-        self._listen = Listening(self.features, self.vad, *self.widths)
+        self._listen = Listening(self.features, self.vad, self.chunk)
+        self.widths = (self._listen.width,)
         self.rule = self.settings.rule
         self.encoding: AudioEncoding = (
             IncrementalEncoding(model, self.settings.block) if incremental else Reencoding(model)
@@ -114,11 +113,10 @@ class WhisperStreamingTask:
 
     def initial_state(self, slots: int) -> StreamState:
         """Pool of ``slots`` streams."""
-        device = self.model.decoder.ln.weight.device
         return StreamState(
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
-            torch.zeros(slots, self.ring, self.model.config.n_mels, device=device),
+            torch.zeros(slots, self.ring, self.model.config.n_mels, device=self.model.decoder.ln.weight.device),
             self.encoding.initial_state(slots),
         )
 
@@ -193,8 +191,7 @@ class WhisperStreamingTask:
 
     def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
-        rows, device = rows.to(state.mel.device), state.mel.device
-        fetched = self._listen(inputs.to(device), state, rows, [memo.frames for memo in memos])
+        fetched = self._listen(inputs, state, rows, [memo.frames for memo in memos])
         return WhisperStep(memos, state, rows[: len(memos)], range(len(memos)), fetched)
 
     def read(self, pending: WhisperStep) -> list[Turn]:
@@ -329,6 +326,8 @@ class WhisperStreamingTask:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
                 self._take(own[n], windows[n], hypothesis, flush[n], events)
+                if not flush[n] and self._is_lost(own[n], windows[n], hypothesis):
+                    self._begin_afresh(own[n], windows[n])
         self._begin_next_windows([talking[n] for n in sound if not flush[n]], memos, rows, turns)
 
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
@@ -441,6 +440,16 @@ class WhisperStreamingTask:
             for i, window in sharing:
                 memos[i].window = self._hand_over(memos[i], window, begin)
 
+    def _is_lost(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> bool:
+        """Whether the words so far make the model repeat itself, or say nothing while somebody talks."""
+        silent = not window.open and memo.frames - _said_until(window) > LONGEST_SILENCE
+        return (hypothesis.looped or silent) and bool(window.committed or memo.context)
+
+    def _begin_afresh(self, memo: WhisperMemo, window: AudioWindow) -> None:
+        """Go on behind the last word, in a window that knows nothing of what was said before."""
+        memo.context = []
+        memo.window = self._new_window(memo, min(_said_until(window), memo.frames), [])
+
     def _hand_over(self, memo: WhisperMemo, window: AudioWindow, begin: float) -> AudioWindow:
         """The window that follows a full one, from about ``begin``.
 
@@ -481,16 +490,11 @@ class WhisperStreamingTask:
                 memo.language = codes[best]
 
 
+def _said_until(window: AudioWindow) -> int:
+    """Mel frame at which the last committed word of a window ends."""
+    return math.ceil(window.words[-1].end * FRAMES_PER_SECOND) if window.words else window.start
+
+
 def _closed(prompt: str) -> str:
     """A prompt as a sentence of its own: the text would go on with one that is left open, as with ", and then"."""
     return prompt if unicodedata.category((prompt or ".")[-1]).startswith("P") else prompt + "."
-
-
-def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
-    """Differs between models and options whose streams do not continue each other."""
-    shared = replace(options, language=None)  # each stream knows its own
-    settings = (model.config, model.decoder.int8_vocabulary is None, model.merged, shared)
-    digest = hashlib.sha256(repr(settings).encode())
-    for weight in (model.encoder.ln_post.weight, model.decoder.ln.weight):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()

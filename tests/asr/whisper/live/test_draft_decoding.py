@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, repeats
+from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, StreamingHypothesis, repeats
 from loquent.asr.whisper.live.encoding import SILENCE
 from loquent.asr.whisper.live.token_runs import DecoderPool, RunningDecoder, TokenRun
 from loquent.asr.whisper.model import Whisper
@@ -46,10 +46,14 @@ def suppressed(tokenizer: WhisperTokenizer) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+def hypotheses(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[StreamingHypothesis]:
     state = decode.decoder.initial_state(len(drafts))
     rows = torch.arange(len(drafts))
-    return [h.tokens for h in decode(drafts, state, rows, memory, torch.zeros_like(rows))]
+    return decode(drafts, state, rows, memory, torch.zeros_like(rows))
+
+
+def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+    return [hypothesis.tokens for hypothesis in hypotheses(decode, memory, drafts)]
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -101,9 +105,10 @@ def test_a_loop_is_not_gone_on_with(decode: DraftDecoder, memory: AudioMemory, t
     start = list(tokenizer.sot_sequence(timestamps=False))
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
     for past, said in (([truth[0]] * 23, []), ([truth[0]] * 3, [1500] * 3)):
-        (other,) = run(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
-        assert other  # something else is heard
-        assert other[0] != truth[0]
+        (other,) = hypotheses(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
+        assert other.looped
+        assert other.tokens  # something else is heard
+        assert other.tokens[0] != truth[0]
 
 
 def test_a_beam_without_a_draft_is_the_search_of_recordings(
@@ -170,7 +175,8 @@ def test_tokens_written_in_runs_are_those_written_one_by_one(
     (expected, position), (got, got_position) = results
     assert got_position == position
     for one, other in zip(got, expected, strict=True):
-        assert (one.tokens, one.complete, one.finite) == (other.tokens, other.complete, other.finite)
+        for name in ("tokens", "complete", "finite", "looped"):
+            assert getattr(one, name) == getattr(other, name)
         assert one.scores == pytest.approx(other.scores, abs=1e-3)
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert one.attended == other.attended
