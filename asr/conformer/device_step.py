@@ -120,7 +120,7 @@ class DeviceStep:
             encoded = model.encoder.step(mel, state.encoder, rows)
         finite = encoded.data.masked_fill(~encoded.mask[..., None], 0.0).isfinite().all(2).all(1)
         scanned: tuple[Tensor, ...] = ()
-        if scans:
+        if scans and isinstance(self.search, DeviceSearch):
             scanned = self.search.scan(self._searched(encoded, size), state.search, rows)
         return encoded.data, encoded.length, finite, *scanned
 

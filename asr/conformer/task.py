@@ -197,7 +197,7 @@ class ConformerStreamingTask:
         searches = [memo.search for memo in memos]
         ahead = isinstance(self.search, CTCGreedySearch) and not any(search.biasing for search in searches)
         size = pending.size
-        lengths, lasts = ([values[i] for i in sound] for values in (arrived.lengths, arrived.last))
+        lengths, lasts = [arrived.lengths[i] for i in sound], [arrived.last[i] for i in sound]
         for begin in range(0, max(*lengths, 1), size):
             if begin == 0 and found is not None:
                 whole = [found[i] for i in sound]

@@ -54,7 +54,7 @@ class Admission:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
-                audio = {"sample_rate": sample_rate, "channels": channels}
+                audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
             self.metrics.refusals.labels(full.reason).inc()

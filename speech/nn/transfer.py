@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 
 def staged(values: Any, device: torch.device | str, dtype: Any = np.int64) -> Tensor:
@@ -23,7 +24,7 @@ def staged(values: Any, device: torch.device | str, dtype: Any = np.int64) -> Te
         dtype: of NumPy.
     """
     # Unlike `from_numpy` this dispatches no operation; those that make tensors of values wait for the device.
-    return sent(torch.from_dlpack(np.asarray(values, dtype)), device)
+    return sent(from_dlpack(np.asarray(values, dtype)), device)
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
