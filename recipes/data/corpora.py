@@ -1,4 +1,4 @@
-"""Public corpora of speech in GitHub repositories, each in a layout of its own, to manifests that recipes and benchmarks read.
+"""Public corpora of speech in GitHub repositories, each in a layout of its own, to manifests that recipes read.
 
     git clone https://github.com/rhasspy/dataset-voice-kathleen $LOQUENT_DATA/more/kathleen
     python -m loquent.recipes.data.corpora kathleen $LOQUENT_DATA/more/kathleen
@@ -13,7 +13,6 @@ import argparse
 import csv
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,9 @@ class Corpus:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the manifest of a corpus."""
-    listed = "\n".join(f"  {name:15} https://github.com/{one.repository} ({one.licence})" for name, one in CORPORA.items())
+    listed = "\n".join(
+        f"  {name:15} https://github.com/{one.repository} ({one.licence})" for name, one in CORPORA.items()
+    )
     parser = argparse.ArgumentParser(
         prog="python -m loquent.recipes.data.corpora",
         description=f"{main.__doc__}\n\n{listed}",
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ManifestError as error:
         sys.exit(str(error))
     hours = sum(row.duration for row in rows) / 3600
-    print(f"{given.folder / 'manifest.jsonl'}: {len(rows)} recordings, {hours:.2f} h, for {'training' if CORPORA[given.corpus].trains else 'measuring only'}")
+    use = "training" if CORPORA[given.corpus].trains else "measuring only"
+    print(f"{given.folder / 'manifest.jsonl'}: {len(rows)} recordings, {hours:.2f} h, for {use}")
 
 
 def import_corpus(name: str, folder: Path, without: str | None = None) -> list[Utterance]:
@@ -188,14 +190,19 @@ def _uqm(folder: Path) -> Iterator[Said]:
 
 
 STELLA = (
-    "Please call Stella. Ask her to bring these things with her from the store: Six spoons of fresh snow peas, five thick "
-    "slabs of blue cheese, and maybe a snack for her brother Bob. We also need a small plastic snake and a big toy frog "
-    "for the kids. She can scoop these things into three red bags, and we will go meet her Wednesday at the train station."
+    "Please call Stella. Ask her to bring these things with her from the store: Six spoons of fresh snow peas, five "
+    "thick slabs of blue cheese, and maybe a snack for her brother Bob. We also need a small plastic snake and a big "
+    "toy frog for the kids. She can scoop these things into three red bags, and we will go meet her Wednesday at the "
+    "train station."
 )
 CORPORA = {
     "kathleen": Corpus("rhasspy/dataset-voice-kathleen", "CC0", "Kathleen's voice, by Mike Hansen", True, _beside),
     "lj_speech": Corpus(
-        "PrernaSocity/lj_speech_dataset_part_1", "public domain", "LJ Speech, by Keith Ito and Linda Johnson", True, _lj_speech
+        "PrernaSocity/lj_speech_dataset_part_1",
+        "public domain",
+        "LJ Speech, by Keith Ito and Linda Johnson",
+        True,
+        _lj_speech,
     ),
     "gcompris": Corpus("gcompris/GCompris-voices", "CC BY-SA 4.0", "voices of GCompris", True, _words_by_file),
     "wake_words": Corpus(

@@ -41,7 +41,9 @@ class LossOptions:
 
     chunk_ms: tuple[int, ...] = (100, 160, 200, 300, 400, 500, 700, 1000)  # one is drawn for each batch
     moments: MomentOptions = field(default_factory=MomentOptions)
-    block_ms: int | None = None  # the encoder's blocks, as streaming has them, whose chunks are parts; by default chunks
+    block_ms: int | None = (
+        None  # the encoder's blocks, as streaming has them, whose chunks are parts; by default chunks
+    )
     distillation: float = 1.0  # weight of the feature distance to the stock encoder, the teacher
     teacher_share: float = 0.0  # of the stock decoder's probabilities in the loss of each word; the rest is the label's
 

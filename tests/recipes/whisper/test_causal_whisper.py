@@ -345,7 +345,8 @@ def test_words_are_learnt_from_the_stock_decoder(loss: CausalWhisperLoss, toy: W
     encoded, frames = loss.encode(log_mel, ends)
     torch.manual_seed(0)
     moments = [
-        sample_moments(one, count, ends, loss.options.moments) for one, count in zip(texts, frames.tolist(), strict=True)
+        sample_moments(one, count, ends, loss.options.moments)
+        for one, count in zip(texts, frames.tolist(), strict=True)
     ]
     packed = pack(texts, moments, loss.eot, encoded.device)
     scores = loss.whisper.decoder.logits(read_moments(loss.whisper.decoder, packed, encoded)).log_softmax(-1)
