@@ -32,8 +32,6 @@ from loquent.recipes.whisper.vocabulary_loss import Teacher, vocabulary_loss
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.nn.streaming import Chunk
 
-TEACHER_PADDING = 100  # mel frames of silence that mark the end of a recording for the stock encoder
-
 
 @dataclass(frozen=True)
 class LossOptions:
@@ -76,7 +74,8 @@ class CausalWhisperLoss(nn.Module):
         """Loss in nats per token, and its parts.
 
         Args:
-            batch: samples (B, N), length (B,) of them, transcripts of the B windows; chunk_ms if it is not to be drawn.
+            batch: samples (B, N), length (B,) of them, transcripts of the B windows; clean (B, N), what the teacher
+                hears, ``samples`` without it; chunk_ms if it is not to be drawn.
         """
         choices, options = self.options.chunk_ms, self.options
         chunk_ms = batch.get("chunk_ms") or choices[int(torch.randint(len(choices), ()))]
@@ -91,7 +90,10 @@ class CausalWhisperLoss(nn.Module):
         packed = pack(transcripts, moments, self.eot, encoded.device)
         has_target = packed.targets != NOTHING
         targets = packed.targets[has_target]
-        heard = self.teacher_features(log_mel) if options.distillation or options.teacher_share else None
+        heard = None
+        if options.distillation or options.teacher_share:
+            clean = batch.get("clean")
+            heard = self.teacher_features(log_mel if clean is None else self.log_mel(clean, batch["length"]))
         teacher = None
         if heard is not None and options.teacher_share:
             share = options.teacher_share * (targets != self.eot)  # it has never learned to wait
@@ -125,10 +127,14 @@ class CausalWhisperLoss(nn.Module):
 
     @torch.no_grad()
     def teacher_features(self, log_mel: Chunk) -> Tensor:
-        """The target of distillation: features (B, S, C) of the stock encoder, which sees each window whole."""
+        """The target of distillation: features (B, S, C) of the stock encoder, which sees each window whole.
+
+        Windows are padded with silence to the model's 30 s: with less of it the stock model does not know where the
+        speech ends, and is less sure of the words.
+        """
         room = 2 * self.whisper.config.n_audio_ctx - log_mel.data.shape[1]
         mel = log_mel.data.masked_fill(~log_mel.mask[..., None], SILENCE)
-        mel = F.pad(mel, (0, 0, 0, min(TEACHER_PADDING, room)), value=SILENCE)
+        mel = F.pad(mel, (0, 0, 0, room), value=SILENCE)
         from loquent.recipes.loop.low_rank import without_adapter
 
         with without_adapter(self.whisper):
