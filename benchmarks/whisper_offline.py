@@ -23,13 +23,14 @@ import zipfile
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from text_normalizer import normalize_english, normalize_other
 
+T = TypeVar("T")
 GATE = 0.3  # points of word error rate
 ENGINES = ("loquent-int8", "loquent-float32", "faster-whisper-int8", "faster-whisper-float32")
 
@@ -117,7 +118,7 @@ def main() -> None:
     report(turns, journal, options)
 
 
-def in_turns(sets: dict[str, list[Utterance]], size: int) -> list[list[Utterance]]:
+def in_turns(sets: dict[str, list[T]], size: int) -> list[list[T]]:
     """Turns of recordings of one set each, in an order in which every beginning is a fair sample of all sets."""
     turns = [
         ((at + size / 2) / len(utterances), utterances[at : at + size])

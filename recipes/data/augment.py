@@ -5,10 +5,12 @@ Everything random is drawn from a generator that the caller gives, so a training
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,7 @@ class AugmentOptions:
     room: float = 0.0  # probability of a simulated room
     room_rt60_s: tuple[float, float] = (0.15, 0.6)
     telephone: float = 0.0  # probability of a telephone line
+    mobile: float = 0.0  # share of the telephone lines that are coded as mobile ones are
     narrowband: float = 0.0  # probability of 8 kHz, for the rest of the recordings
     equalizer_db: float = 0.0  # gain or loss of each octave, at most: another microphone
     padding_s: tuple[float, float] = (0.0, 0.3)  # silence added before, and after
@@ -79,7 +82,8 @@ class Augmenter:
         if options.equalizer_db:
             samples = equalize(samples, rng.uniform(-options.equalizer_db, options.equalizer_db, len(OCTAVES)))
         if rng.random() < options.telephone:
-            samples = telephone(samples)
+            line = mobile if options.mobile and rng.random() < options.mobile else telephone
+            samples = line(samples)
         elif options.narrowband and rng.random() < options.narrowband:
             samples = narrowband(samples)
         return change_level(samples, rng.uniform(*options.gain_db))
@@ -224,12 +228,26 @@ def narrowband(samples: np.ndarray) -> np.ndarray:
 
 def telephone(samples: np.ndarray) -> np.ndarray:
     """A telephone line: 300 … 3400 Hz, sampled at 8 kHz in 8 bits of mu-law (ITU-T G.711)."""
-    narrow = resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2)
-    narrow = np.clip(_filtered(narrow, _line, SAMPLE_RATE // 2), -1, 1)
+    narrow = _narrow_line(samples)
     levels = np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)
     levels = np.round(levels * 127) / 127
     decoded = np.sign(levels) * np.expm1(np.abs(levels) * np.log(256)) / 255
     return resample(decoded, SAMPLE_RATE // 2, SAMPLE_RATE)[: len(samples)]
+
+
+def mobile(samples: np.ndarray) -> np.ndarray:
+    """A mobile telephone: the same band, coded at 13 kbit/s (GSM 06.10 full rate)."""
+    file = io.BytesIO()
+    soundfile.write(file, _narrow_line(samples), SAMPLE_RATE // 2, format="WAV", subtype="GSM610")
+    file.seek(0)
+    decoded = soundfile.read(file, dtype="float32")[0]  # whole blocks
+    wide = resample(decoded, SAMPLE_RATE // 2, SAMPLE_RATE)[: len(samples)]
+    return np.pad(wide, (0, len(samples) - len(wide)))
+
+
+def _narrow_line(samples: np.ndarray) -> np.ndarray:
+    narrow = resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2)
+    return np.clip(_filtered(narrow, _line, SAMPLE_RATE // 2), -1, 1)
 
 
 def _line(hertz: np.ndarray) -> np.ndarray:

@@ -110,20 +110,20 @@ def token_ends(words: Sequence[tuple[str, float, float]], counts: Sequence[int])
     return ends
 
 
-def sample_moments(transcript: Transcript, frames: int, block: int, options: MomentOptions) -> list[Moment]:
+def sample_moments(transcript: Transcript, frames: int, ends: Sequence[int], options: MomentOptions) -> list[Moment]:
     """Draw moments of a window, in order; its end, where all has been said, is the last. Uses torch's generator.
 
     Args:
         frames: encoder frames of the window.
-        block: encoder frames of a chunk.
+        ends: encoder frames at which chunks end, rising.
     """
-    chunks = -(-frames // block) - 1  # that end before the window does
-    count = min(math.ceil(options.share * chunks), options.most)
-    drawn = (torch.randperm(chunks)[:count] + 1).sort().values.tolist()
+    ends = [end for end in ends if end < frames]
+    count = min(math.ceil(options.share * len(ends)), options.most)
+    drawn = torch.randperm(len(ends))[:count].sort().values.tolist()
     dues = []
-    for chunk in drawn:
-        time_s = chunk * block / ENCODER_RATE - options.delay_ms / 1000
-        dues.append((chunk * block, bisect.bisect_right(transcript.ends, time_s + 1e-6)))
+    for heard in (ends[number] for number in drawn):
+        time_s = heard / ENCODER_RATE - options.delay_ms / 1000
+        dues.append((heard, bisect.bisect_right(transcript.ends, time_s + 1e-6)))
     dues.append((frames, len(transcript.tokens)))
     moments, kept, before = [], 0, 0
     for (heard, written), again in zip(dues, torch.randint(options.reread + 1, (len(dues),)).tolist(), strict=True):

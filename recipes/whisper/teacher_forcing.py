@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.model import TextDecoder, Whisper
 from loquent.kernels.cached_attention import attention_mask
 from loquent.recipes.data.augment import SpecAugment, SpecAugmentOptions
 from loquent.recipes.whisper.passages import NOTHING
@@ -42,19 +42,19 @@ class TeacherForcingLoss(nn.Module):
             mel = normalize_window(self.features(batch["samples"]))
             mel = self.spec_augment(mel, batch["length"] // HOP)
         audio = self.whisper.encoder(mel.to(self.whisper.decoder.ln.weight.dtype))
-        hidden = self._hidden(batch["tokens"], audio)
+        hidden = read_texts(self.whisper.decoder, batch["tokens"], audio)
         asked = batch["targets"] != NOTHING
         embedding = self.whisper.decoder.token_embedding.weight
-        loss, right = vocabulary_loss(hidden[asked], embedding, batch["targets"][asked])
+        loss, _, right = vocabulary_loss(hidden[asked], embedding, batch["targets"][asked])
         return loss, {"accuracy": right.float().mean()}
 
-    def _hidden(self, tokens: Tensor, audio: Tensor) -> Tensor:
-        """`TextDecoder.forward` up to the scores: (B, T, C)."""
-        decoder = self.whisper.decoder
-        x = decoder.token_embedding(tokens) + decoder.positional_embedding[: tokens.shape[1]]
-        steps = torch.arange(tokens.shape[1], device=x.device)
-        mask = attention_mask(steps, steps, 1, None, 0)
-        for block in decoder.blocks:
-            x = block(x, mask, audio)
-        hidden: Tensor = decoder.ln(x)
-        return hidden
+
+def read_texts(decoder: TextDecoder, tokens: Tensor, audio: Tensor) -> Tensor:
+    """`TextDecoder.forward` up to the scores: hidden states (B, T, C) of tokens (B, T), given features (B, S, C)."""
+    x = decoder.token_embedding(tokens) + decoder.positional_embedding[: tokens.shape[1]]
+    steps = torch.arange(tokens.shape[1], device=x.device)
+    mask = attention_mask(steps, steps, 1, None, 0)
+    for block in decoder.blocks:
+        x = block(x, mask, audio)
+    hidden: Tensor = decoder.ln(x)
+    return hidden

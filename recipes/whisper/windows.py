@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +72,14 @@ class Window:
     speeds: tuple[float, ...]
     silences: tuple[float, ...]
     seed: int
+
+
+class MadeWindow(NamedTuple):
+    """A window's samples (N,), as they were before noise, rooms and lines (N,), and what is said."""
+
+    samples: np.ndarray
+    clean: np.ndarray
+    transcript: Transcript
 
 
 class WindowData:
@@ -162,21 +171,22 @@ class WindowData:
         return Window(tuple(numbers), tuple(speeds), (*silences, after), int(rng.integers(2**31)))
 
     def collate(self, windows: Sequence[Window], epoch: int) -> dict[str, Tensor | list[Transcript]]:
-        """Samples (B, N) with silence after them, how many of each row are its own (B,), and transcripts."""
+        """Samples (B, N) and clean (B, N) with silence after them, length (B,) of each row, and transcripts."""
         made = [self.make(window, epoch) for window in windows]
-        samples = [torch.from_numpy(one) for one, _ in made]
         return {
-            "samples": pad_sequence(samples, batch_first=True),
-            "length": torch.tensor([len(one) for one in samples]),
-            "transcripts": [transcript for _, transcript in made],
+            "samples": pad_sequence([torch.from_numpy(one.samples) for one in made], batch_first=True),
+            "clean": pad_sequence([torch.from_numpy(one.clean) for one in made], batch_first=True),
+            "length": torch.tensor([len(one.samples) for one in made]),
+            "transcripts": [one.transcript for one in made],
         }
 
-    def make(self, window: Window, epoch: int) -> tuple[np.ndarray, Transcript]:
-        """A window's samples (N,) and what is said in it."""
+    def make(self, window: Window, epoch: int) -> MadeWindow:
+        """A window as its plan says."""
         rng = np.random.default_rng((self.seed, epoch, window.seed))
         if not window.utterances:
             language = self.utterances[int(rng.integers(len(self.utterances)))].row.language
-            return self._noise(round(window.silences[0] * SAMPLE_RATE), rng), Transcript(self._sot(language), [], [])
+            noise = self._noise(round(window.silences[0] * SAMPLE_RATE), rng)
+            return MadeWindow(noise, noise, Transcript(self._sot(language), [], []))
         tokens: list[int] = []
         ends: list[float] = []
         clips = [np.zeros(0, np.float32)]
@@ -202,7 +212,7 @@ class WindowData:
             samples = samples[int(begin * SAMPLE_RATE) :]
             control = [self.tokenizer.sot_prev, *tokens[:before][-self.context :], *control]
             tokens, ends = tokens[before:], [end - begin for end in ends[before:]]
-        return self.augment(samples, rng), Transcript(control, tokens, ends)
+        return MadeWindow(self.augment(samples, rng), samples, Transcript(control, tokens, ends))
 
     def _noise(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """A window without speech: a recording of noise, coloured noise, or silence."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from loquent.recipes.data.augment import (
     colored_noise,
     concatenate,
     equalize,
+    mobile,
     narrowband,
     pad,
     reverberate,
@@ -32,6 +35,9 @@ from loquent.recipes.data.augment import (
 )
 from loquent.recipes.data.manifest import SAMPLE_RATE
 from loquent.speech.audio.features import NemoLogMel
+from loquent.speech.audio.files import read_audio
+
+SAMPLE = Path(__file__).parents[3] / "speech" / "assets" / "sample.flac"
 
 EVERYTHING = AugmentOptions(
     speed=(0.8, 1.25),
@@ -39,6 +45,7 @@ EVERYTHING = AugmentOptions(
     noise=0.7,
     room=0.7,
     telephone=0.5,
+    mobile=0.5,
     narrowband=0.5,
     equalizer_db=6.0,
     padding_s=(0.0, 0.2),
@@ -161,12 +168,24 @@ def test_narrowband_is_what_8_khz_can_hold() -> None:
     assert power(heard) < 1e-3 * power(tone(5000))
 
 
-def test_a_telephone_passes_the_voice_band_only() -> None:
-    kept = power(telephone(tone(1000))) / power(tone(1000))
+@pytest.mark.parametrize("line", [telephone, mobile])
+def test_a_telephone_passes_the_voice_band_only(line: Callable[[np.ndarray], np.ndarray]) -> None:
+    kept = power(line(tone(1000))) / power(tone(1000))
     assert kept == pytest.approx(1, abs=0.1)
     for hertz in (60.0, 3900.0, 6000.0):
-        assert power(telephone(tone(hertz))) < 0.02 * power(tone(hertz))
-    assert len(telephone(tone(1000, 0.1))) == round(0.1 * SAMPLE_RATE)
+        assert power(line(tone(hertz))) < 0.02 * power(tone(hertz))
+    assert len(line(tone(1000, 0.1))) == round(0.1 * SAMPLE_RATE)
+    assert len(line(tone(1000, 0.1)[:-7])) == round(0.1 * SAMPLE_RATE) - 7
+
+
+def test_a_mobile_telephone_keeps_words_in_their_places_and_adds_its_noise() -> None:
+    """The codec is one: what comes out is near what a plain line passes, but not the same."""
+    sample = read_audio(SAMPLE, SAMPLE_RATE).samples
+    plain, coded = telephone(sample), mobile(sample)
+    shifts = [float(plain[400:-400] @ coded[400 + shift : len(coded) - 400 + shift]) for shift in range(-80, 81, 8)]
+    assert abs(int(np.argmax(shifts)) - 10) <= 1  # within half a millisecond
+    error = power(coded - plain) / power(plain)
+    assert 0.003 < error < 0.3
 
 
 def test_concatenation() -> None:

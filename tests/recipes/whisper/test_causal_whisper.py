@@ -34,11 +34,12 @@ from loquent.recipes.whisper.adapter_options import AdapterOptions
 from loquent.recipes.whisper.loss import (
     CausalWhisperLoss,
     LossOptions,
+    block_ends,
     encode_windows,
     feature_distance,
     read_moments,
 )
-from loquent.recipes.whisper.moments import Moment, Transcript, pack
+from loquent.recipes.whisper.moments import NOTHING, Moment, Transcript, pack, sample_moments
 from loquent.recipes.whisper.recipe import CausalWhisperConfig, CausalWhisperRecipe
 from loquent.speech.audio.features import RunningMaxNormalize, WhisperLogMel, normalize_window
 from loquent.speech.audio.files import read_audio, write_audio
@@ -143,7 +144,7 @@ def test_what_is_trained_is_what_streaming_runs(
         log_mel = with_tail(log_mel, 2 * toy.config.n_audio_ctx - log_mel.length)
         normalize = RunningMaxNormalize()
         mel = normalize.step(log_mel, normalize.initial_state(len(rows)))
-        encoded, frames = encode_windows(toy.encoder, mel, block)
+        encoded, frames = encode_windows(toy.encoder, mel, range(block, 400 + block, block))
 
         for row, samples in enumerate(rows):
             encoding = IncrementalEncoding(toy, block)
@@ -296,9 +297,87 @@ def test_the_teacher_is_the_model_as_it_was(loss: CausalWhisperLoss, toy: Whispe
     silence = log_mel.data.masked_fill(~log_mel.mask[..., None], -10.0)
     mel = torch.nn.functional.pad(silence, (0, 0, 0, 2 * heard.shape[1] - silence.shape[1]), value=-10.0)
     torch.testing.assert_close(heard, toy.encoder(normalize_window(mel)))
-    encoded, frames = loss.encode(log_mel, 10)
+    encoded, frames = loss.encode(log_mel, block_ends(200, 200))
     assert float(feature_distance(encoded, heard, frames)) > 1e-3
     assert float(feature_distance(heard, heard, frames)) == 0
+
+
+def test_blocks_are_cut_where_chunks_end(toy: Whisper, sample: np.ndarray) -> None:
+    """The latest block of a stream is incomplete at most chunk ends; a frame never attends to what comes later."""
+    assert block_ends(25, 200) == [10, 20, 30]
+    torch.manual_seed(0)
+    seen = [block_ends(220, 300, 1000) for _ in range(40)]
+    assert all(set(ends) >= {50, 100, 150, 200, 250} for ends in seen)
+    cuts = {end for ends in seen for end in ends if end % 50}
+    assert {15, 30, 45, 60, 75, 90, 105} <= cuts
+    assert all(end % 15 == 0 for end in cuts)
+    assert 0.35 < sum(len(ends) - 5 for ends in seen) / (5 * len(seen)) < 0.65
+
+    mel = torch.randn(1, 120, 80, generator=torch.Generator().manual_seed(0))
+    later = mel.clone()
+    later[:, 60:] += 1.0  # encoder frames from 30 on, and one before, which the convolutions read
+    with torch.no_grad():
+        one, other = (encode_windows(toy.encoder, Chunk.of(x), [15, 28, 60])[0] for x in (mel, later))
+    torch.testing.assert_close(one[:, :28], other[:, :28])
+    assert float((one[:, 28] - other[:, 28]).abs().max()) > 1e-4
+
+
+def test_words_are_learnt_from_the_stock_decoder(loss: CausalWhisperLoss, toy: Whisper, sample: np.ndarray) -> None:
+    """Its probabilities, given the whole window and all text before; waiting is learnt from labels alone."""
+    texts = [Transcript([1, 2], [5, 6, 7], [0.5, 1.0, 2.5]), Transcript([1, 2], [8, 9, 10], [0.3, 0.6, 0.9])]
+    samples = torch.from_numpy(np.stack([sample[:48000], sample[48000:96000]]))
+    batch = {"samples": samples, "length": torch.tensor([48000, 32000]), "transcripts": texts, "chunk_ms": 200}
+
+    def value(share: float) -> tuple[float, dict[str, torch.Tensor]]:
+        loss.options = LossOptions((200,), distillation=0.0, teacher_share=share)
+        torch.manual_seed(0)
+        total, figures = loss(batch)
+        return total.item(), figures
+
+    plain, figures = value(0.0)
+    assert plain == pytest.approx(figures["tokens"].item())
+    half, whole = value(0.5)[0], value(1.0)[0]
+    assert half == pytest.approx((plain + whole) / 2, rel=1e-4)
+    assert value(1.0)[1]["tokens"].item() == pytest.approx(plain)  # the figure is that of the labels
+
+    torch.manual_seed(0)
+    log_mel = loss.log_mel(batch["samples"], batch["length"])
+    ends = block_ends(log_mel.data.shape[1] // 2, 200)
+    encoded, frames = loss.encode(log_mel, ends)
+    torch.manual_seed(0)
+    moments = [
+        sample_moments(one, count, ends, loss.options.moments)
+        for one, count in zip(texts, frames.tolist(), strict=True)
+    ]
+    packed = pack(texts, moments, loss.eot, encoded.device)
+    scores = loss.whisper.decoder.logits(read_moments(loss.whisper.decoder, packed, encoded)).log_softmax(-1)
+    heard = loss.teacher_features(log_mel)
+    parts = []
+    for row, text in enumerate(texts):
+        expected = toy.decoder(torch.tensor([text.control + text.tokens]), heard[row : row + 1]).log_softmax(-1)[0]
+        for at, target in enumerate(packed.targets[row].tolist()):
+            ours, theirs = scores[row, at], expected[packed.position[row, at]]
+            if target == loss.eot:
+                parts.append(-ours[target])
+            elif target != NOTHING:
+                parts.append((theirs.exp() * (theirs - ours)).sum())
+    assert whole == pytest.approx(float(sum(parts)) / len(parts), rel=1e-3)
+
+
+def test_the_teacher_hears_the_clean_window(loss: CausalWhisperLoss, sample: np.ndarray) -> None:
+    samples, text = torch.from_numpy(sample[None, :48000]), [Transcript([1, 2], [5, 6], [0.5, 1.0])]
+    batch = {"samples": samples, "length": torch.tensor([48000]), "transcripts": text, "chunk_ms": 200}
+    noisy = batch | {"samples": samples + 0.05 * torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))}
+
+    def distance(given: dict[str, Any]) -> float:
+        torch.manual_seed(0)
+        return loss(given)[1]["distance"].item()
+
+    assert distance(batch | {"clean": samples}) == pytest.approx(distance(batch))
+    log_mel = loss.log_mel(noisy["samples"], batch["length"])
+    encoded, frames = loss.encode(log_mel, block_ends(200, 200))
+    heard = loss.teacher_features(loss.log_mel(samples, batch["length"]))
+    assert distance(noisy | {"clean": samples}) == pytest.approx(float(feature_distance(encoded, heard, frames)))
 
 
 def test_the_loss_in_bfloat16_is_that_in_float32(loss: CausalWhisperLoss, sample: np.ndarray) -> None:

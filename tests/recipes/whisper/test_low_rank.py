@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from loquent.asr.whisper.lora import AdapterInfo, LoraFactors, load_adapter
 from loquent.recipes.loop.low_rank import NAME, WeightLinear, adapted_layers, add_adapter, without_adapter
 from loquent.recipes.whisper.low_rank import save, start_from, trained_adapter
+from loquent.recipes.whisper.scale_adapter import main
 
 INFO = AdapterInfo("toy", "0" * 64, "en", (100, 300))
 PATTERNS: dict[str, Any] = {"rank_pattern": {"value": 2}, "alpha_pattern": {"mlp.0": 3}}
@@ -171,3 +172,25 @@ def test_going_on_from_an_adapter_that_does_not_fit(toy: Toy) -> None:
         start_from(toy, given | {"mlp.0": LoraFactors(one.a[:3], one.b[:, :3], one.scale)})
     with pytest.raises(ValueError, match="it changes other layers"):
         start_from(toy, {"mlp.0": one})
+
+
+def test_a_weaker_adapter_adds_a_share_of_the_same(toy: Toy, tmp_path: Path) -> None:
+    adapted = add_adapter(toy, config(**PATTERNS))
+    train(adapted)
+    save(adapted, tmp_path / "whole", INFO)
+    main([str(tmp_path / "whole"), str(tmp_path / "weaker"), "--share", "0.8"])
+    whole, weaker = load_adapter(tmp_path / "whole"), load_adapter(tmp_path / "weaker")
+    assert weaker.info == whole.info
+    assert weaker.factors.keys() == whole.factors.keys()
+    for name, factors in whole.factors.items():
+        torch.testing.assert_close(weaker.factors[name].delta, 0.8 * factors.delta)
+    for share in ("0", "1.5"):
+        with pytest.raises(SystemExit, match="expected above 0 and at most 1"):
+            main([str(tmp_path / "whole"), str(tmp_path / "none"), "--share", share])
+    assert not (tmp_path / "none").exists()
+
+
+def test_there_is_no_share_of_a_dora(toy: Toy, tmp_path: Path) -> None:
+    save(get_peft_model(toy, config(use_dora=True)), tmp_path / "dora", INFO)
+    with pytest.raises(SystemExit, match="is a DoRA"):
+        main([str(tmp_path / "dora"), str(tmp_path / "weaker"), "--share", "0.8"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.recipes.data.augment import AugmentOptions
+from loquent.recipes.data.augment import Augmenter, AugmentOptions
 from loquent.recipes.data.batching import BatchOptions
 from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance
 from loquent.recipes.whisper.windows import TimedUtterance, WindowData, WindowOptions
@@ -64,7 +64,7 @@ def test_words_are_where_the_transcript_says(
 ) -> None:
     data = windows_of(utterances, tokenizer, seed, continued=0.5, noise_only=0.0)
     for window in data.windows(epoch=0):
-        samples, transcript = data.make(window, epoch=0)
+        samples, _, transcript = data.make(window, epoch=0)
         clicks = np.flatnonzero(np.abs(samples) > 0.2) / SAMPLE_RATE
         last = np.append(np.diff(clicks) > 0.05, True)  # of each click
         text = tokenizer.decode(transcript.tokens)
@@ -98,11 +98,27 @@ def test_an_epoch_has_every_utterance_once_and_is_the_same_every_time(
     assert first["transcripts"] == again["transcripts"]
 
 
+def test_the_clean_window_is_the_one_before_noise_and_lines(
+    utterances: list[TimedUtterance], tokenizer: WhisperTokenizer
+) -> None:
+    """A teacher hears it: the same words at the same times."""
+    quiet, noisy = (windows_of(utterances, tokenizer, noise_only=0.0) for _ in range(2))
+    noisy.augment = Augmenter(
+        AugmentOptions((1.0, 1.0), gain_db=(0.0, 0.0), noise=1.0, telephone=0.5, padding_s=(0.0, 0.0))
+    )
+    for window in quiet.windows(0)[:5]:
+        expected, made = quiet.make(window, 0), noisy.make(window, 0)
+        np.testing.assert_array_equal(made.clean, expected.samples)
+        assert made.samples.shape == made.clean.shape
+        assert float(np.abs(made.samples - made.clean).max()) > 1e-3
+        assert made.transcript == expected.transcript
+
+
 def test_nobody_speaks_in_noise(utterances: list[TimedUtterance], tokenizer: WhisperTokenizer) -> None:
     data = windows_of(utterances, tokenizer, noise_only=1.0)
     silent = [window for window in data.windows(0) if not window.utterances]
     for window in silent:
-        samples, transcript = data.make(window, 0)
+        samples, _, transcript = data.make(window, 0)
         assert transcript.tokens == []
         assert abs(len(samples) / SAMPLE_RATE - window.silences[0]) < 0.01
     assert len(silent) == sum(1 for window in data.windows(0) if window.utterances)

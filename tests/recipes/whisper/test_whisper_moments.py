@@ -61,7 +61,7 @@ def test_at_the_end_of_a_chunk_what_has_been_said_is_due(
     transcript: Transcript, frames: int, block: int, share: float, delay_ms: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    moments = sample_moments(transcript, frames, block, MomentOptions(share, 8, delay_ms))
+    moments = sample_moments(transcript, frames, range(block, frames + block, block), MomentOptions(share, 8, delay_ms))
     *inner, last = moments
     assert (last.heard, last.written) == (frames, len(transcript.tokens))  # nothing is lost at the end
     chunks = (frames - 1) // block
@@ -81,7 +81,7 @@ def test_at_the_end_of_a_chunk_what_has_been_said_is_due(
 @given(transcripts(), st.integers(0, 5), st.integers(0, 2**31))
 def test_what_is_kept_stays_kept(transcript: Transcript, reread: int, seed: int) -> None:
     torch.manual_seed(seed)
-    moments = sample_moments(transcript, 500, 5, MomentOptions(0.4, 30, reread=reread))
+    moments = sample_moments(transcript, 500, range(5, 505, 5), MomentOptions(0.4, 30, reread=reread))
     for before, moment in zip([Moment(0, 0, 0), *moments], moments, strict=False):
         assert before.kept <= moment.kept <= before.written <= moment.written
         assert moment.kept >= before.written - reread
@@ -91,7 +91,7 @@ def test_what_is_kept_stays_kept(transcript: Transcript, reread: int, seed: int)
 @given(st.lists(transcripts(), min_size=1, max_size=3), st.integers(1, 20), st.integers(0, 2**31))
 def test_each_moment_reads_what_a_stream_would(rows: list[Transcript], block: int, seed: int) -> None:
     torch.manual_seed(seed)
-    moments = [sample_moments(row, 500, block, MomentOptions(0.3, 4)) for row in rows]
+    moments = [sample_moments(row, 500, range(block, 500 + block, block), MomentOptions(0.3, 4)) for row in rows]
     packed = pack(rows, moments, EOT, CPU)
     token_mask, audio_mask = packed.token_mask[:, 0], packed.audio_mask(500)[:, 0]
     for row, (transcript, of_row) in enumerate(zip(rows, moments, strict=True)):
