@@ -7,7 +7,7 @@ from numba import carray
 
 from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
 from loquent.kernels.cpu.runtime import HEADER, TASKS
-from loquent.kernels.cpu.tile import KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
+from loquent.kernels.cpu.tile import FEW, KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
 
 
 @jit
@@ -65,16 +65,30 @@ def _self_attention(job, task):
 
 @jit
 def _cross_attention(job, task):
-    """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`."""
+    """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`.
+
+    Rows of one query each that follow each other in the batch and read the same frames (the hypotheses of a beam do)
+    are a few queries of the first of them: keys and values are read once for all.
+    """
     heads, dim, wanted, stretch, stretches = job[1], job[2], job[3], job[27], job[28]
     row, head, start = task // stretches // heads, task // stretches % heads, task % stretches * stretch
     end = min(start + stretch, job[0])
-    slot, frames = integers(job[4])[row], integers(job[5])[row]
+    slots, lengths = integers(job[4]), integers(job[5])
+    slot, frames = slots[row], lengths[row]
     q, q_at, q_step = floats(job[7]), row * job[8] + head * job[10], job[9]
     out, out_at, out_step = floats(job[11]), row * job[12] + head * job[14], job[13]
     k, k_step = job[15] + 4 * (slot * job[16] + head * job[17]), 4 * job[18]  # in bytes
     v, v_step = job[19] + 4 * (slot * job[20] + head * job[21]), 4 * job[22]
     w, w_row, w_head, w_step = floats(job[23]), row * job[24], job[25], job[26]
+    if job[0] == 1:
+        before = row
+        while before > 0 and slots[before - 1] == slot and lengths[before - 1] == frames:
+            before -= 1
+        if (row - before) % FEW:
+            return  # the first one's task does it
+        while end < FEW and row + end < job[29] and slots[row + end] == slot and lengths[row + end] == frames:
+            end += 1
+        q_step, out_step, w_step = job[8], job[12], job[24]
     if frames == 0:
         for step in range(start, end):
             for c in range(dim):
@@ -140,7 +154,7 @@ def self_attention(data):
 
 
 def cross_attention(data):
-    job = carray(data, (HEADER + 29,), np.int64)
+    job = carray(data, (HEADER + 30,), np.int64)
     while True:
         task = next_task(data)
         if task >= job[TASKS]:

@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from loquent.kernels.cpu.compiler import jit
-from loquent.kernels.cpu.panel import LANES, dots_1x4, multiply, multiply_add, weigh
+from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4, multiply, multiply_add, weigh
 
-FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
+FEW = 6  # queries that would leave most lanes idle: their scores are sums over lanes instead
 QUERIES, KEYS = 2 * LANES, 48  # of a tile: its scores, keys and values stay in the first-level cache
 LOWEST = np.float32(-1e30)  # score of what is not seen
 LOG2_E = math.log2(math.e)  # weights are powers of two
@@ -65,11 +65,16 @@ def score(queries, few, scores, count, dim, k, k_step, keys):
     done = 0
     if count <= FEW and dim % LANES == 0:
         done = keys // 4 * 4
-        for t in range(count):
-            for j in range(0, done, 4):
+        for j in range(0, done, 4):
+            for t in range(0, count - 1, 2):
+                dots_2x4(
+                    few.ctypes.data + 4 * t * dim, 4 * dim, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * t, 4, stride, dim // LANES,
+                )  # fmt: skip
+            if count % 2:
                 dots_1x4(
-                    few.ctypes.data + 4 * t * dim, 0, k + j * k_step, k_step,
-                    scores.ctypes.data + j * stride + 4 * t, 0, stride, dim // LANES,
+                    few.ctypes.data + 4 * (count - 1) * dim, 0, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * (count - 1), 0, stride, dim // LANES,
                 )  # fmt: skip
     multiply(
         k + done * k_step, k_step, 4, queries.ctypes.data, stride,
