@@ -11,7 +11,7 @@ from loquent.kernels.cpu.tile import FEW, KEYS, LOWEST, QUERIES, absorb, begin, 
 
 
 @jit
-def _self_attention(job, task):
+def _self_attention(job, task, tile):
     """One head of one row; the order of the fields is that of `cached_attention._numba`."""
     steps, heads, dim, ring, block, left, sinks = job[0], job[1], job[2], job[3], job[4], job[5], job[6]
     row, head = task // heads, task % heads
@@ -26,7 +26,6 @@ def _self_attention(job, task):
     old = job[26] + 4 * old_k_at, 4 * old_k_step, job[30] + 4 * old_v_at, 4 * old_v_step
     turn = ring - sinks  # entries that are overwritten in turn
 
-    tile = new_tile(dim)
     for first in range(0, length, QUERIES):
         count = min(QUERIES, length - first)
         begin(tile, q, q_at + first * q_step, q_step, count, dim)
@@ -64,7 +63,7 @@ def _self_attention(job, task):
 
 
 @jit
-def _cross_attention(job, task):
+def _cross_attention(job, task, tile):
     """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`.
 
     Rows of one query each that follow each other in the batch and read the same frames (the hypotheses of a beam do)
@@ -95,7 +94,6 @@ def _cross_attention(job, task):
                 out[out_at + step * out_step + c] = 0
         return
 
-    tile = new_tile(dim)
     queries, _, scores, top, total, _, _, few = tile
     names = integers(job[6])
     for first in range(start, end, QUERIES):
@@ -146,17 +144,19 @@ def _attend(tile, count, dim, source, entry, key, end, view):
 
 def self_attention(data):
     job = carray(data, (HEADER + 34,), np.int64)
+    tile = new_tile(job[HEADER + 2])
     while True:
         task = next_task(data)
         if task >= job[TASKS]:
             break
-        _self_attention(job[HEADER:], task)
+        _self_attention(job[HEADER:], task, tile)
 
 
 def cross_attention(data):
     job = carray(data, (HEADER + 30,), np.int64)
+    tile = new_tile(job[HEADER + 2])
     while True:
         task = next_task(data)
         if task >= job[TASKS]:
             break
-        _cross_attention(job[HEADER:], task)
+        _cross_attention(job[HEADER:], task, tile)

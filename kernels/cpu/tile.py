@@ -21,10 +21,12 @@ LOG2_E = math.log2(math.e)  # weights are powers of two
 @jit
 def new_tile(dim):
     """Scaled queries, sums of values, scores, and each query's highest score, sum of weights, and
-    room for both in one tile of keys; the first few queries again, each in a row."""
+    room for both in one tile of keys; the first few queries again, each in a row.
+
+    It serves for one tile after the other: lanes without a query hold what an earlier one left, and are not read."""
     return (
-        np.empty((dim, QUERIES), np.float32),
-        np.empty((QUERIES, (dim + LANES - 1) // LANES * LANES), np.float32),
+        np.zeros((dim, QUERIES), np.float32),
+        np.zeros((QUERIES, (dim + LANES - 1) // LANES * LANES), np.float32),
         np.zeros((KEYS, QUERIES), np.float32),
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
@@ -37,10 +39,9 @@ def new_tile(dim):
 @jit
 def begin(tile, q, at, stride, count, dim):
     """Start with ``count`` queries, ``stride`` apart in ``q`` from ``at`` on."""
-    queries, sums, scores, top, total, _, _, few = tile
+    queries, sums, _, top, total, _, _, few = tile
     place(queries, few, q, at, stride, count, dim)
-    scores[:] = 0
-    sums[:] = 0
+    sums[:count] = 0
     top[:] = LOWEST
     total[:] = 0
 
@@ -49,13 +50,13 @@ def begin(tile, q, at, stride, count, dim):
 def place(queries, few, q, at, stride, count, dim):
     """Scale queries and put them side by side."""
     scale = np.float32(LOG2_E / math.sqrt(dim))
-    queries[:] = 0
     for t in range(count):
+        query = q[at + t * stride :]
         for c in range(dim):
-            queries[c, t] = q[at + t * stride + c] * scale
-    for t in range(min(count, FEW)):
-        for c in range(dim):
-            few[t, c] = queries[c, t]
+            queries[c, t] = query[c] * scale
+        if t < FEW:
+            for c in range(dim):
+                few[t, c] = query[c] * scale
 
 
 @jit
