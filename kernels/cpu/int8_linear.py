@@ -126,8 +126,8 @@ def _int8_linear(job, task):
     x, weight, has_bias = job[5], job[6], job[8] != 0
     first = task // stretches * ROWS
     count = min(ROWS, rows - first)
-    values, units, totals = np.empty((count, inputs), np.int8), np.empty(count, np.float32), np.empty(count, np.int32)
-    sums = np.empty((12, PANEL), np.int32)
+    values, sums = np.empty((count, inputs), np.int8), np.empty((12, PANEL), np.int32)
+    units, totals = np.empty(count, np.float32), np.empty(count, np.int32)
     for r in range(count):
         units[r], totals[r] = _quantize(x + 4 * (first + r) * inputs, inputs, values[r], sums[0])
 
