@@ -3,8 +3,9 @@
     LOQUENT_DATA=… python benchmarks/long_recording.py --model tiny.en --minutes 10
 
 A recording is the utterances of one set (see `whisper_offline.py`), one after the other, with pauses of 0.4 s.
-Unbatched, a window knows the text before it. Batched, voice activity detection cuts the recording, and windows without prompts and
-timestamps share a batch: `vad_filter` and `condition_on_previous_text=False` here, `BatchedInferencePipeline` there.
+Unbatched, a window knows the text before it. Batched, voice activity detection cuts the recording, and windows
+without prompts and timestamps share a batch: `vad_filter` and `condition_on_previous_text=False` here,
+`BatchedInferencePipeline` there.
 Every engine runs in a process of its own, and the processes take turns. No ratio of times is printed for a recording
 on which ours is worse by more than GATE.
 """
@@ -57,9 +58,8 @@ def main() -> None:
         workers[engine] = process, mine
 
     print(f"{options.model}, {options.compute_type}, beam {options.beam}, threads {options.threads}")
-    print(
-        f"{'recording':22}{'min':>6}{'batch':>6}{'WER %':>8}{'theirs':>8}{'CPU s':>8}{'theirs':>8}{'ratio':>7}{'time':>7}"
-    )
+    titles = ("min", "batch", "WER %", "theirs", "CPU s", "theirs", "ratio", "time")
+    print(f"{'recording':22}" + "".join(f"{title:>8}" for title in titles))
     for name, (samples, utterance) in recordings.items():
         for batch in options.batch:
             tallies = []

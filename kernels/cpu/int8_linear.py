@@ -101,8 +101,10 @@ def _sum(x, x_row, w, sums, groups, rows):
 
 @partial(jit, exact=True)
 def _quantize(row, inputs, values, scratch):
-    """Round the row at an address to integers, as the reference does to the bit; returns the largest magnitude, what came to be
-    multiplied by its reciprocal, and the sum of the integers. The order of bits puts what is not a number above all."""
+    """Round the row at an address to integers, as the reference does to the bit.
+
+    Returns the largest magnitude over the levels, and the sum of the integers. In the order of their bits, what is not
+    a finite number is above all others."""
     x, bits, highest = floats(row), words(row), np.int32(0)
     for c in range(inputs):
         highest = max(highest, bits[c] & np.int32(0x7FFFFFFF))

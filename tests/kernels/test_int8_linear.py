@@ -121,7 +121,8 @@ def test_both_layouts_hold_the_same_integers(monkeypatch: pytest.MonkeyPatch, vn
     expected = (weight * (127 / weight.abs().amax(1, keepdim=True))).round()
     monkeypatch.setattr(module, "_has_vnni", lambda: vnni)
     packed = pack_int8(weight, bias)
-    assert torch.equal(packed.unpacked().float(), expected) and packed.shape == (70, 128)
+    assert torch.equal(packed.unpacked().float(), expected)
+    assert packed.shape == (70, 128)
     assert (packed.levels == FINE_LEVELS) == vnni
     x = torch.randn(ROWS + 7, 128, generator=torch.Generator().manual_seed(0))  # more than a block of rows
     torch.testing.assert_close(int8_linear(x, packed), int8_linear(x, plain(packed)), rtol=1e-5, atol=1e-5)

@@ -30,4 +30,5 @@ def test_a_row_is_the_same_bits_in_every_batch() -> None:
     whole = top_tokens(logits, 10)
     for row in range(7):
         alone = top_tokens(logits[row : row + 1], 10)
-        assert torch.equal(alone[0][0], whole[0][row]) and torch.equal(alone[1][0], whole[1][row])
+        assert torch.equal(alone[0][0], whole[0][row])
+        assert torch.equal(alone[1][0], whole[1][row])

@@ -25,8 +25,8 @@ def test_the_view_is_close_to_the_model_and_leaves_it_alone(toy_whisper: Whisper
     view = int8_layers(toy_whisper)
     error = (encoded(view) - before).norm() / before.norm()
     assert 0 < error < 0.05
-    assert torch.equal(encoded(toy_whisper), before) and toy_whisper.state_dict().keys() == weights.keys()
-    assert view.decoder.token_embedding is not None
+    assert torch.equal(encoded(toy_whisper), before)
+    assert toy_whisper.state_dict().keys() == weights.keys()
     assert view.decoder.token_embedding.weight is toy_whisper.decoder.token_embedding.weight
 
 
