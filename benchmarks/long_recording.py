@@ -4,8 +4,8 @@
 
 A recording is the utterances of one set (see `whisper_offline.py`), one after the other, with pauses of 0.4 s.
 Unbatched, a window knows the text before it. Batched, voice activity detection cuts the recording, and windows
-without prompts and timestamps share a batch: `vad_filter` and `condition_on_previous_text=False` here,
-`BatchedInferencePipeline` there.
+without prompts, timestamps and further attempts share a batch: `vad_filter` and `condition_on_previous_text=False`
+here, `BatchedInferencePipeline` there.
 Every engine runs in a process of its own, and the processes take turns. No ratio of times is printed for a recording
 on which ours is worse by more than GATE.
 """
@@ -131,7 +131,12 @@ def loquent_engine(options: dict[str, Any]) -> Any:
 
     def transcribe(samples: np.ndarray, batch: int) -> str:
         recognizer.batch = batch
-        together = {"vad_filter": True, "condition_on_previous_text": False, "without_timestamps": True}
+        together = {
+            "vad_filter": True,
+            "condition_on_previous_text": False,
+            "without_timestamps": True,
+            "temperatures": (0.0,),
+        }
         extra = together if batch > 1 else {}
         return recognizer.transcribe(samples, language="en", beam_size=options["beam"], **extra).text
 
