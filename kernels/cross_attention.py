@@ -96,7 +96,7 @@ def _numba(
         2 * batch * steps * count * dim * cache_k.shape[2],
         *(steps, count, dim, wanted, rows.data_ptr(), frames.data_ptr(), names.data_ptr()),
         *(field for tensor in (q, out, cache_k, cache_v, weights) for field in fields_of(tensor)),
-        *(STRETCH, stretches),
+        *(STRETCH, stretches, batch),
     )
     return out, None if heads is None else weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.offline.transcribe import transcribe
-from loquent.asr.whisper.quantization import quantize_int8
+from loquent.asr.whisper.quantization import int8_layers, quantize_int8
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.hub import SHIPPED_ADAPTERS
@@ -48,7 +49,12 @@ class WhisperRecognizer(Recognizer):
         self.model, self.tokenizer = model, tokenizer
         self.adapters = AdapterBank(model)
         self.uses_shipped_adapter = True
-        self._decoder = WindowDecoder(model, tokenizer)
+
+    @functools.cached_property
+    def _decoder(self) -> WindowDecoder:
+        """What decodes recordings: with a vocabulary in int8, in int8 throughout."""
+        int8 = self.model.decoder.int8_vocabulary is not None
+        return WindowDecoder(int8_layers(self.model) if int8 else self.model, self.tokenizer)
 
     @property
     def live_adapter(self) -> str | None:
@@ -125,6 +131,7 @@ class WhisperRecognizer(Recognizer):
             self.add_adapter(name, adapter, default=True)
         else:
             merge(self.model, adapter)
+            vars(self).pop("_decoder", None)
 
     def add_adapter(self, name: str, adapter: str | os.PathLike[str] | LoraAdapter, *, default: bool = False) -> None:
         """Offer an adapter to streams, which choose it by name (see `Recognizer.add_adapter`)."""

@@ -7,11 +7,11 @@ from numba import carray
 
 from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
 from loquent.kernels.cpu.runtime import HEADER, TASKS
-from loquent.kernels.cpu.tile import KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
+from loquent.kernels.cpu.tile import FEW, KEYS, LOWEST, QUERIES, absorb, begin, finish, new_tile, power_of_two, score
 
 
 @jit
-def _self_attention(job, task):
+def _self_attention(job, task, tile):
     """One head of one row; the order of the fields is that of `cached_attention._numba`."""
     steps, heads, dim, ring, block, left, sinks = job[0], job[1], job[2], job[3], job[4], job[5], job[6]
     row, head = task // heads, task % heads
@@ -26,7 +26,6 @@ def _self_attention(job, task):
     old = job[26] + 4 * old_k_at, 4 * old_k_step, job[30] + 4 * old_v_at, 4 * old_v_step
     turn = ring - sinks  # entries that are overwritten in turn
 
-    tile = new_tile(dim)
     for first in range(0, length, QUERIES):
         count = min(QUERIES, length - first)
         begin(tile, q, q_at + first * q_step, q_step, count, dim)
@@ -64,24 +63,37 @@ def _self_attention(job, task):
 
 
 @jit
-def _cross_attention(job, task):
-    """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`."""
+def _cross_attention(job, task, tile):
+    """A stretch of the queries of one head of one row; the order of the fields is that of `cross_attention._numba`.
+
+    Rows of one query each that follow each other in the batch and read the same frames (the hypotheses of a beam do)
+    are a few queries of the first of them: keys and values are read once for all.
+    """
     heads, dim, wanted, stretch, stretches = job[1], job[2], job[3], job[27], job[28]
     row, head, start = task // stretches // heads, task // stretches % heads, task % stretches * stretch
     end = min(start + stretch, job[0])
-    slot, frames = integers(job[4])[row], integers(job[5])[row]
+    slots, lengths = integers(job[4]), integers(job[5])
+    slot, frames = slots[row], lengths[row]
     q, q_at, q_step = floats(job[7]), row * job[8] + head * job[10], job[9]
     out, out_at, out_step = floats(job[11]), row * job[12] + head * job[14], job[13]
     k, k_step = job[15] + 4 * (slot * job[16] + head * job[17]), 4 * job[18]  # in bytes
     v, v_step = job[19] + 4 * (slot * job[20] + head * job[21]), 4 * job[22]
     w, w_row, w_head, w_step = floats(job[23]), row * job[24], job[25], job[26]
+    if job[0] == 1:
+        before = row
+        while before > 0 and slots[before - 1] == slot and lengths[before - 1] == frames:
+            before -= 1
+        if (row - before) % FEW:
+            return  # the first one's task does it
+        while end < FEW and row + end < job[29] and slots[row + end] == slot and lengths[row + end] == frames:
+            end += 1
+        q_step, out_step, w_step = job[8], job[12], job[24]
     if frames == 0:
         for step in range(start, end):
             for c in range(dim):
                 out[out_at + step * out_step + c] = 0
         return
 
-    tile = new_tile(dim)
     queries, _, scores, top, total, _, _, few = tile
     names = integers(job[6])
     for first in range(start, end, QUERIES):
@@ -132,17 +144,19 @@ def _attend(tile, count, dim, source, entry, key, end, view):
 
 def self_attention(data):
     job = carray(data, (HEADER + 34,), np.int64)
+    tile = new_tile(job[HEADER + 2])
     while True:
         task = next_task(data)
         if task >= job[TASKS]:
             break
-        _self_attention(job[HEADER:], task)
+        _self_attention(job[HEADER:], task, tile)
 
 
 def cross_attention(data):
-    job = carray(data, (HEADER + 29,), np.int64)
+    job = carray(data, (HEADER + 30,), np.int64)
+    tile = new_tile(job[HEADER + 2])
     while True:
         task = next_task(data)
         if task >= job[TASKS]:
             break
-        _cross_attention(job[HEADER:], task)
+        _cross_attention(job[HEADER:], task, tile)

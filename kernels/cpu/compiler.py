@@ -17,9 +17,9 @@ _PLAIN = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no
 _UNBOUNDED = 1 << 48
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function that kernels call."""
-    return numba.njit(fastmath=True, **_PLAIN)(function)
+def jit(function: Callable[..., Any], *, exact: bool = False) -> Any:
+    """Compile a function that kernels call; ``exact``: floating-point operations are those that are written."""
+    return numba.njit(fastmath=not exact, **_PLAIN)(function)
 
 
 def compiled(function: Callable[[Any], None], machine: Any) -> bytes:
@@ -102,6 +102,12 @@ def next_task(typing: Any, job: Any) -> Any:
 def floats(address: int) -> Any:
     """The float32 memory from an address on."""
     return carray(_pointer(address), (_UNBOUNDED,), np.float32)
+
+
+@jit
+def words(address: int) -> Any:
+    """The int32 memory from an address on."""
+    return carray(_pointer(address), (_UNBOUNDED,), np.int32)
 
 
 @jit

@@ -29,7 +29,7 @@ def _relative_attention(job, task):
     content_bias, distance_bias = floats(job[39])[head * job[40] :], floats(job[41])[head * job[42] :]
 
     tile, biased = new_tile(dim), np.empty(QUERIES * dim, np.float32)
-    far_queries, far_few = np.empty((dim, QUERIES), np.float32), np.empty((FEW, dim), np.float32)
+    far_queries, far_few = np.zeros((dim, QUERIES), np.float32), np.empty((FEW, dim), np.float32)
     far_scores = np.empty((KEYS + QUERIES, QUERIES), np.float32)
     queries, scores, total, few = tile[0], tile[2], tile[4], tile[7]
     start = 0

@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from loquent.kernels.cpu.compiler import jit
-from loquent.kernels.cpu.panel import LANES, dots_1x4, multiply, multiply_add, weigh
+from loquent.kernels.cpu.panel import LANES, dots_1x4, dots_2x4, multiply, multiply_add, weigh
 
-FEW = 2  # queries that would leave most lanes idle: their scores are sums over lanes instead
+FEW = 6  # queries that would leave most lanes idle: their scores are sums over lanes instead
 QUERIES, KEYS = 2 * LANES, 48  # of a tile: its scores, keys and values stay in the first-level cache
 LOWEST = np.float32(-1e30)  # score of what is not seen
 LOG2_E = math.log2(math.e)  # weights are powers of two
@@ -21,10 +21,12 @@ LOG2_E = math.log2(math.e)  # weights are powers of two
 @jit
 def new_tile(dim):
     """Scaled queries, sums of values, scores, and each query's highest score, sum of weights, and
-    room for both in one tile of keys; the first few queries again, each in a row."""
+    room for both in one tile of keys; the first few queries again, each in a row.
+
+    It serves for one tile after the other: lanes without a query hold what an earlier one left, and are not read."""
     return (
-        np.empty((dim, QUERIES), np.float32),
-        np.empty((QUERIES, (dim + LANES - 1) // LANES * LANES), np.float32),
+        np.zeros((dim, QUERIES), np.float32),
+        np.zeros((QUERIES, (dim + LANES - 1) // LANES * LANES), np.float32),
         np.zeros((KEYS, QUERIES), np.float32),
         np.empty(QUERIES, np.float32),
         np.empty(QUERIES, np.float32),
@@ -37,10 +39,9 @@ def new_tile(dim):
 @jit
 def begin(tile, q, at, stride, count, dim):
     """Start with ``count`` queries, ``stride`` apart in ``q`` from ``at`` on."""
-    queries, sums, scores, top, total, _, _, few = tile
+    queries, sums, _, top, total, _, _, few = tile
     place(queries, few, q, at, stride, count, dim)
-    scores[:] = 0
-    sums[:] = 0
+    sums[:count] = 0
     top[:] = LOWEST
     total[:] = 0
 
@@ -49,13 +50,13 @@ def begin(tile, q, at, stride, count, dim):
 def place(queries, few, q, at, stride, count, dim):
     """Scale queries and put them side by side."""
     scale = np.float32(LOG2_E / math.sqrt(dim))
-    queries[:] = 0
     for t in range(count):
+        query = q[at + t * stride :]
         for c in range(dim):
-            queries[c, t] = q[at + t * stride + c] * scale
-    for t in range(min(count, FEW)):
-        for c in range(dim):
-            few[t, c] = queries[c, t]
+            queries[c, t] = query[c] * scale
+        if t < FEW:
+            for c in range(dim):
+                few[t, c] = query[c] * scale
 
 
 @jit
@@ -65,11 +66,16 @@ def score(queries, few, scores, count, dim, k, k_step, keys):
     done = 0
     if count <= FEW and dim % LANES == 0:
         done = keys // 4 * 4
-        for t in range(count):
-            for j in range(0, done, 4):
+        for j in range(0, done, 4):
+            for t in range(0, count - 1, 2):
+                dots_2x4(
+                    few.ctypes.data + 4 * t * dim, 4 * dim, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * t, 4, stride, dim // LANES,
+                )  # fmt: skip
+            if count % 2:
                 dots_1x4(
-                    few.ctypes.data + 4 * t * dim, 0, k + j * k_step, k_step,
-                    scores.ctypes.data + j * stride + 4 * t, 0, stride, dim // LANES,
+                    few.ctypes.data + 4 * (count - 1) * dim, 0, k + j * k_step, k_step,
+                    scores.ctypes.data + j * stride + 4 * (count - 1), 0, stride, dim // LANES,
                 )  # fmt: skip
     multiply(
         k + done * k_step, k_step, 4, queries.ctypes.data, stride,

@@ -220,3 +220,20 @@ def test_threads_may_run_kernels_at_once():
         for got, want in zip(mine, expected, strict=True):
             assert torch.equal(got[0], want[0])
             assert torch.equal(got[1], want[1])
+
+
+@pytest.mark.parametrize("heads", [None, [1]])
+def test_rows_that_share_their_frames_are_the_same_bits_as_alone(heads):
+    """Keys and values are then read once for a few of the rows; they may also lie apart, or read less of a slot."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(14, 1, 2, 64, generator=generator)
+    k, v = torch.randn(2, 3, 2, 70, 64, generator=generator)
+    rows = torch.tensor([1, 1, 1, 1, 1, 1, 1, 1, 2, 0, 0, 0, 1, 1])
+    frames = torch.tensor([70] * 9 + [61, 61, 0, 70, 7])
+    wanted = None if heads is None else torch.tensor(heads)
+    whole, weights = cross_attention(q, k, v, rows, frames, heads=wanted)
+    for row in range(14):
+        one = slice(row, row + 1)
+        alone, its = cross_attention(q[one], k, v, rows[one], frames[one], heads=wanted)
+        assert torch.equal(whole[one], alone)
+        assert heads is None or torch.equal(weights[one], its)

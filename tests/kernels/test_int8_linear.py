@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from loquent.kernels.int8_linear import OUTPUTS, Int8Weight, int8_linear, pack_int8
+from loquent.kernels import int8_linear as module
+from loquent.kernels.int8_linear import FINE_LEVELS, OUTPUTS, ROWS, Int8Weight, int8_linear, pack_int8
 
 
 def layer(outputs: int, inputs: int, bias: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -18,7 +22,7 @@ def layer(outputs: int, inputs: int, bias: bool = True) -> tuple[torch.Tensor, t
 
 def plain(weight: Int8Weight) -> Int8Weight:
     """The same weights without the CPU's own layout: they go through the reference."""
-    return Int8Weight(weight.unpacked(), weight.scale, weight.bias, None)
+    return replace(weight, values=weight.unpacked(), packed=None)
 
 
 @settings(max_examples=20, deadline=None)
@@ -107,3 +111,30 @@ def test_a_weight_in_half_precision_is_not_held_in_float32() -> None:
     whole = pack_int8(weight.float())
     assert torch.equal(packed.unpacked(), whole.unpacked())
     assert torch.equal(packed.scale, whole.scale)
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_both_layouts_hold_the_same_integers(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
+    if vnni and not module._has_vnni():
+        pytest.skip("needs a processor with VNNI")
+    weight, bias = layer(70, 128)
+    expected = (weight * (127 / weight.abs().amax(1, keepdim=True))).round()
+    monkeypatch.setattr(module, "_has_vnni", lambda: vnni)
+    packed = pack_int8(weight, bias)
+    assert torch.equal(packed.unpacked().float(), expected)
+    assert packed.shape == (70, 128)
+    assert (packed.levels == FINE_LEVELS) == vnni
+    x = torch.randn(ROWS + 7, 128, generator=torch.Generator().manual_seed(0))  # more than a block of rows
+    torch.testing.assert_close(int8_linear(x, packed), int8_linear(x, plain(packed)), rtol=1e-5, atol=1e-5)
+    assert int8_linear(x[:0], packed).shape == (0, 70)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_row_is_seen_to_be_and_leaves_the_others_alone(bad: float) -> None:
+    packed = pack_int8(*layer(70, 64))
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    expected = int8_linear(x, packed)
+    x[2, 3] = bad
+    y = int8_linear(x, packed)
+    assert not y[2].isfinite().any()
+    assert torch.equal(y[[0, 1, 3, 4]], expected[[0, 1, 3, 4]])

@@ -21,6 +21,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.logit_filters import logit_filters
 from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
+from loquent.kernels.top_tokens import top_tokens
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.text.languages import language_code
 
@@ -191,15 +192,14 @@ class WindowDecoder:
         self, logits: Tensor, searches: list[BeamSearch], options: DecodingOptions
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability and token of each hypothesis' continuations, (B, N) each, best first at temperature 0."""
-        total = logits.logsumexp(-1, keepdim=True)
         if options.temperature == 0:
-            scores, tokens = logits.topk(2 * options.beam_size if options.beam_size > 1 else 1)
+            scores, tokens = top_tokens(logits, 2 * options.beam_size if options.beam_size > 1 else 1)
         else:
             cumulative = (logits / options.temperature).softmax(-1).cumsum(-1)
             draws = torch.cat([search.draw() for search in searches]).to(logits.device)
             tokens = torch.searchsorted(cumulative, draws * cumulative[:, -1:]).clamp(max=logits.shape[1] - 1)
-            scores = logits.gather(1, tokens)
-        return (scores - total).cpu().numpy().astype(np.float64), tokens.cpu().numpy()
+            scores = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
+        return scores.cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 
     def _result(self, search: BeamSearch, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
         written, score = search.best()

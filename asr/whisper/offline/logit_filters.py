@@ -131,5 +131,6 @@ class _TimestampRules:
         if self.tokenizer.n_vocab > end:
             others = others.maximum(logits[:, end:].amax(-1))
         stamped = logits[:, begin:end].logsumexp(-1) > others
-        logits[:, :begin].masked_fill_(stamped[:, None], -torch.inf)
-        logits[:, end:].masked_fill_(stamped[:, None], -torch.inf)
+        for row in stamped.nonzero()[:, 0].tolist():
+            logits[row, :begin] = -torch.inf
+            logits[row, end:] = -torch.inf

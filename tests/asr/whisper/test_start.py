@@ -14,14 +14,17 @@ from loquent.asr.whisper.ctranslate2 import read_ctranslate2
 from loquent.asr.whisper.model import EMBEDDING, Whisper
 from loquent.asr.whisper.quantization import quantize_int8
 from loquent.kernels.cpu.runtime import kernel
+from loquent.kernels.int8_linear import _has_vnni
 from loquent.speech.hub import resolve
 
 SAMPLE = Path(loquent.speech.__file__).parent / "assets" / "sample.flac"
 
 
 def test_a_file_is_transcribed_without_compilers_and_without_what_live_audio_needs():
-    for module, name in (("attention", "self_attention"), ("attention", "cross_attention"), ("linear", "linear")):
-        kernel(module, name)  # compiled and kept, if they were not
+    used = ("self_attention", "cross_attention", "linear", "int8_linear", "top_tokens")
+    for name in used:  # compiled and kept, if they were not
+        if name != "int8_linear" or _has_vnni():
+            kernel(name if "attention" not in name else "attention", name)
     script = (
         "import sys\nfrom loquent.speech.commands.cli import main\n"
         f"assert main(['transcribe', {str(SAMPLE)!r}, '--beam-size', '1']) == 0\n"
