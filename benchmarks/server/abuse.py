@@ -2,9 +2,9 @@
 
 The server runs a model whose step takes a known time for each stream, so that what fits is known too::
 
-    python benchmarks/serve_abuse.py flood       # 9 s of 192 kHz audio, then messages of two bytes
-    python benchmarks/serve_abuse.py half-open   # 1000 requests that never end
-    python benchmarks/serve_abuse.py overload    # twice the streams that fit, one after the other or at once
+    python benchmarks/server/abuse.py flood       # 9 s of 192 kHz audio, then messages of two bytes
+    python benchmarks/server/abuse.py half-open   # 1000 requests that never end
+    python benchmarks/server/abuse.py overload    # twice the streams that fit, one after the other or at once
 
 While that goes on, one more client streams audio, and another asks for /health; the table tells how they fared, beside
 how they fare on a server that is left in peace.

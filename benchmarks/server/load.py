@@ -3,8 +3,8 @@
 Starts ``loquent serve`` (or takes ``--url`` of a server that runs), and plays recordings to it in N streams that begin
 one after the other::
 
-    python benchmarks/serve_load.py talk.wav --streams 20 --seconds 60
-    python benchmarks/serve_load.py talk.wav --streams 4 --seconds 7200 --speed 20 --soak 30
+    python benchmarks/server/load.py talk.wav --streams 20 --seconds 60
+    python benchmarks/server/load.py talk.wav --streams 4 --seconds 7200 --speed 20 --soak 30
 
 The lag of an event is the time of its receipt minus the time at which the last sample it needed was sent (its
 ``emission_time`` tells which): what network, queueing and computing cost. The delay of a word is counted from the end
