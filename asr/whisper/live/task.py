@@ -17,15 +17,10 @@ import torch
 from torch import Tensor
 
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
-from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, DraftDecoder, StreamingHypothesis
-from loquent.asr.whisper.live.encoding import (
-    AudioEncoding,
-    EncodedAudio,
-    IncrementalEncoding,
-    IncrementalState,
-    Reencoding,
-)
+from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, StreamingHypothesis
+from loquent.asr.whisper.live.encoding import EncodedAudio, IncrementalEncoding, IncrementalState
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
+from loquent.asr.whisper.live.network import Network
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
@@ -53,7 +48,8 @@ class WhisperStreamingTask:
 
     Args:
         settings: how audio is turned into text, the same for all streams.
-        adapters: that streams may choose from; they may come and go.
+        adapters: that streams may choose from; they may come and go. The default one as it is now is merged into
+            weights of their own, see `AdapterBank.merged`.
     """
 
     takes = Port("audio", 16_000)
@@ -88,19 +84,9 @@ class WhisperStreamingTask:
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.settings.rule
-        self.encoding: AudioEncoding = (
-            IncrementalEncoding(model, self.settings.block) if incremental else Reencoding(model)
-        )
-        timestamps = range(tokenizer.timestamp_begin, tokenizer.timestamp_end)
-        languages = tokenizer.language_tokens.values()
-        self.decode = DraftDecoder(
-            model.decoder,
-            tokenizer.eot,
-            (*tokenizer.suppressed_tokens, tokenizer.no_timestamps, *languages, *timestamps),
-            config.alignment_heads,
-            lenient=incremental,
-            beam_size=self.settings.beam_size,
-        )
+        self.network = Network.of(model, tokenizer, self.settings)
+        merged = self.adapters.merged() if incremental else None
+        self.merged = merged and (merged[0], Network.of(merged[1], tokenizer, self.settings))
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 
@@ -111,7 +97,7 @@ class WhisperStreamingTask:
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
             torch.zeros(slots, self.ring, self.model.config.n_mels, device=device),
-            self.encoding.initial_state(slots),
+            self.network.encoding.initial_state(slots),
         )
 
     def start(self, options: WhisperStreamOptions) -> WhisperMemo:
@@ -167,8 +153,9 @@ class WhisperStreamingTask:
             raise ValueError(
                 f"the stream has had {memo.frames} frames, but its state is not that of {received} samples"
             )
-        if isinstance(self.encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
-            check_encoding(memo, self.encoding, state.encoding)
+        encoding = self.network.encoding
+        if isinstance(encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
+            check_encoding(memo, encoding, state.encoding)
 
     def configure(self, memo: WhisperMemo, options: WhisperStreamOptions) -> None:
         """Refuse any change: a stream keeps the options that it began with.
@@ -203,8 +190,9 @@ class WhisperStreamingTask:
                 ends[i] = self._follow_speech(memos[i], probabilities.tolist(), last[i])
                 memos[i].steps += 1
         talking = [i for i in turns.sound if memos[i].window is not None]
-        if talking:
-            self._transcribe(talking, memos, [last[i] or ends[i] is not None for i in talking], state, rows, turns)
+        for network, some in self._by_network(talking, memos):
+            flush = [last[i] or ends[i] is not None for i in some]
+            self._transcribe(network, some, memos, flush, state, rows, turns)
         for i in turns.sound:
             with turns.of(i) as events:
                 self._end_utterance(memos[i], ends[i], last[i], events)
@@ -292,8 +280,18 @@ class WhisperStreamingTask:
 
     # --------------------------------------------------------------------------------------------------------- the text
 
+    def _by_network(self, talking: list[int], memos: list[WhisperMemo]) -> list[tuple[Network, list[int]]]:
+        """Which streams go through which network: those with the adapter that one has in its weights through that."""
+        if self.merged is None:
+            return [(self.network, talking)] if talking else []
+        digest, network = self.merged
+        having = [i for i in talking if memos[i].adapter_digest == digest]
+        others = [i for i in talking if memos[i].adapter_digest != digest]
+        return [one for one in ((network, having), (self.network, others)) if one[1]]
+
     def _transcribe(
         self,
+        network: Network,
         talking: list[int],
         memos: list[WhisperMemo],
         flush: list[bool],
@@ -304,6 +302,7 @@ class WhisperStreamingTask:
         """Encode, decode, commit and report for the streams that have a window.
 
         Args:
+            network: that they go through.
             talking: their places in the batch.
             memos, rows: of the whole batch.
             flush: whether the utterance ends, of each of ``talking``.
@@ -312,9 +311,9 @@ class WhisperStreamingTask:
         windows = [memo.window for memo in own if memo.window is not None]
         frames = [memo.frames for memo in own]
         chosen = rows[torch.tensor(talking, device=rows.device)]
-        adapters = self.adapters.choose(own)
-        encoded = self.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
-        self._detect_languages(own, windows, encoded)
+        adapters = self.adapters.choose(own) if network is self.network else None
+        encoded = network.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
+        self._detect_languages(network, own, windows, encoded)
         drafts, known, sound = list[Draft](), list[int](), list[int]()
         for n, i in enumerate(talking):
             with turns.of(i):
@@ -327,7 +326,7 @@ class WhisperStreamingTask:
         if len(sound) < len(talking):
             encoded = encoded.select(sound)
         encoded.decoder.position[encoded.rows] = torch.tensor(known, device=rows.device)
-        for n, hypothesis in zip(sound, self.decode(drafts, *encoded), strict=True):
+        for n, hypothesis in zip(sound, network.decode(drafts, *encoded), strict=True):
             with turns.of(talking[n]) as events:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
@@ -337,7 +336,7 @@ class WhisperStreamingTask:
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
         """What the decoder is to verify and write on, and how many tokens before it its cache has already."""
         certain = window.control + window.committed
-        known = len(certain) - 1 if self.encoding.keeps_tokens and window.primed else 0
+        known = len(certain) - 1 if self.network.encoding.keeps_tokens and window.primed else 0
         window.primed = True
         limit = min(
             self.model.config.n_text_ctx - len(certain) - 1,
@@ -465,24 +464,20 @@ class WhisperStreamingTask:
 
     # -------------------------------------------------------------------------------------------------------- language
 
-    def _detect_languages(self, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio) -> None:
+    def _detect_languages(
+        self, network: Network, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio
+    ) -> None:
         """Choose the language of streams that have none yet, from the first speech they bring."""
         unknown = [i for i, memo in enumerate(memos) if memo.language is None]
         if not unknown:
             return
-        state, rows, memory, memory_rows, adapters = encoded.select(unknown)
-        state.position[rows] = 0
-        sot = torch.full((len(unknown), 1), self.tokenizer.sot, device=rows.device)
-        hidden, _ = self.model.decoder.step(Chunk.of(sot), state, rows, memory, memory_rows, adapters=adapters)
-        codes = list(self.tokenizer.language_tokens)
-        scores = self.model.decoder.logits(hidden[:, 0])[:, list(self.tokenizer.language_tokens.values())]
-        for i, best in zip(unknown, scores.argmax(-1).tolist(), strict=True):
+        for i, code in zip(unknown, network.languages(encoded.select(unknown), self.tokenizer), strict=True):
             memo, window = memos[i], windows[i]
-            sequence = self.tokenizer.sot_sequence(codes[best], memo.options.mode, timestamps=False)
+            sequence = self.tokenizer.sot_sequence(code, memo.options.mode, timestamps=False)
             window.control = [*window.control[: -len(sequence)], *sequence]
             window.primed = False  # what the decoder knows was written under another language
             if memo.frames - window.opened >= LANGUAGE_FRAMES:
-                memo.language = codes[best]
+                memo.language = code
 
 
 def _closed(prompt: str) -> str:
