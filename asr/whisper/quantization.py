@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from loquent.asr.whisper.lora import LoraAdapter
 from loquent.asr.whisper.model import MultiHeadAttention, ResidualAttentionBlock, Whisper
-from loquent.kernels.int8_linear import int8_linear, pack_int8
+from loquent.kernels.int8_layer import int8_layer, pack_int8_layer
+from loquent.kernels.int8_linear import pack_int8
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters
 
@@ -31,31 +32,36 @@ def int8_with_adapter(model: Whisper, adapter: LoraAdapter) -> Whisper:
     """The model with an adapter in its weights and all layers of its blocks in int8, a quarter of their size.
 
     The model itself is left as it is. It shares its convolutions, normalisation and embeddings. Layers with the same
-    input are one product.
+    input are one product, which normalises this input, too.
     """
 
-    def layer(*parts: tuple[str, nn.Module]) -> Int8Linear:
+    def layer(*parts: tuple[str, nn.Module], norm: nn.LayerNorm | None = None, gelu: bool = False) -> Int8Linear:
         weights, biases = [], []
         for name, part in parts:
             own, factors = cast(Linear, part), adapter.factors.get(name)
             weight = own.weight.detach()
             weights.append(weight if factors is None else factors.applied(weight))
             biases.append(weight.new_zeros(len(weight)) if own.bias is None else own.bias.detach())
-        return Int8Linear(torch.cat(weights), torch.cat(biases))
+        return Int8Linear(torch.cat(weights), torch.cat(biases), norm, gelu)
 
-    def attention(name: str, whole: MultiHeadAttention, crossing: bool) -> JointAttention:
+    def attention(name: str, whole: MultiHeadAttention, norm: nn.LayerNorm, crossing: bool) -> JointAttention:
         query, key, value = (f"{name}.query", whole.query), (f"{name}.key", whole.key), (f"{name}.value", whole.value)
-        joint = layer(key, value) if crossing else layer(query, key, value)
-        return JointAttention(whole.heads, joint, layer((f"{name}.out", whole.out)), layer(query) if crossing else None)
+        out = layer((f"{name}.out", whole.out))
+        if crossing:
+            return JointAttention(whole.heads, layer(key, value), out, layer(query, norm=norm))
+        return JointAttention(whole.heads, layer(query, key, value, norm=norm), out)
 
     def block(name: str, whole: ResidualAttentionBlock) -> nn.Module:
-        widen, activation, narrow = whole.mlp
+        widen, _, narrow = whole.mlp
+        wide = layer((f"{name}.mlp.0", widen), norm=whole.mlp_ln, gelu=True)
         parts: dict[str, nn.Module] = {
-            "attn": attention(f"{name}.attn", whole.attn, crossing=False),
-            "mlp": nn.Sequential(layer((f"{name}.mlp.0", widen)), activation, layer((f"{name}.mlp.2", narrow))),
+            "attn": attention(f"{name}.attn", whole.attn, whole.attn_ln, crossing=False),
+            "mlp": nn.Sequential(wide, nn.Identity(), layer((f"{name}.mlp.2", narrow))),
+            **dict.fromkeys(("attn_ln", "mlp_ln"), nn.Identity()),
         }
-        if whole.cross_attn is not None:
-            parts["cross_attn"] = attention(f"{name}.cross_attn", whole.cross_attn, crossing=True)
+        if whole.cross_attn is not None and whole.cross_attn_ln is not None:
+            crossing = attention(f"{name}.cross_attn", whole.cross_attn, whole.cross_attn_ln, crossing=True)
+            parts |= {"cross_attn": crossing, "cross_attn_ln": nn.Identity()}
         return _with_parts(whole, parts)
 
     def blocks(name: str, stack: nn.Module) -> nn.Module:
@@ -70,15 +76,17 @@ def int8_with_adapter(model: Whisper, adapter: LoraAdapter) -> Whisper:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with 8-bit weights (see `int8_linear`)."""
+    """A linear layer with 8-bit weights, and what surrounds it (see `int8_layer`)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, norm: nn.LayerNorm | None, gelu: bool) -> None:
         super().__init__()
-        self.weight = pack_int8(weight, bias)
+        around = None if norm is None else (norm.weight.detach(), norm.bias.detach())
+        self.layer = pack_int8_layer(weight, bias, around)
+        self.activation: Literal["none", "gelu"] = "gelu" if gelu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return int8_linear(x, self.weight)
+        return int8_layer(x, self.layer, self.activation)
 
 
 class JointAttention(MultiHeadAttention):
