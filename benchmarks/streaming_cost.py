@@ -60,7 +60,7 @@ def compare(recognizer: Recognizer, audio: np.ndarray, options: argparse.Namespa
     texts: dict[tuple[int, str], set[str]] = {cell: set() for cell in cells}
     for turn, (chunk, policy) in tqdm(list(itertools.product(range(options.turns), cells)), disable=None):
         session = recognizer.session(policy=policy, chunk_ms=chunk, vad=False)
-        spent = time_calls((session.engine.task.merged or (None, session.engine.task.network))[1].encoding, "encode")
+        spent = time_calls(next(session.engine.task.networks.of_streams([0], [session.memo]))[0].encoding, "encode")
         events, began = [], time.process_time()
         for packet in packets(audio, (1600, 7001)[turn % 2]):
             events += session.push(packet)

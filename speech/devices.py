@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 
 
@@ -36,3 +42,27 @@ def use_threads(count: int | None) -> None:
         raise ValueError(f"threads: expected 1 or more, or 0 for all cores, got {count}")
     if count:
         torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def few_threads(most: int) -> Iterator[None]:
+    """Compute with at most so many threads in a block, at least one. Other threads of the process do not notice."""
+    before, set_threads = torch.get_num_threads(), _openmp()
+    if max(most, 1) >= before or set_threads is None:
+        yield
+        return
+    set_threads(max(most, 1))
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
+@functools.cache
+def _openmp() -> Any:
+    """``omp_set_num_threads`` of the OpenMP library that torch has loaded, which is about the calling thread only (and
+    `torch.set_num_threads` is not); None where there is none."""
+    try:
+        return ctypes.CDLL(None).omp_set_num_threads
+    except (AttributeError, OSError, TypeError):
+        return None

@@ -146,7 +146,7 @@ class AdapterBank:
             slot = self._slots.pop(name)
             del self._adapters[name]
             if self._default == name:
-                self._default = None
+                self._default = self._merged = None
             pools = {}
             for layer, pool in self._pools.items():
                 if slot < len(pool.ranks):

@@ -85,4 +85,5 @@ def test_shapes_that_the_kernel_is_not_made_for_are_computed_otherwise() -> None
     weight, bias, layer = made(33, 10)
     x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     exact = F.linear(x, weight, bias)
-    assert layer.panels is None and (int8_layer(x, layer) - exact).norm() < 0.03 * exact.norm()
+    assert layer.panels is None
+    assert (int8_layer(x, layer) - exact).norm() < 0.03 * exact.norm()

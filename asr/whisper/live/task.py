@@ -20,7 +20,7 @@ from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, StreamingHypothesis
 from loquent.asr.whisper.live.encoding import EncodedAudio, IncrementalEncoding, IncrementalState
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
-from loquent.asr.whisper.live.network import Network
+from loquent.asr.whisper.live.network import Network, Networks
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
@@ -31,6 +31,7 @@ from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.endpoint import Endpointer, SpeechStart, UtteranceEnd
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.vad import SileroVad
+from loquent.speech.devices import few_threads
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
@@ -84,9 +85,7 @@ class WhisperStreamingTask:
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
         self.rule = self.settings.rule
-        self.network = Network.of(model, tokenizer, self.settings)
-        merged = self.adapters.merged() if incremental else None
-        self.merged = merged and (merged[0], Network.of(merged[1], tokenizer, self.settings))
+        self.networks = Networks(model, tokenizer, self.settings, self.adapters)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 
@@ -97,7 +96,7 @@ class WhisperStreamingTask:
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
             torch.zeros(slots, self.ring, self.model.config.n_mels, device=device),
-            self.network.encoding.initial_state(slots),
+            self.networks.stock.encoding.initial_state(slots),
         )
 
     def start(self, options: WhisperStreamOptions) -> WhisperMemo:
@@ -153,7 +152,7 @@ class WhisperStreamingTask:
             raise ValueError(
                 f"the stream has had {memo.frames} frames, but its state is not that of {received} samples"
             )
-        encoding = self.network.encoding
+        encoding = self.networks.stock.encoding
         if isinstance(encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
             check_encoding(memo, encoding, state.encoding)
 
@@ -175,8 +174,9 @@ class WhisperStreamingTask:
         device = state.mel.device
         samples = inputs.to(device)
         rows = rows.to(device)
-        mel = self.features.step(samples, state.features, rows)
-        speech = self.vad.step(samples, state.vad, rows)
+        with few_threads(self.networks.threads(len(memos))):
+            mel = self.features.step(samples, state.features, rows)
+            speech = self.vad.step(samples, state.vad, rows)
         return WhisperStep(memos, state, rows, inputs.last.tolist(), mel, speech)
 
     def read(self, pending: WhisperStep) -> list[Turn]:
@@ -190,9 +190,10 @@ class WhisperStreamingTask:
                 ends[i] = self._follow_speech(memos[i], probabilities.tolist(), last[i])
                 memos[i].steps += 1
         talking = [i for i in turns.sound if memos[i].window is not None]
-        for network, some in self._by_network(talking, memos):
-            flush = [last[i] or ends[i] is not None for i in some]
-            self._transcribe(network, some, memos, flush, state, rows, turns)
+        with few_threads(self.networks.threads(len(talking))):
+            for network, some in self.networks.of_streams(talking, memos):
+                flush = [last[i] or ends[i] is not None for i in some]
+                self._transcribe(network, some, memos, flush, state, rows, turns)
         for i in turns.sound:
             with turns.of(i) as events:
                 self._end_utterance(memos[i], ends[i], last[i], events)
@@ -280,15 +281,6 @@ class WhisperStreamingTask:
 
     # --------------------------------------------------------------------------------------------------------- the text
 
-    def _by_network(self, talking: list[int], memos: list[WhisperMemo]) -> list[tuple[Network, list[int]]]:
-        """Which streams go through which network: those with the adapter that one has in its weights through that."""
-        if self.merged is None:
-            return [(self.network, talking)] if talking else []
-        digest, network = self.merged
-        having = [i for i in talking if memos[i].adapter_digest == digest]
-        others = [i for i in talking if memos[i].adapter_digest != digest]
-        return [one for one in ((network, having), (self.network, others)) if one[1]]
-
     def _transcribe(
         self,
         network: Network,
@@ -311,7 +303,7 @@ class WhisperStreamingTask:
         windows = [memo.window for memo in own if memo.window is not None]
         frames = [memo.frames for memo in own]
         chosen = rows[torch.tensor(talking, device=rows.device)]
-        adapters = self.adapters.choose(own) if network is self.network else None
+        adapters = self.adapters.choose(own) if network is self.networks.stock else None
         encoded = network.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
         self._detect_languages(network, own, windows, encoded)
         drafts, known, sound = list[Draft](), list[int](), list[int]()
@@ -336,7 +328,7 @@ class WhisperStreamingTask:
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
         """What the decoder is to verify and write on, and how many tokens before it its cache has already."""
         certain = window.control + window.committed
-        known = len(certain) - 1 if self.network.encoding.keeps_tokens and window.primed else 0
+        known = len(certain) - 1 if self.networks.stock.encoding.keeps_tokens and window.primed else 0
         window.primed = True
         limit = min(
             self.model.config.n_text_ctx - len(certain) - 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
