@@ -81,7 +81,7 @@ def align(
         logits[:, tokenizer.eot : tokenizer.timestamp_end] = -torch.inf
         scores = logits[:, : tokenizer.text_end].softmax(-1)
         probabilities = scores.gather(1, torch.tensor(text, device=scores.device)[:, None])[:, 0].tolist()
-        attention = _smooth(weights[row, :, : len(sequences[row]), : frames[index]])
+        attention = _normalized(weights[row, :, : len(sequences[row]), : frames[index]])
         times = [frame / ENCODER_RATE for frame in dtw(-attention[first:-1].cpu().float()).tolist()]
         language = "en" if mode == "translate" else languages[index]
         at = 0
@@ -179,11 +179,15 @@ def _teach(
     return hidden, weights
 
 
-def _smooth(weights: Tensor) -> Tensor:
+def _normalized(weights: Tensor) -> Tensor:
     """Attention (N, T, frames) to one matrix (T, frames) that is high where a token was said."""
     weights = weights / weights.sum(-1, keepdim=True)  # as if the padding had not been there
     deviation, mean = torch.std_mean(weights, dim=1, keepdim=True, correction=0)
-    weights = (weights - mean) / deviation
+    return smooth((weights - mean) / deviation)
+
+
+def smooth(weights: Tensor) -> Tensor:
+    """Normalised attention (N, T, frames) of N heads to their mean (T, frames), each a running median over time."""
     half = MEDIAN_WIDTH // 2
     if weights.shape[-1] > half:
         padded = F.pad(weights, (half, half), mode="reflect")

@@ -8,13 +8,14 @@ there, greedily or with a beam.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
+from loquent.asr.whisper.live.attention import TokenAttention
 from loquent.asr.whisper.model import TextDecoder
 from loquent.asr.whisper.states import AudioMemory, DecoderState
 from loquent.speech.nn.low_rank import Adapters
@@ -35,6 +36,7 @@ class Draft:
     limit:  most tokens of the new hypothesis.
     past:   text tokens before the hypothesis, to recognise repetitions by.
     said:   encoder frame in which each of ``past`` was said.
+    frames: encoder frames of audio.
     """
 
     prefix: list[int]
@@ -43,6 +45,7 @@ class Draft:
     limit: int
     past: list[int] = field(default_factory=list)
     said: list[int] = field(default_factory=list)
+    frames: int = 0
 
 
 @dataclass
@@ -114,6 +117,8 @@ class DraftDecoder:
             decoding from the prefix.
         beam_size: hypotheses of each stream that are followed; 1 is greedy. With more, a drafted token is kept as long
             as it is among so many best ones (the same source's rule for a beam).
+        normalize: whether attention is normalised over the tokens (see `TokenAttention`), which takes prefixes that
+            begin with their window; otherwise it is that of the heads.
     """
 
     def __init__(
@@ -124,8 +129,10 @@ class DraftDecoder:
         watch: tuple[tuple[int, int], ...],
         lenient: bool = False,
         beam_size: int = 1,
+        normalize: bool = False,
     ) -> None:
         self.decoder, self.eot, self.watch, self.lenient, self.beam_size = decoder, eot, watch, lenient, beam_size
+        self.normalize = normalize
         self.bias = torch.zeros(decoder.token_embedding.num_embeddings, device=decoder.ln.weight.device)
         self.bias[list(suppressed)] = -torch.inf
 
@@ -153,15 +160,15 @@ class DraftDecoder:
             self._take_over(writing, self._search(writing, scores), scores, attention)
         return writing.hypotheses
 
-    def _verify(self, writing: _Writing) -> tuple[Tensor, Tensor]:
+    def _verify(self, writing: _Writing) -> tuple[Tensor, list[Tensor]]:
         """Feed prefixes and drafts, and keep of these what still holds.
 
         Returns:
-            Scores (B, V) of what may follow the kept tokens, and the attention (B, frames) that goes with them.
+            Scores (B, V) of what may follow the kept tokens, and the attention (frames,) that goes with each.
         """
         drafts, state, rows = writing.drafts, writing.state, writing.rows
         start = state.position[rows]
-        hidden, attention = self._feed(writing, [draft.prefix + draft.tokens for draft in drafts])
+        hidden, heads = self._feed(writing, [draft.prefix + draft.tokens for draft in drafts])
         # Scores after the last token of each prefix and after every drafted token, in one product.
         first = [len(draft.prefix) - 1 for draft in drafts]
         place = [(row, step) for row, one in enumerate(first) for step in range(one, one + len(drafts[row].tokens) + 1)]
@@ -172,25 +179,27 @@ class DraftDecoder:
         old_scores, ranks = old[:, 0].tolist(), (scores > old).sum(-1).tolist()
         log_sums = scores.logsumexp(-1).tolist()
 
-        kept, at = [], 0
+        kept, following, at = [], list[Tensor](), 0
         for index, (draft, hypothesis) in enumerate(zip(drafts, writing.hypotheses, strict=True)):
             hypothesis.finite = all(map(math.isfinite, log_sums[at : at + len(draft.tokens) + 1]))
-            weights = attention[index, first[index] :]
-            for i, token in enumerate(draft.tokens[: draft.limit] if hypothesis.finite else []):
-                risen = self.lenient and old_scores[at + i] > draft.scores[i]
-                if ranks[at + i] >= self.beam_size and not risen:
+            count = 0
+            for old_score, rank, score in zip(old_scores[at:], ranks[at:], draft.scores[: draft.limit], strict=False):
+                if rank >= self.beam_size and not (self.lenient and old_score > score) or not hypothesis.finite:
                     break
-                hypothesis.add(token, old_scores[at + i], log_sums[at + i], weights[i])
-            kept.append(at + len(hypothesis.tokens))
+                count += 1
+            *attention, after = self._where(writing, index, heads[index, :, : first[index] + 1 + count], first[index])
+            for token, *figures in zip(draft.tokens, old_scores[at:], log_sums[at:], attention, strict=False):
+                hypothesis.add(token, *figures)
+            following.append(after)
+            kept.append(at + count)
             at += len(draft.tokens) + 1
         state.position[rows] = start + torch.tensor(
             [one + 1 + len(hypothesis.tokens) for one, hypothesis in zip(first, writing.hypotheses, strict=True)],
             device=rows.device,
         )
-        following = torch.tensor(kept, device=rows.device)
-        return scores[following], attention[row[following], step[following]]
+        return scores[torch.tensor(kept, device=rows.device)], following
 
-    def _write_on(self, writing: _Writing, scores: Tensor, attention: Tensor) -> None:
+    def _write_on(self, writing: _Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
         """Go on greedily, all streams token by token, until each would wait. A token that would go on with a loop is
         passed over for the next best one: the audio of what is said next is still to come."""
         while True:
@@ -213,8 +222,9 @@ class DraftDecoder:
                 return
             if len(going) < len(writing.drafts):
                 writing = writing.select(going)
-            hidden, weights = self._feed(writing, [hypothesis.tokens[-1:] for hypothesis in writing.hypotheses])
-            scores, attention = self._scores(hidden[:, 0]), weights[:, 0]
+            hidden, heads = self._feed(writing, [hypothesis.tokens[-1:] for hypothesis in writing.hypotheses])
+            scores = self._scores(hidden[:, 0])
+            attention = [self._where(writing, index, own)[0] for index, own in enumerate(heads)]
 
     def _search(self, writing: _Writing, scores: Tensor) -> list[list[int]]:
         """Follow several continuations of each stream in slots of their own; returns the most probable one of each.
@@ -256,7 +266,9 @@ class DraftDecoder:
             scores, position = self._scores(hidden[:, 0]), position + 1
         return [search.best()[0] for search in searches]
 
-    def _take_over(self, writing: _Writing, found: list[list[int]], scores: Tensor, attention: Tensor) -> None:
+    def _take_over(
+        self, writing: _Writing, found: list[list[int]], scores: Tensor, attention: Sequence[Tensor]
+    ) -> None:
         """Write the continuations that were found, and feed them to see what each token rests on."""
         for draft, hypothesis, tokens in zip(writing.drafts, writing.hypotheses, found, strict=True):
             hypothesis.complete = len(hypothesis.tokens) + len(tokens) < draft.limit
@@ -269,31 +281,39 @@ class DraftDecoder:
         if not going:
             return
         fed = [found[index][:-1] for index in going]
-        scores, attention = scores[going, None], attention[going, None]
+        scores, rest = scores[going, None], list[Tensor]()
         if any(fed):
-            hidden, weights = self._feed(writing.select(going), fed)
+            hidden, heads = self._feed(writing.select(going), fed)
             scores = torch.cat([scores, self._scores(hidden)], 1)
-            attention = torch.cat([attention, weights], 1)
+            rest = [
+                self._where(writing, index, own[:, : len(one)])
+                for index, own, one in zip(going, heads, fed, strict=True)
+            ]
         log_sums = scores.logsumexp(-1).tolist()
         for n, index in enumerate(going):
             hypothesis = writing.hypotheses[index]
             hypothesis.finite = all(map(math.isfinite, log_sums[n][: len(found[index])]))
             for i, token in enumerate(found[index] if hypothesis.finite else []):
-                hypothesis.add(token, float(scores[n, i, token]), log_sums[n][i], attention[n, i])
+                weights = rest[n][i - 1] if i else attention[index]
+                hypothesis.add(token, float(scores[n, i, token]), log_sums[n][i], weights)
 
     def _feed(self, writing: _Writing, tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, T, C) and watched attention (B, T, frames) of tokens that are appended."""
+        """Hidden states (B, T, C) and watched attention (B, heads, T, frames) of tokens that are appended."""
         padded = torch.zeros(len(tokens), max(len(one) for one in tokens), dtype=torch.long)
         for row, one in zip(padded, tokens, strict=True):
             row[: len(one)] = torch.tensor(one)
         rows, device = writing.rows, writing.rows.device
         lengths = torch.tensor([len(one) for one in tokens], device=device)
         chunk = Chunk(padded.to(device), lengths, torch.zeros_like(rows, dtype=torch.bool))
-        hidden, attention = self.decoder.step(
+        hidden, heads = self.decoder.attend(
             chunk, writing.state, rows, writing.memory, writing.memory_rows, self.watch, writing.adapters
         )
-        assert attention is not None
-        return hidden, attention
+        assert heads is not None
+        return hidden, heads
+
+    def _where(self, writing: _Writing, index: int, heads: Tensor, known: int = 0) -> Tensor:
+        """Attention (T - known, frames) of the next T tokens of a stream but the first, from (heads, T, frames)."""
+        return writing.attention[index](heads, known) if self.normalize else heads[:, known:].mean(0)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.decoder.logits(hidden).float() + self.bias
@@ -319,9 +339,11 @@ class _Writing:
     memory_rows: Tensor
     adapters: Adapters | None
     hypotheses: list[StreamingHypothesis] = field(default_factory=list)
+    attention: list[TokenAttention] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.hypotheses = self.hypotheses or [StreamingHypothesis() for _ in self.drafts]
+        self.attention = self.attention or [TokenAttention(draft.frames) for draft in self.drafts]
 
     def select(self, index: list[int], state: DecoderState | None = None, rows: Tensor | None = None) -> _Writing:
         """Some of the streams, perhaps several times, with their hypotheses in the slots ``rows`` of ``state``."""
@@ -334,4 +356,5 @@ class _Writing:
             self.memory_rows[chosen],
             None if self.adapters is None else self.adapters.select(chosen),
             [self.hypotheses[i] for i in index],
+            [self.attention[i] for i in index],
         )

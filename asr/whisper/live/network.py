@@ -38,6 +38,7 @@ class Network(NamedTuple):
             model.config.alignment_heads,
             lenient=incremental,
             beam_size=settings.beam_size,
+            normalize=not incremental,
         )
         return cls(IncrementalEncoding(model, settings.block) if incremental else Reencoding(model), decode)
 

@@ -338,8 +338,8 @@ class WhisperStreamingTask:
             limit = min(limit, len(window.open) + self._tokens_in(memo, self.chunk) + 1)
         origin = window.start / FRAMES_PER_SECOND
         said = [round((word.end - origin) * ENCODER_RATE) for word in window.words for _ in range(word.tokens)]
-        past = window.committed[-LOOP:]
-        return Draft(certain[known:], window.open, window.open_scores, max(limit, 0), past, said[-LOOP:]), known
+        past, heard = window.committed[-LOOP:], (memo.frames - window.start) // 2
+        return Draft(certain[known:], window.open, window.open_scores, max(limit, 0), past, said[-LOOP:], heard), known
 
     def _take(
         self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, final: bool, events: list[Event]
@@ -446,8 +446,7 @@ class WhisperStreamingTask:
         earliest = max(window.start + 1, memo.frames - self.longest_open)
         if start < earliest:
             start = -(-earliest // self.chunk) * self.chunk
-            begin = start / FRAMES_PER_SECOND
-        kept = [word for word in window.words if word.start >= begin]
+        kept = [word for word in window.words if word.start >= start / FRAMES_PER_SECOND]
         split = len(window.committed) - sum(word.tokens for word in kept)
         memo.context = (memo.context + window.committed[:split])[-self._context :]
         following = self._new_window(memo, start, window.committed[split:])

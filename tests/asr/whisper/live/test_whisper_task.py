@@ -61,11 +61,12 @@ def test_real_speech_is_recognised_to_the_last_word(
     assert text[-5:] == "without losing the last word".split()
 
 
+@pytest.mark.parametrize("chunk_ms", [3000, 5000])
 def test_a_full_window_is_handed_over_without_losing_or_repeating_words(
-    tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray, first_sentence: np.ndarray
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, sample: np.ndarray, first_sentence: np.ndarray, chunk_ms: int
 ) -> None:
     """Thirty-five seconds without a pause long enough to end the utterance: the text is that of its three parts."""
-    options = StreamingOptions(policy="local-agreement", chunk_ms=3000, vad=False)
+    options = StreamingOptions(policy="local-agreement", chunk_ms=chunk_ms, vad=False)
     task = WhisperStreamingTask(tiny_en, tokenizer, options)
     once = plain("".join(e.text for e in whole(task, sample) if e.type == "word"))
     events = whole(task, np.concatenate([sample, sample, first_sentence]))
