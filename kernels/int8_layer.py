@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from loquent.kernels.int8_linear import Int8Weight, int8_linear, pack_int8
+from loquent.kernels.int8_linear import ZERO, Int8Weight, int8_linear, pack_int8, quantise
 from loquent.kernels.linear import finish
 from loquent.kernels.registry import Operation
 
@@ -46,13 +46,13 @@ class Int8Layer:
 
 def pack_int8_layer(weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor] | None = None) -> Int8Layer:
     """Quantise a float layer, each output by its own largest value; see `pack_int8`."""
-    plain = pack_int8(weight, bias)
     outputs, inputs = weight.shape
     if outputs % STRIP or inputs % INPUTS or not has_byte_products():
+        plain = pack_int8(weight, bias)
         return Int8Layer(plain.scale, bias, None, None, plain, norm)
-    values = plain.unpacked()
+    values, scale = quantise(weight)
     panels = values.view(outputs // LANES, LANES, inputs // INPUTS, INPUTS).transpose(1, 2).contiguous()
-    return Int8Layer(plain.scale, bias.contiguous(), panels, 64 * values.long().sum(1), None, norm)
+    return Int8Layer(scale, bias.contiguous(), panels, ZERO * values.sum(1), None, norm)
 
 
 def int8_layer(x: Tensor, layer: Int8Layer, activation: Literal["none", "gelu"] = "none") -> Tensor:

@@ -14,7 +14,7 @@ from loquent.kernels.registry import Operation
 
 # Products of two 8-bit numbers are added in pairs in 16 bits where the CPU lacks VNNI: 2 · 127 · 127 still fits.
 LEVELS = 63  # of an input on either side of zero
-_ZERO = 64  # what zero is quantised to
+ZERO = 64  # what zero is quantised to
 OUTPUTS = 1024  # that are quantised at a time
 LEAST = 1e-30  # value of an output that counts as its largest: there are reciprocals of it in float32
 
@@ -46,16 +46,9 @@ class Int8Weight:
 
 
 def pack_int8(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
-    """Quantise a float weight (N, K), each output by its own largest value.
-
-    That is done a few outputs at a time, so that a weight in half precision is never held in float32.
-    """
-    weight, bias = weight.detach(), None if bias is None else bias.detach().float().clone()
-    values, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32)
-    for part, its_values, its_scale in zip(*(one.split(OUTPUTS) for one in (weight, values, scale)), strict=True):
-        part = part.to(torch.float32, copy=True)
-        its_scale.copy_(part.abs().amax(1).clamp_min(LEAST) / 127)
-        its_values.copy_(part.mul_(1 / its_scale[:, None]).round_())
+    """Quantise a float weight (N, K), each output by its own largest value."""
+    values, scale = quantise(weight)
+    bias = None if bias is None else bias.detach().float().clone()
     if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
         return Int8Weight(values, scale, bias, None)
     zeros = torch.zeros(len(scale), dtype=torch.long)
@@ -63,6 +56,20 @@ def pack_int8(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
     with _engine("fbgemm"):
         packed = torch.ops.quantized.linear_prepack(quantized, None)
     return Int8Weight(None, scale, bias, packed)
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers (N, K) int8 of a float weight, and the value of one step of each output (N,).
+
+    That is done a few outputs at a time, so that a weight in half precision is never held in float32.
+    """
+    weight = weight.detach()
+    values, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32)
+    for part, its_values, its_scale in zip(*(one.split(OUTPUTS) for one in (weight, values, scale)), strict=True):
+        part = part.to(torch.float32, copy=True)
+        its_scale.copy_(part.abs().amax(1).clamp_min(LEAST) / 127)
+        its_values.copy_(part.mul_(1 / its_scale[:, None]).round_())
+    return values, scale
 
 
 def int8_linear(x: Tensor, weight: Int8Weight) -> Tensor:
@@ -85,7 +92,7 @@ def int8_linear(x: Tensor, weight: Int8Weight) -> Tensor:
     if weight.packed is None:
         y = INT8_LINEAR.choose(unit)(unit, weight)
     else:
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / LEVELS, _ZERO, weight.packed)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / LEVELS, ZERO, weight.packed)
     return y.mul_(largest) if weight.bias is None else torch.addcmul(weight.bias, y, largest)
 
 

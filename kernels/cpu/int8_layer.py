@@ -15,9 +15,9 @@ from loquent.kernels.cpu.compiler import floats, integers, jit, next_task
 from loquent.kernels.cpu.gelu import gelu
 from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.int8_layer import INPUTS, LANES, ROWS, STRIP
+from loquent.kernels.int8_linear import LEVELS, ZERO
 
-EPSILON, LEVELS = np.float32(1e-5), np.float32(63)
-ZERO = 64  # what zero is quantised to
+EPSILON, STEPS = np.float32(1e-5), np.float32(LEVELS)
 MAGNITUDE, LEAST = np.int32(0x7FFFFFFF), np.float32(1e-30).view(np.int32)  # bits
 HEIGHT, VECTORS = 6, STRIP // LANES  # rows and vectors of a step: 24 sums in 32 registers
 _INTEGER, _SHORT, _BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
@@ -105,10 +105,10 @@ def _quantise(x, inputs, norm, norm_bias, normal, quantised, step):
     for k in range(inputs):
         largest = max(largest, bits[k] & MAGNITUDE)
     step.view(np.int32)[0] = max(largest, LEAST)
-    unit = LEVELS / step[0]
+    unit = STEPS / step[0]
     for k in range(inputs):
         quantised[k] = np.uint8(np.int32(np.rint(x[k] * unit)) + ZERO)
-    step[0] /= LEVELS
+    step[0] /= STEPS
 
 
 @jit

@@ -149,14 +149,14 @@ def test_a_model_in_float32_has_no_second_weights(
 def test_its_layers_are_those_of_the_merged_model(
     tiny_en: Whisper, random_adapter: Callable[..., LoraAdapter], sample: np.ndarray
 ) -> None:
-    adapter, exact = random_adapter(tiny_en, 1, size=0.1), copy.deepcopy(tiny_en)
+    adapter, exact = random_adapter(tiny_en, 1, size=0.3), copy.deepcopy(tiny_en)
     quantized = int8_with_adapter(tiny_en, adapter)
     merge(exact, adapter)
     assert quantized.merged == exact.merged == (adapter.digest,)
     assert tiny_en.merged == ()
     mel = normalize_window(WhisperLogMel()(torch.from_numpy(sample[: 2 * 16_000])[None]))
-    x, y = (one.encoder.with_block(50)(mel) for one in (quantized, exact))
-    assert (x - y).norm() < 0.15 * y.norm()
     tokens = torch.randint(0, 50_000, (1, 12), generator=torch.Generator().manual_seed(0))
-    x, y = quantized.decoder(tokens, y), exact.decoder(tokens, y)
-    assert (x - y).norm() < 0.15 * y.norm()
+    heard = [one.encoder.with_block(50)(mel) for one in (quantized, exact, tiny_en)]
+    written = [one.decoder(tokens, heard[1]).log_softmax(-1) for one in (quantized, exact, tiny_en)]
+    for mine, merged, stock in (heard, written):
+        assert (mine - merged).norm() < 0.5 * (stock - merged).norm()
