@@ -99,8 +99,9 @@ class JointAttention(MultiHeadAttention):
 
     def __init__(self, heads: int, joint: nn.Module, out: nn.Module, query: nn.Module | None = None) -> None:
         nn.Module.__init__(self)
-        self.heads, self.joint = heads, joint
-        self._modules |= {"out": out, "query": query}
+        self.heads, self.joint, self.out = heads, joint, cast(Linear, out)
+        if query is not None:
+            self.query = cast(Linear, query)
 
     def inputs(self, x: Tensor, adapters: Adapters | None = None) -> Sequence[Tensor]:
         """See `MultiHeadAttention`; adapters are in the weights."""

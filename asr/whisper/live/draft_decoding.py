@@ -184,7 +184,7 @@ class DraftDecoder:
             hypothesis.finite = all(map(math.isfinite, log_sums[at : at + len(draft.tokens) + 1]))
             count = 0
             for old_score, rank, score in zip(old_scores[at:], ranks[at:], draft.scores[: draft.limit], strict=False):
-                if rank >= self.beam_size and not (self.lenient and old_score > score) or not hypothesis.finite:
+                if (rank >= self.beam_size and not (self.lenient and old_score > score)) or not hypothesis.finite:
                     break
                 count += 1
             *attention, after = self._where(writing, index, heads[index, :, : first[index] + 1 + count], first[index])
