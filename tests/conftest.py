@@ -46,7 +46,9 @@ def _load(file: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def task_laws() -> ModuleType:
     """The module `task_laws` beside this file: `check_task` tries the laws on whole streams of a task."""
-    return _load("task_laws.py")
+    module = _load("task_laws.py")
+    module.waiting_refused = waiting_refused  # type: ignore[attr-defined]
+    return module
 
 
 @pytest.fixture(scope="session")

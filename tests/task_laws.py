@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event, Speech
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
+from loquent.speech.runtime.task import Shaped
 from loquent.speech.text.words import Draft, Text
 
 FLUSH = object()  # in a text, where it is flushed
+
+waiting_refused: Callable[[], Any] = contextlib.nullcontext  # the fixture that loads this sets that of `conftest`
 
 # A way to open a stream on engines of some capacity: `opener(capacity, max_batch)(name)`.
 Opener = Callable[[int, int], Callable[[str], Stream]]
@@ -49,6 +57,7 @@ def check_task(opener: Opener, inputs: Sequence[Any], *, examples: int = 15, ato
     - Any packets: pushed in any pieces, or fed whole before anything is stepped, an input gives the same events.
     - Any neighbours: streams that share engines, in any order of feeding, stepping and draining, give what each gives
       alone.
+    - Static mode: in batches of few shapes, whose launches wait for nothing, streams give the same.
     - A stream is a value: saved at any point and restored, it goes on alike, and so does one rolled back.
 
     Args:
@@ -79,7 +88,21 @@ def check_task(opener: Opener, inputs: Sequence[Any], *, examples: int = 15, ato
     )
     @given(seed=st.integers(0, 2**32 - 1))
     def any_neighbours(seed: int) -> None:
-        rng = random.Random(seed)
+        side_by_side(random.Random(seed))
+
+    @settings(
+        max_examples=examples // 2 + 1,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(seed=st.integers(0, 2**32 - 1))
+    def any_static_batch(seed: int) -> None:
+        with static_engines():
+            side_by_side(random.Random(seed))
+
+    def side_by_side(rng: random.Random) -> None:
         room = rng.randint(2, 4)
         open_stream = opener(room, rng.randint(1, room))
         waiting = [rng.randrange(len(inputs)) for _ in range(5)]
@@ -137,7 +160,33 @@ def check_task(opener: Opener, inputs: Sequence[Any], *, examples: int = 15, ato
 
     any_packets()
     any_neighbours()
+    any_static_batch()
     any_interruption()
+
+
+@contextlib.contextmanager
+def static_engines() -> Iterator[None]:
+    """Engines that are made meanwhile run in static mode, and the launches of their tasks must wait for nothing."""
+    make = Engine.__init__
+
+    def make_static(self: Engine, task: Any, *args: Any, **kwargs: Any) -> None:
+        guarded = copy.copy(task)
+        guarded.launch = functools.partial(_unwaiting, task)
+        make(self, guarded, *args, **kwargs, static=True)
+
+    with mock.patch.object(Engine, "__init__", make_static):
+        yield
+
+
+def _unwaiting(task: Any, inputs: Any, state: Any, rows: Any, memos: list[Any]) -> Any:
+    """`Task.launch` of a task in static mode."""
+    if isinstance(inputs, Chunk):
+        assert inputs.static
+        assert len(inputs.data) == len(rows) == 1 << (len(memos) - 1).bit_length()
+        if isinstance(task, Shaped):
+            assert inputs.data.shape[1] in task.widths
+    with waiting_refused():
+        return task.launch(inputs, state, rows, memos)
 
 
 def whole(stream: Stream, one: Any) -> list[Event]:

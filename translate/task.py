@@ -38,10 +38,12 @@ PIECES_PER_PIECE, PIECES_MORE = 3, 16  # the longest draft, by the source pieces
 
 
 class Step(NamedTuple):
-    """What `TranslationTask.read` needs of a launched step."""
+    """A step that is to be made."""
 
+    inputs: Sequence[WordChunk]
+    state: Any
+    rows: Tensor  # (B,)
     memos: list[TranslationMemo]
-    turns: Turns
 
 
 @dataclass
@@ -133,7 +135,12 @@ class TranslationTask:
         return None if memo.ended else 1
 
     def launch(self, inputs: Sequence[WordChunk], state: Any, rows: Tensor, memos: list[TranslationMemo]) -> Step:
+        """Nothing: what the model writes decides what the device does next."""
+        return Step(inputs, state, rows, memos)
+
+    def read(self, pending: Step) -> list[Turn]:
         """Read a word of each stream, and write what its policy lets out."""
+        inputs, state, rows, memos = pending
         turns, steps, previews = Turns(len(memos)), list[_Row](), list[_Row]()
         for at, (chunk, memo) in enumerate(zip(inputs, memos, strict=True)):
             with turns.of(at):
@@ -145,11 +152,7 @@ class TranslationTask:
         self._forget(steps, state, rows)
         self._run(steps, state, rows, turns)
         self._preview(previews, state, rows, memos, turns)
-        return Step(memos, turns)
-
-    def read(self, pending: Step) -> list[Turn]:
-        """Nothing is left to do but to tell."""
-        return pending.turns.finish([memo.ended for memo in pending.memos])
+        return turns.finish([memo.ended for memo in memos])
 
     def interrupt(self, memo: TranslationMemo, played_s: float | None = None) -> list[Event]:
         """Nothing: a translator does not speak."""

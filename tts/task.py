@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.transfer import sent
 from loquent.speech.runtime.events import Event, Final, Skipped, Speech, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
@@ -31,6 +31,7 @@ from loquent.tts.heard import heard_of
 from loquent.tts.memo import REMEMBERED, SpeechMemo, TimedText
 from loquent.tts.opening import follow, frames_of, open_early
 from loquent.tts.options import SpeechOptions, mixture
+from loquent.tts.rendering import Rendering
 
 WORDS_BEFORE, WORDS_AFTER = 8, 2  # context of a word
 MOST_PAUSE_S = 10.0  # of silence that a text may ask for
@@ -51,18 +52,12 @@ class SpeechState(State):
 
 
 class SpeechStep(NamedTuple):
-    """What `SpeechTask.read` needs of a launched step: `samples` of the streams in `rendering`, in that order.
-
-    early: samples that are given ahead of the renderer, of the streams that begin an utterance.
-    """
+    """A step whose text has been read."""
 
     memos: list[SpeechMemo]
     turns: Turns
-    early: dict[int, Tensor]
-    samples: Chunk | None
-    rendering: list[int]
-    finished: list[bool]
-    ahead: Tensor
+    state: SpeechState
+    rows: Tensor  # (B,)
 
 
 class SpeechTask:
@@ -79,7 +74,7 @@ class SpeechTask:
     languages = ("en",)  # those of the phonemizer
 
     def __init__(self, voice: VoiceModel, phonemizer: Phonemizer, chunk_ms: int = 200) -> None:
-        self.voice, self.phonemizer = voice, phonemizer
+        self.voice, self.phonemizer, self._rendering = voice, phonemizer, Rendering(voice.renderer)
         self.gives = Port("audio", voice.sample_rate)
         self.frames_per_second = voice.sample_rate / voice.hop_length
         self.chunk = round(chunk_ms * self.frames_per_second / 1000)
@@ -147,23 +142,21 @@ class SpeechTask:
     def launch(
         self, inputs: Sequence[WordChunk], state: SpeechState, rows: Tensor, memos: list[SpeechMemo]
     ) -> SpeechStep:
-        """Read a word, queue the frames of words that can be spoken, and render a chunk of them."""
+        """Read a word of each stream: how long it takes to say, which the device tells, decides about the rest."""
         turns = Turns(len(memos))
-        slots = rows.tolist()
         for i, chunk in enumerate(inputs):
             with turns.of(i) as events:
                 self._read(memos[i], chunk, events)
-        early = self._queue_words(memos, state, slots, turns)
-        rendering = [i for i in turns.sound if self._has_chunk(memos[i])]
-        samples, finished = None, list[bool]()
-        if rendering:
-            samples, finished = self._render([memos[i] for i in rendering], state, rows[rendering])
-        return SpeechStep(memos, turns, early, samples, rendering, finished, state.ahead[rows.to(state.ahead.device)])
+        return SpeechStep(memos, turns, state, rows)
 
     def read(self, pending: SpeechStep) -> list[Turn]:
-        """Tell what was rendered, and the words that ended with it."""
-        memos, turns, early, samples, rendering, finished, ahead = pending
-        for i, said in early.items():
+        """Queue the frames of words that can be spoken, render a chunk of them, and tell what was rendered and the
+        words that ended with it."""
+        memos, turns, state, rows = pending
+        early = self._queue_words(memos, state, rows.tolist(), turns)
+        rendering = [i for i in turns.sound if self._has_chunk(memos[i])]
+        rendered = self._render([memos[i] for i in rendering], state, rows[rendering]) if rendering else []
+        for i, said in early.items():  # samples that are given ahead of the renderer, where an utterance begins
             with turns.of(i) as events:
                 self._tell(memos[i], _checked(said), False, events)
         for i in set(turns.sound) - set(rendering):
@@ -172,12 +165,11 @@ class SpeechTask:
                     self._be_silent(memos[i], events)
                 elif memos[i].closing:  # nothing of it could be spoken
                     self._close(memos[i], events)
-        if samples is not None:
-            for i, said, closes in zip(rendering, samples.rows(), finished, strict=True):
-                with turns.of(i) as events:
-                    self._tell(memos[i], follow(memos[i], _checked(said), ahead[i].cpu().numpy()), closes, events)
-                    if closes:
-                        self._close(memos[i], events)
+        for i, (said, ahead, closes) in zip(rendering, rendered, strict=True):
+            with turns.of(i) as events:
+                self._tell(memos[i], follow(memos[i], _checked(said), ahead.numpy()), closes, events)
+                if closes:
+                    self._close(memos[i], events)
         return turns.finish([memo.ended and self.wants(memo) == 1 for memo in memos])
 
     def interrupt(self, memo: SpeechMemo, played_s: float | None = None) -> list[Event]:
@@ -364,22 +356,20 @@ class SpeechTask:
             return frames_to_word_end(memo, self.lookahead, self.voice.hop_length)
         return memo.queued if memo.queued >= self.chunk else 0
 
-    def _render(self, memos: list[SpeechMemo], state: SpeechState, rows: Tensor) -> tuple[Chunk, list[bool]]:
-        """Render a chunk of each stream; also tells which utterances end with it."""
-        device = state.queue.device
-        slots = rows.tolist()
+    def _render(self, memos: list[SpeechMemo], state: SpeechState, rows: Tensor) -> list[tuple[Tensor, Tensor, bool]]:
+        """Render a chunk of each stream: its samples, its `SpeechState.ahead`, and whether its utterance ends there."""
+        rows, slots = sent(rows, state.queue.device), rows.tolist()
         if fresh := [n for n, memo in enumerate(memos) if not memo.rendered]:
-            self._begin([memos[n] for n in fresh], state, rows[fresh].to(device))
+            self._begin([memos[n] for n in fresh], state, rows[fresh])
         lengths = [min(self._renderable(memo), self.chunk) for memo in memos]
         finished = [memo.closing and memo.queued == length for memo, length in zip(memos, lengths, strict=True)]
-        frames = state.queue[rows.to(device), : self.chunk]
-        chunk = Chunk(frames, torch.tensor(lengths, device=device), torch.tensor(finished, device=device))
-        samples = self.voice.renderer.step(chunk, state.renderer, rows.to(device))
+        frames = state.queue[:, : self.chunk]
+        samples, (ahead,) = self._rendering(frames, state.renderer, rows, lengths, finished, state.ahead[rows])
         for memo, length, slot in zip(memos, lengths, slots, strict=True):
             left = memo.queued - length
             state.queue[slot, :left] = state.queue[slot, length : memo.queued].clone()
             memo.queued, memo.frame, memo.rendered = left, memo.frame + length, True
-        return samples, finished
+        return list(zip(samples, ahead, finished, strict=True))
 
     def _begin(self, memos: list[SpeechMemo], state: SpeechState, slots: Tensor) -> None:
         """Put slots to the start of an utterance."""

@@ -188,11 +188,24 @@ class ConformerEncoder(StreamingModule):
         """
         state.following[rows] = self.config.lookaheads.index(self._checked(lookahead))
 
-    def step(self, x: Chunk | Tensor, state: ConformerState, rows: Tensor | None = None, last: bool = False) -> Chunk:
-        """Encode every chunk of R + 1 frames that is complete; the last one of a stream may be short."""
+    def step(
+        self,
+        x: Chunk | Tensor,
+        state: ConformerState,
+        rows: Tensor | None = None,
+        last: bool = False,
+        widest: int | None = None,
+    ) -> Chunk:
+        """Encode every chunk of R + 1 frames that is complete; the last one of a stream may be short.
+
+        Args:
+            widest: the largest look-ahead of any of these streams, now or from the next chunk on, where that is known:
+                no more frames are made room for.
+        """
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
-        frames, sight = self._whole_chunks(self.subsampling.step(chunk, state.subsampling, rows), state, rows)
+        new = self.subsampling.step(chunk, state.subsampling, rows)
+        frames, sight = self._whole_chunks(new, state, rows, self.widest if widest is None else widest)
         if frames.data.shape[1] == 0:
             return frames
         for layer, cache in zip(self._typed_layers, state.layers, strict=True):
@@ -208,8 +221,8 @@ class ConformerEncoder(StreamingModule):
     def _typed_layers(self) -> list[ConformerLayer]:
         return cast("list[ConformerLayer]", list(self.layers))
 
-    def _whole_chunks(self, new: Chunk, state: ConformerState, rows: Tensor) -> tuple[Chunk, Sight]:
-        """Put the frames of incomplete chunks aside; tell what those of the others see."""
+    def _whole_chunks(self, new: Chunk, state: ConformerState, rows: Tensor, widest: int) -> tuple[Chunk, Sight]:
+        """Put the frames of incomplete chunks aside, at most ``widest``; tell what those of the others see."""
         data, device = new.data, new.data.device
         held, following = state.held[rows], state.following[rows]
         chosen = torch.where(held > 0, state.chosen[rows], following)
@@ -219,16 +232,17 @@ class ConformerEncoder(StreamingModule):
         whole = torch.where(beyond >= 0, size + beyond // next_size * next_size, 0)
         count = torch.where(new.last, available, whole)
 
-        joined = torch.cat([state.waiting[rows], data], dim=1)
+        unused = self.widest - widest
+        joined = torch.cat([state.waiting[rows, unused:], data], dim=1)
         most = new.room(count, joined.shape[1])
 
         def pick(start: Tensor, steps: int) -> Tensor:
             index = start[:, None] + torch.arange(steps, device=device)
             return take_steps(joined, index.clamp(max=joined.shape[1] - 1))
 
-        frames = new.with_data(pick(self.widest - held, most), count)
-        if self.widest:
-            state.waiting[rows] = pick(new.length, self.widest)
+        frames = new.with_data(pick(widest - held, most), count)
+        if widest:
+            state.waiting[rows, unused:] = pick(new.length, widest)
         state.held[rows] = available - count
         state.chosen[rows] = torch.where(count > 0, following, chosen)
 

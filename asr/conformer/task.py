@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from loquent.asr.conformer.adaptive import AdaptiveConformerEncoder
-from loquent.asr.conformer.encoder import SUBSAMPLING, ConformerState
+from loquent.asr.conformer.device_step import Arrived, ConformerStep, ConformerStreamState, DeviceStep, frames_of
+from loquent.asr.conformer.encoder import SUBSAMPLING
 from loquent.asr.conformer.memo import ConformerMemo
 from loquent.asr.conformer.model import ConformerModel
 from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions
@@ -30,8 +30,8 @@ from loquent.asr.search.transducer_beam import TransducerBeamSearch
 from loquent.asr.search.transducer_greedy import TransducerGreedySearch
 from loquent.asr.utterance import OpenUtterance
 from loquent.speech.audio.endpoint import Endpointer, EndpointMemory, SpeechOptions, UtteranceEnd
-from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import ChainState, Chunk
+from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
@@ -42,25 +42,6 @@ FRAME_MS = 10 * SUBSAMPLING
 
 # Tokens take the place of speech: a frame has speech if a token was found in it.
 TOKENS = SpeechOptions(frame_s=FRAME_S, min_speech_s=0.0, min_silence_s=FRAME_S, padding_s=0.0)
-
-
-@dataclass
-class ConformerStreamState(State):
-    """Pool of streams."""
-
-    features: ChainState
-    encoder: Any  # ConformerState or AdaptiveState
-    search: Any  # of a search, which has `frames`
-
-
-class ConformerStep(NamedTuple):
-    """A step whose encoder has been launched; B streams."""
-
-    memos: list[ConformerMemo]
-    state: ConformerStreamState
-    rows: Tensor  # (B,)
-    last: list[bool]  # whether the input of each ends with this step
-    encoded: Chunk  # (B, T, dim)
 
 
 class ConformerStreamingTask:
@@ -90,6 +71,9 @@ class ConformerStreamingTask:
         self.search = _search(model, self.settings, fusion)
         self.lookaheads = offered_lookaheads(model)
         self.lookahead = self._lookahead(self.settings.chunk_ms)
+        first, period = self._samples_until(1), self._samples_until(2) - self._samples_until(1)
+        self.widths = tuple(max(first, period) + lookahead * period for lookahead in sorted(self.lookaheads))
+        self._step = DeviceStep(model, self.search, self.widths)
         self.fingerprint = _fingerprint(model, tokenizer, self.settings)
 
     def initial_state(self, slots: int) -> ConformerStreamState:
@@ -155,6 +139,12 @@ class ConformerStreamingTask:
         memo.following = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
         memo.options = options
 
+    def relaxed(self, options: ConformerStreamOptions) -> list[ConformerStreamOptions]:
+        """See `loquent.speech.runtime.task.Relaxing`."""
+        asked = self.lookahead if options.chunk_ms is None else self._lookahead(options.chunk_ms)
+        larger = sorted(lookahead for lookahead in self.lookaheads if lookahead > asked)
+        return [replace(options, chunk_ms=(lookahead + 1) * FRAME_MS) for lookahead in larger]
+
     def wants(self, memo: ConformerMemo) -> int:
         """Samples that complete the next chunk."""
         first, period = self._samples_until(1), self._samples_until(2) - self._samples_until(1)
@@ -164,32 +154,25 @@ class ConformerStreamingTask:
     def launch(
         self, inputs: Chunk, state: ConformerStreamState, rows: Tensor, memos: list[ConformerMemo]
     ) -> ConformerStep:
-        """Encode every stream's next samples: one chunk of a live stream, many of a file."""
-        model, device = self.model, self.model.encoder.subsampling.out.weight.device
-        for memo, length in zip(memos, inputs.length.tolist(), strict=True):
-            memo.samples += length
-        samples = inputs.to(device)
-        rows = rows.to(device)
-        if isinstance(state.encoder, ConformerState):
-            chosen = [self.lookaheads.index(memo.lookahead) for memo in memos]
-            state.encoder.following[rows] = torch.tensor(chosen, device=device)
-        mel = model.features.step(samples, state.features, rows)
-        encoded = model.encoder.step(mel.with_data(model.normalize(mel.data)), state.encoder, rows)
-        return ConformerStep(memos, state, rows, inputs.last.tolist(), encoded)
+        """Encode every stream's next samples, one chunk of a live stream, many of a file, and search them if the device
+        can."""
+        device = self.model.encoder.subsampling.out.weight.device
+        return self._step(inputs.to(device), state, rows.to(device), memos)
 
     def read(self, pending: ConformerStep) -> list[Turn]:
-        """Search the encoded frames for tokens, and make words of them."""
-        turns = Turns(len(pending.memos))
-        numbers = pending.encoded.data.masked_fill(~pending.encoded.mask[..., None], 0.0).isfinite().all(2).all(1)
-        for i, finite in enumerate(numbers.tolist()):
+        """Make tokens and words of the encoded frames."""
+        memos, turns = pending.memos, Turns(len(pending.memos))
+        arrived = pending.arrived()
+        for i, (memo, samples, finite) in enumerate(zip(memos, arrived.samples, arrived.finite, strict=True)):
+            memo.samples += samples
             with turns.of(i):
                 if not finite:
                     raise FloatingPointError("the encoder's output for this stream is not finite numbers")
         if turns.sound:
-            self._search_tokens(pending, turns)
-        for memo in pending.memos:
+            self._search_tokens(pending, arrived, turns)
+        for memo in memos:
             memo.lookahead = memo.following
-        return turns.finish(pending.last)
+        return turns.finish(arrived.last)
 
     def interrupt(self, memo: ConformerMemo, played_s: float | None = None) -> list[Event]:
         """Nothing: a recogniser does not speak."""
@@ -200,22 +183,27 @@ class ConformerStreamingTask:
 
     # --------------------------------------------------------------------------------------------------------- the text
 
-    def _search_tokens(self, pending: ConformerStep, turns: Turns) -> None:
-        """Search for tokens in all sound streams, and follow each one up."""
+    def _search_tokens(self, pending: ConformerStep, arrived: Arrived, turns: Turns) -> None:
+        """Search for tokens in all sound streams, and follow each one up.
+
+        Where an endpoint changes nothing for the search, it runs ahead of them; else it goes chunk by chunk.
+        """
         encoded, state, rows, sound = pending.encoded, pending.state, pending.rows, turns.sound
-        if len(sound) < len(pending.memos):
-            index = torch.tensor(sound, device=rows.device)
+        found = self._step.found(pending, arrived)
+        if len(sound) < len(rows):
+            index = staged(sound, rows.device)
             encoded, rows = Chunk(encoded.data[index], encoded.length[index], encoded.last[index]), rows[index]
         memos = [pending.memos[i] for i in sound]
         searches = [memo.search for memo in memos]
-        # Where an endpoint changes nothing for the search, it may run ahead of them; else it goes chunk by chunk.
         ahead = isinstance(self.search, CTCGreedySearch) and not any(search.biasing for search in searches)
-        size = max(memo.lookahead for memo in memos) + 1
-        whole = self.search.step(encoded, state.search, rows, searches) if ahead else []
-        lengths, lasts = encoded.length.tolist(), encoded.last.tolist()
+        size = pending.size
+        lengths, lasts = ([values[i] for i in sound] for values in (arrived.lengths, arrived.last))
         for begin in range(0, max(*lengths, 1), size):
-            if not ahead:
-                whole = self.search.step(_part(encoded, begin, size), state.search, rows, searches)
+            if begin == 0 and found is not None:
+                whole = [found[i] for i in sound]
+            elif begin == 0 or not ahead:
+                part = encoded if ahead else frames_of(encoded, begin, size)
+                whole = self.search.step(part, state.search, rows, searches)
             for n, (i, memo) in enumerate(zip(sound, memos, strict=True)):
                 if turns.errors[i] is not None:
                     continue
@@ -340,13 +328,6 @@ def _search(model: ConformerModel, options: ConformerOptions, fusion: Fusion | N
             return TransducerGreedySearch(model.transducer)
         return TransducerBeamSearch(model.transducer, beam, fusion)
     raise ValueError(f"this model has no {head} head")
-
-
-def _part(encoded: Chunk, begin: int, size: int) -> Chunk:
-    """Frames begin … begin + size - 1 of each row; a stream that ends does so with its last part."""
-    length = (encoded.length - begin).clamp(0, size)
-    last = encoded.last & (encoded.length <= begin + size)
-    return encoded.with_data(encoded.data[:, begin : begin + size], length, last)
 
 
 def _until(advance: Advance, frame: int, last: bool) -> Advance:

@@ -58,20 +58,37 @@ class CTCGreedySearch:
     @torch.no_grad()
     def step(self, encoded: Chunk, state: CTCGreedyState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
         """Tokens that begin in these frames."""
+        if encoded.data.shape[1] == 0:
+            return [Advance([], []) for _ in memos]
+        return self.finish(self.scan(encoded, state, rows, memos), encoded, state, rows, len(memos))
+
+    @torch.no_grad()
+    def scan(
+        self, encoded: Chunk, state: CTCGreedyState, rows: Tensor, memos: Sequence[SearchMemo] = ()
+    ) -> tuple[Tensor, ...]:
+        """See `DeviceSearch.scan`: where tokens begin, ids and log-probabilities (B, T), and the first frames (B,).
+
+        ``memos`` are those of streams that may be biased, which waits for the device.
+        """
         frames, previous = state.frames[rows], state.previous[rows]
-        committed: list[list[Token]] = [[] for _ in memos]
-        if encoded.data.shape[1]:
-            ids, log_probs = self._choose(encoded, previous, memos)
-            before = torch.cat([previous[:, None], ids[:, :-1]], dim=1)
-            begins = encoded.mask & (ids != before) & (ids != self.head.blank)
-            row, step = begins.nonzero(as_tuple=True)
-            token, probability = ids[row, step], log_probs[row, step].exp()
-            found = (row, token, frames[row] + step, probability)
-            for b, *values in zip(*(column.tolist() for column in found), strict=True):
-                committed[b].append(Token(*values))
-            newest = ids.gather(1, (encoded.length - 1).clamp(min=0)[:, None])[:, 0]
-            state.previous[rows] = torch.where(encoded.length > 0, newest, previous)
+        ids, log_probs = self._choose(encoded, previous, memos)
+        before = torch.cat([previous[:, None], ids[:, :-1]], dim=1)
+        begins = encoded.mask & (ids != before) & (ids != self.head.blank)
+        newest = ids.gather(1, (encoded.length - 1).clamp(min=0)[:, None])[:, 0]
+        state.previous[rows] = torch.where(encoded.length > 0, newest, previous)
         state.frames[rows] = frames + encoded.length
+        return begins, ids, log_probs, frames
+
+    def finish(
+        self, scanned: Sequence[Tensor], encoded: Chunk, state: CTCGreedyState, rows: Tensor, streams: int
+    ) -> list[Advance]:
+        """See `DeviceSearch.finish`."""
+        begins, ids, log_probs, frames = scanned
+        committed: list[list[Token]] = [[] for _ in range(streams)]
+        row, step = begins.nonzero(as_tuple=True)
+        found = (row, ids[row, step], frames[row] + step, log_probs[row, step].exp())
+        for b, *values in zip(*(column.tolist() for column in found), strict=True):
+            committed[b].append(Token(*values))
         return [Advance(tokens, []) for tokens in committed]
 
     def flush(self, state: CTCGreedyState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -144,6 +144,25 @@ class TokenSearch(Protocol):
 
     def flush(self, state: Any, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
         """Make the best hypotheses final, at an endpoint; the streams go on, without memory of the words before it."""
+
+
+@runtime_checkable
+class DeviceSearch(Protocol):
+    """A `TokenSearch` whose `step`, in streams that are not biased, is the device's; the host makes tokens of it."""
+
+    def scan(self, encoded: Chunk, state: Any, rows: Tensor) -> tuple[Tensor, ...]:
+        """Take in encoder frames (B, T, dim), T > 0; nothing waits. Returns what `finish` is to read."""
+
+    def finish(
+        self, scanned: Sequence[Tensor], encoded: Chunk, state: Any, rows: Tensor, streams: int
+    ) -> list[Advance]:
+        """What `step` gives of the same frames.
+
+        Args:
+            scanned: what `scan` gave, on the host.
+            encoded, state, rows: that it was given.
+            streams: rows that are no padding, the first ones.
+        """
 
 
 def log_add(a: float, b: float) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loquent.asr.heads.transducer import Transducer
 from loquent.asr.search.biasing import Biasing
+from loquent.asr.search.label_loop import TransducerState
 from loquent.asr.search.language_model import Fusion
 from loquent.asr.search.tokens import (
     IMPOSSIBLE,
@@ -24,7 +25,6 @@ from loquent.asr.search.tokens import (
     log_add,
     settle,
 )
-from loquent.asr.search.transducer_greedy import TransducerState
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk
 

@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from loquent.asr.heads.transducer import Transducer
 from loquent.asr.search.biasing import Biasing, choose
+from loquent.asr.search.label_loop import LabelLoop, TransducerState
 from loquent.asr.search.tokens import Advance, SearchMemo, Token, decide
 from loquent.speech.nn.state import State
 from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.transfer import Fetched, sent
+from loquent.speech.runtime.replay import Replay
 
 _PAIRS = 32  # of streams and frames that are joined at once; few streams look at many frames
-
-
-@dataclass
-class TransducerState(State):
-    """Where streams are and what their predictors have read; in a beam, with an axis of hypotheses after the slots."""
-
-    frames: Tensor  # (S,) int64, frames taken in
-    started: Tensor  # (S,) bool, whether the predictor has read the start token
-    projection: Tensor  # (S, [K,] joint_dim) predictor output, projected for the joiner
-    predictor: State  # (S, [K,] …)
-
-    @classmethod
-    def new(cls, transducer: Transducer, slots: int, *beam: int) -> TransducerState:
-        """Streams at their beginning, with room for ``beam`` hypotheses each."""
-        weight = transducer.joiner.pred.weight
-        shape = (slots, *beam)
-        predictor = transducer.predictor.initial_state(torch.Size(shape).numel())
-        return cls(
-            torch.zeros(slots, dtype=torch.long, device=weight.device),
-            torch.zeros(slots, dtype=torch.bool, device=weight.device),
-            weight.new_zeros(*shape, weight.shape[0]),
-            predictor.map(lambda tensor: tensor.reshape(*shape, *tensor.shape[1:])),
-        )
-
-    def restart(self, rows: Tensor) -> None:
-        """Let the predictors of streams forget what they have read."""
-        self.started[rows] = False
-        self.predictor.reset(rows)
 
 
 class TransducerGreedySearch:
@@ -52,10 +26,13 @@ class TransducerGreedySearch:
     token's time is the frame that emits it. Biased streams choose as `biasing.choose` says.
 
     Source: Graves 2012; Bataev et al. 2024 (arXiv 2406.06220) for label-looping.
+
+    Args:
+        run: tokens that each stream may emit in one `scan`; the few streams that emit more are scanned again.
     """
 
-    def __init__(self, transducer: Transducer) -> None:
-        self.transducer = transducer
+    def __init__(self, transducer: Transducer, run: int = 4) -> None:
+        self.transducer, self._again = transducer, Replay(LabelLoop(transducer, run))
 
     def initial_state(self, slots: int) -> TransducerState:
         """Streams at their beginning."""
@@ -106,6 +83,32 @@ class TransducerGreedySearch:
         state.projection[rows] = projection
         state.predictor.scatter(rows, predictor)
         return [Advance(tokens, []) for tokens in committed]
+
+    @torch.no_grad()
+    def scan(self, encoded: Chunk, state: TransducerState, rows: Tensor) -> tuple[Tensor, ...]:
+        """See `DeviceSearch.scan`: the first frames (B,), and what `LabelLoop` gives."""
+        first = state.frames[rows]
+        state.frames[rows] = first + encoded.length
+        start = torch.zeros_like(first)
+        return first, *self._again.function(encoded, state, rows, start, start)
+
+    @torch.no_grad()
+    def finish(
+        self, scanned: Sequence[Tensor], encoded: Chunk, state: TransducerState, rows: Tensor, streams: int
+    ) -> list[Advance]:
+        """See `DeviceSearch.finish`; what a run did not come to is looped over again."""
+        committed: list[list[Token]] = [[] for _ in range(streams)]
+        first, *found = scanned
+        while True:
+            at, symbols, length = found[:3]
+            for b, begin, *some in zip(range(streams), first.tolist(), *(x.tolist() for x in found[3:]), strict=False):
+                emitted = [one for one in zip(*some, strict=True) if one[0] != self.transducer.blank]
+                committed[b] += [Token(id_, begin + frame, probability) for id_, frame, probability in emitted]
+            if bool((at >= length).all()):
+                return [Advance(tokens, []) for tokens in committed]
+            device = encoded.data.device
+            again = self._again(encoded, state, rows, sent(at, device), sent(symbols, device))
+            found = list(Fetched(*again).wait())
 
     def flush(self, state: TransducerState, rows: Tensor, memos: Sequence[SearchMemo]) -> list[Advance]:
         """Nothing is open; matches of phrases end here, and the predictor starts anew."""

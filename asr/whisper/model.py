@@ -32,6 +32,7 @@ from loquent.speech.nn.low_rank import Adapters, project
 from loquent.speech.nn.packing import Packing
 from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, as_chunk, as_rows
+from loquent.speech.nn.transfer import staged
 
 EMBEDDING = "decoder.token_embedding.weight"
 
@@ -252,6 +253,7 @@ class TextDecoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(config.n_text_ctx, width))
         self.blocks = nn.ModuleList(CrossAttentionBlock(width, self.heads) for _ in range(config.n_text_layer))
         self.ln = nn.LayerNorm(width)
+        self._heads: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self.int8_vocabulary: Int8Weight | None = None  # the embedding once more, for `logits`
 
     def forward(self, tokens: Tensor, audio: Tensor) -> Tensor:
@@ -363,7 +365,7 @@ class TextDecoder(nn.Module):
             attention = block.cross_attn
             query = attention.split(packing.unpack(project(attention.query, block.cross_attn_ln(x), adapters)))
             heads = [head for watched_layer, head in watch if watched_layer == layer]
-            wanted = torch.tensor(heads, device=rows.device) if heads else None
+            wanted = self._head_numbers(tuple(heads), rows.device) if heads else None
             attended, weights = cross_attention(query, audio.k, audio.v, memory_rows, frames, heads=wanted)
             if weights is not None:
                 watched.append(weights)
@@ -371,6 +373,13 @@ class TextDecoder(nn.Module):
             x = x + block.feed_forward(block.mlp_ln(x), adapters)
         state.position[rows] = position + tokens.length
         return packing.unpack(self.ln(x)), torch.cat(watched, 1) if watched else None
+
+    def _head_numbers(self, heads: tuple[int, ...], device: torch.device) -> Tensor:
+        """Made once: a graph reads them where they are."""
+        key = heads, device
+        if key not in self._heads:
+            self._heads[key] = staged(heads, device)
+        return self._heads[key]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to scores over the vocabulary (..., V)."""

@@ -49,12 +49,13 @@ class Admission:
         takes, gives = model.takes.sample_rate, model.gives.sample_rate
         resampler = None
         try:
-            with self.scheduler.place(engines):
+            with self.scheduler.place(engines) as pressure:
                 if takes is not None and sample_rate is not None:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
-                return model.open(sample_rate=sample_rate, channels=channels, **options), resampler
+                audio = {"sample_rate": sample_rate, "channels": channels}
+                return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
             self.metrics.refusals.labels(full.reason).inc()
             raise

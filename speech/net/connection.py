@@ -1,14 +1,15 @@
-"""One websocket: carries out what `ServerProtocol` says, between a socket and a stream."""
+"""One websocket: carries out what a `Dialect` says, between a socket and a stream."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import hmac
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -17,6 +18,7 @@ from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
+from loquent.speech.net.dialect import Dialect, Phase
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -26,14 +28,15 @@ from loquent.speech.net.messages import (
     Flush,
     Interrupt,
     Mark,
+    Renew,
     Samples,
+    Say,
     Start,
     TextPiece,
 )
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
-from loquent.speech.net.protocol import Phase, ServerProtocol
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
@@ -53,6 +56,7 @@ class Connection:
 
     Args:
         websocket: not yet accepted.
+        dialect: what its client speaks.
         models: by name; the first is the default.
         scheduler: steps their engines.
         admission: opens their streams.
@@ -63,6 +67,7 @@ class Connection:
     def __init__(
         self,
         websocket: WebSocket,
+        dialect: Dialect,
         models: Mapping[str, Model],
         scheduler: Scheduler,
         admission: Admission,
@@ -73,9 +78,10 @@ class Connection:
     ) -> None:
         self.websocket, self.models, self.scheduler = websocket, models, scheduler
         self.admission, self.limits, self.metrics = admission, limits, metrics
-        self.protocol = ServerProtocol(limits.max_text_bytes, limits.max_audio_bytes)
-        self.outgoing = Outgoing()
+        self.dialect, self.outgoing = dialect, Outgoing(dialect.told)
         self.stream: Stream | None = None
+        self._another: Callable[[], Stream] | None = None  # opens one more like the first
+        self._renewed: asyncio.Event | None = None
         self._token, self._draining = token, draining
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
@@ -106,9 +112,9 @@ class Connection:
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
-        if self.protocol.phase in (Phase.FINISHING, Phase.CLOSED):
+        if self.dialect.phase in (Phase.FINISHING, Phase.CLOSED):
             return
-        verdict = self.protocol.fail(code, message)
+        verdict = self.dialect.fail(code, message)
         if self.stream is None or self.stream.done:
             return self._fail(verdict)
         self._verdict = verdict
@@ -118,7 +124,7 @@ class Connection:
     @property
     def going_on(self) -> bool:
         """Whether the stream is open and its input is still taken."""
-        return self.stream is not None and not self.stream.done and self.protocol.phase is Phase.STREAMING
+        return self.stream is not None and not self.stream.done and self.dialect.phase is Phase.STREAMING
 
     def lag(self, now: float) -> float:
         """Seconds by which the input of the next step is overdue, if it is the machine that is late.
@@ -140,7 +146,7 @@ class Connection:
 
     async def _read(self) -> None:
         """Read until the client is gone."""
-        actions = self.protocol.receive_query(self.websocket.query_params)
+        actions = self.dialect.receive_query(self.websocket.query_params)
         while True:
             for action in actions:
                 await self._perform(action)
@@ -155,19 +161,19 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 return
             if (text := message.get("text")) is not None:
-                actions = self.protocol.receive_text(text)
+                actions = self.dialect.receive_text(text)
             else:
-                actions = self.protocol.receive_binary(message["bytes"])
+                actions = self.dialect.receive_binary(message["bytes"])
 
     def _patience(self) -> float | None:
         limits = {Phase.WAITING: self.limits.handshake_timeout_s, Phase.STREAMING: self.limits.idle_timeout_s}
-        return limits.get(self.protocol.phase)
+        return limits.get(self.dialect.phase)
 
     def _lose_patience(self) -> None:
-        if self.protocol.phase is Phase.WAITING:
+        if self.dialect.phase is Phase.WAITING:
             waited = self.limits.handshake_timeout_s
             self.conclude("handshake_timeout", f'no "start" within {waited:g} s; send it right after connecting')
-        elif self.protocol.phase is Phase.STREAMING:
+        elif self.dialect.phase is Phase.STREAMING:
             waited = self.limits.idle_timeout_s
             self.conclude("idle_timeout", f"nothing received for {waited:g} s; keep sending audio (silence will do)")
 
@@ -188,6 +194,10 @@ class Connection:
                     self._mark(id)
                 case Configure(options):
                     self._configure(options)
+                case Renew():
+                    await self._renew()
+                case Say(message):
+                    self.outgoing.put(dict(message))
                 case Finish():
                     if not self._live.done:
                         self._live.end()
@@ -214,6 +224,7 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         speech = model.gives.sample_rate
+        self._another = functools.partial(model.open, sample_rate=rate, channels=start.channels, **options)
         try:
             self.stream, resampler = await self.admission.open(
                 model,
@@ -228,7 +239,7 @@ class Connection:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             return self._refuse("bad_options", str(error))
-        self.protocol.takes = model.takes.kind
+        self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
         self.outgoing.put(self._ready(name, model, start))
@@ -240,6 +251,8 @@ class Connection:
         if isinstance(stream.inbox, SampleInbox):
             message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
             message |= {"channels": start.channels, "encoding": start.encoding}
+        if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
+            message["relaxed"] = relaxed
         message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
         if model.gives.sample_rate is not None:
             rate = output_rate(model.gives.sample_rate, start.output)
@@ -286,6 +299,32 @@ class Connection:
         if not self._live.done:
             self._live.feed_flush()
             self.scheduler.wake()
+
+    async def _renew(self) -> None:
+        """Let the stream say what it has to say so far, and go on with another; no input is read meanwhile."""
+        if self._live.done:
+            return
+        self._renewed = asyncio.Event()
+        self._live.end()
+        self.scheduler.wake()
+        try:
+            async with asyncio.timeout(self.limits.stall_timeout_s):
+                await self._renewed.wait()
+        except TimeoutError:
+            self._refuse("overloaded", f"no progress for {self.limits.stall_timeout_s:g} s; try again later")
+
+    def _begin_again(self) -> None:
+        """Put another stream in the place of one that is over."""
+        assert self._another is not None, "made with the first stream"
+        assert self._renewed is not None, "asked for by `_renew`"
+        if isinstance(self._live.inbox, SampleInbox):
+            self.dialect.offset_s += self._live.inbox.seconds
+        self.scheduler.detach(self._live)
+        self.stream, self._arrivals, self._acknowledged = self._another(), Arrivals(), 0
+        self.scheduler.attach(self.stream, self._on_step)
+        self.outgoing.put({"type": "renewed"})
+        self._renewed.set()
+        self._renewed = None
 
     def _interrupt(self, played_s: float | None) -> None:
         """Drop what was not sent; the stream says what was heard of the rest."""
@@ -335,14 +374,16 @@ class Connection:
         """Say "done", or why it ended, once the stream is over and everything it said is on its way."""
         if not self._live.done or self._concluded or self.outgoing.speech_s >= self.limits.speech_ahead_s:
             return
-        if self.protocol.phase is Phase.CLOSED and self._verdict is None:
+        if self.dialect.phase is Phase.CLOSED and self._verdict is None:
             return
+        if self._renewed is not None and self._verdict is None:
+            return self._begin_again()
         self._concluded = True
         self.outgoing.end_speech()
         if self._verdict is not None:
             self._fail(self._verdict)
         else:
-            self.protocol.phase = Phase.CLOSED
+            self.dialect.phase = Phase.CLOSED
             self.outgoing.put({"type": "done"})
             self.outgoing.close(1000, "done")
 
@@ -356,7 +397,7 @@ class Connection:
 
     def _acknowledge(self) -> None:
         position = self._live.inbox.processed
-        if self.protocol.start.acknowledge and position > self._acknowledged:
+        if self.dialect.start.acknowledge and position > self._acknowledged:
             self._acknowledged = position
             self.outgoing.put({"type": "acknowledged", "position": position})
 
@@ -364,7 +405,7 @@ class Connection:
         before = self.outgoing.dropped
         for event in events:
             if isinstance(event, Failure):
-                return self._fail(self.protocol.fail(event.code, event.message))
+                return self._fail(self.dialect.fail(event.code, event.message))
             within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
             if not within:  # a later stage of the pipeline takes it
                 self.outgoing.put(event)
@@ -375,7 +416,7 @@ class Connection:
             self._refuse("slow_reader", f"{waiting}, at most {self.limits.max_queue_bytes} may; read faster")
 
     def _refuse(self, code: str, message: str) -> None:
-        self._fail(self.protocol.fail(code, message))
+        self._fail(self.dialect.fail(code, message))
 
     def _fail(self, failure: Fail) -> None:
         """Say why, close, and free the slot."""

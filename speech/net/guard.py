@@ -15,7 +15,8 @@ from starlette.websockets import WebSocketClose
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/", "/health")  # need no token
+OPEN_PATHS = ("/", "/health")  # of pages that need no token
+SCHEMES = ("bearer", "token")  # the latter is Deepgram's
 PREFLIGHT_S = 600  # that a browser may remember what it was told
 
 
@@ -50,9 +51,9 @@ class Guard:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 return await _preflight(origin, headers)(scope, receive, send)  # which never presents a token
             send = _shared_with(origin, send)
-        if self.token is not None and scope["path"] not in OPEN_PATHS:
-            expected = f"Bearer {self.token}".encode()
-            right = presented is not None and hmac.compare_digest(presented.encode("latin-1"), expected)
+        if self.token is not None and (scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS):
+            scheme, _, shown = (presented or "").partition(" ")
+            right = scheme.lower() in SCHEMES and hmac.compare_digest(shown.encode("latin-1"), self.token.encode())
             # A page cannot give a websocket headers: it shows its token in "start".
             if not right and (scope["type"] == "http" or presented is not None):
                 why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"

@@ -127,4 +127,16 @@ class Fail:
         return {"type": "failure", "code": self.code, "message": self.message}
 
 
-Action: TypeAlias = Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Finish | Fail
+@dataclass(frozen=True)
+class Renew:
+    """Let what was heard so far come out, and go on with a stream that knows nothing of it."""
+
+
+@dataclass(frozen=True)
+class Say:
+    """Tell the client something, once everything before has been taken."""
+
+    message: Mapping[str, Any]
+
+
+Action: TypeAlias = Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Finish | Fail

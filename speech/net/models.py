@@ -78,12 +78,15 @@ class Model:
         stages = {name or RECOGNITION: engine for name, engine in self.stages.items()}
         return Model({**stages, TRANSLATION: self.translators[pair]}), chosen
 
-    def open(self, *, sample_rate: int | None = None, channels: int = 1, **options: Any) -> Stream:
+    def open(
+        self, *, sample_rate: int | None = None, channels: int = 1, pressure: float = 0.0, **options: Any
+    ) -> Stream:
         """Start a stream; see `Engine.open` and `Pipeline.open`."""
+        asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure, **options}
         if len(self.stages) > 1:
-            return Pipeline.open(self.stages, sample_rate=sample_rate, channels=channels, **options)
+            return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()
-        return engine.open(sample_rate=sample_rate, channels=channels, **options)
+        return engine.open(**asked)
 
 
 def models_of(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -35,9 +35,13 @@ class Outgoing:
 
     For a slow reader, a partial result that a later one supersedes is dropped. Everything else stays, in order; what to
     do when it gets too much (`size`, in characters, and `speech_s`, in seconds) is the owner's decision.
+
+    Args:
+        told: the texts that a message is sent as.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Event | dict[str, Any]], Sequence[str]]) -> None:
+        self._told = told
         self.size = 0
         self.speech_s = 0.0
         self.dropped = 0
@@ -55,10 +59,9 @@ class Outgoing:
             self.dropped += len(self._queue) - len(kept)
             self._queue = kept
             self.size = sum(len(text) for text, _ in kept if isinstance(text, str))
-        # ASCII, as half a surrogate pair could not be sent as UTF-8.
-        text = json.dumps(message.to_dict() if isinstance(message, Event) else message)
-        self.size += len(text)
-        self._append(text, partial)
+        for text in self._told(message):
+            self.size += len(text)
+            self._append(text, partial)
 
     def end_speech(self) -> None:
         """Append the end of the speech."""

@@ -25,6 +25,10 @@ from starlette.websockets import WebSocket
 
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
+from loquent.speech.net.dialect import Dialect
+from loquent.speech.net.dialects.deepgram import Deepgram
+from loquent.speech.net.dialects.realtime import Realtime
+from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
@@ -33,6 +37,7 @@ from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
+from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox
@@ -85,6 +90,9 @@ def create_app(
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             Route("/v1/audio/speech", service.speeches, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
+            WebSocketRoute("/v1/listen", service.deepgram),
+            WebSocketRoute("/v1/realtime", service.realtime),
+            WebSocketRoute("/", service.vosk),
         ],
         middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
         lifespan=service.lifespan,
@@ -213,8 +221,32 @@ class Service:
 
     async def stream(self, websocket: WebSocket) -> None:
         """``WS /v1/stream``: the native protocol."""
+        await self._serve(websocket, ServerProtocol)
+
+    async def vosk(self, websocket: WebSocket) -> None:
+        """``WS /``: the protocol of vosk-server."""
+        await self._serve(websocket, Vosk)
+
+    async def deepgram(self, websocket: WebSocket) -> None:
+        """``WS /v1/listen``: Deepgram's live protocol."""
+        await self._serve(websocket, Deepgram)
+
+    async def realtime(self, websocket: WebSocket) -> None:
+        """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
+        await self._serve(websocket, Realtime)
+
+    async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
+        limits = self.limits
         connection = Connection(
-            websocket, self.models, self.scheduler, self.admission, self.limits, self.metrics, self.token, self.draining
+            websocket,
+            speaks(limits.max_text_bytes, limits.max_audio_bytes),
+            self.models,
+            self.scheduler,
+            self.admission,
+            limits,
+            self.metrics,
+            self.token,
+            self.draining,
         )
         self.connections.add(connection)
         try:

@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from loquent.speech.nn.transfer import sent, staged
+
 MOST = 2**44  # steps of a stream: years of samples, and far from the end of 64 bits in any arithmetic
 
 
@@ -81,7 +83,7 @@ class State:
             if rows is None:
                 tensor.fill_(value)
             else:
-                tensor[_index(rows, tensor)] = torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
+                tensor.index_fill_(0, _index(rows, tensor), value)
 
     def clone(self) -> Self:
         """Copy every tensor."""
@@ -166,4 +168,4 @@ def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
 
 
 def _index(rows: Tensor | list[int], tensor: Tensor) -> Tensor:
-    return torch.as_tensor(rows, dtype=torch.long, device=tensor.device)
+    return sent(rows, tensor.device) if isinstance(rows, Tensor) else staged(rows, tensor.device)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from loquent.speech.audio.resamplers import Resamplers, TooManyTables
-from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.transfer import staged
+from loquent.speech.runtime.batch import Batch, bucket, padded
 from loquent.speech.runtime.events import Speech
 from loquent.speech.runtime.inbox import Inbox
 from loquent.speech.runtime.load import Pace
@@ -21,13 +21,15 @@ from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
-from loquent.speech.runtime.task import Memo, Restorable, Task, Turn
+from loquent.speech.runtime.task import Memo, Relaxing, Restorable, Shaped, Task, Turn
 from loquent.speech.runtime.text_inbox import TextInbox
 
 log = logging.getLogger(__name__)
 
 
 MAX_CHANNELS = 64  # of the packets of a stream
+BEHIND_STEPS = 3  # of input that waits in a stream that is not at the pace of its source
+BEHIND_SHARE = 0.5  # of the time that a step brings a stream forward: what it may take for the sake of such streams
 
 
 class EngineFull(RuntimeError):
@@ -41,27 +43,15 @@ class EngineFull(RuntimeError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Sessions that step together, what each takes out of its inbox, their slots, and when that was.
-
-    heard_s: source time that the sessions had processed before, in all, in seconds.
-    failed:  sessions that had to be ended instead of stepped.
-    """
-
-    sessions: list[Session]
-    claims: list[Any]
-    rows: torch.Tensor
-    begin: float
-    heard_s: float
-    failed: list[Session]
-
-
 class Engine:
     """Runs up to ``capacity`` sessions of one task.
 
-    `step` = `collect` + `compute` + `deliver`. A scheduler calls the three itself, `compute` in a worker thread; the
-    other two and all session methods belong to one thread.
+    `step` = `collect` + `compute` + `deliver`, and `compute` = `launch` + `read`. A scheduler calls them itself, the
+    latter two in a worker thread; the others and all session methods belong to one thread.
+
+    Streams at the pace of their sources go first. Those that have much input waiting, as one that has just come with a
+    recording, fill what room there is beside them, a chunk at a time: as many as leave a step at half of the time that
+    it brings a stream forward, and at least one.
 
     Args:
         task: the model.
@@ -70,6 +60,9 @@ class Engine:
         max_wait_s: how long a ready session may wait for others to share its batch.
         ahead_s: speech that may wait to be drained from a stream, in seconds; meanwhile it is not stepped.
         clock: monotonic seconds; only used for waiting times and for measuring, never for results.
+        static: whether batches have few shapes, and the next one is launched before the last one is read, on the CPU
+            too. A batch of audio then has 1, 2, 4, 8 … rows, and one of the widths that the task names. Rows without a
+            stream are empty and in a slot of their own, the last of the pool.
 
     Attributes:
         pace: how long the latest steps took.
@@ -84,16 +77,22 @@ class Engine:
         max_wait_s: float = 0.0,
         ahead_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        static: bool = False,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1 stream, got {capacity}")
         self.task, self.capacity, self.max_batch = task, capacity, max_batch or capacity
         self.max_wait_s, self.ahead_s, self.clock = max_wait_s, ahead_s, clock
-        self.state = task.initial_state(capacity)
-        self.bytes_per_slot = self.state.nbytes // capacity
+        devices = (tensor.device for _, tensor, _ in task.initial_state(1).leaves())
+        self.device = next(devices, torch.device("cpu"))
+        self.static = static or self.device.type != "cpu"
+        slots = capacity + self.static
+        self.state = task.initial_state(slots)
+        self.bytes_per_slot = self.state.nbytes // slots
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
+        self._behind: set[Session] = set()  # those that are not at the pace of their sources
         self._names = itertools.count(1)
         self.pace = Pace()
         self.resamplers = Resamplers()
@@ -114,7 +113,13 @@ class Engine:
         return self.state.nbytes
 
     def open(
-        self, *, sample_rate: int | None = None, channels: int = 1, stream: str | None = None, **options: Any
+        self,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        stream: str | None = None,
+        pressure: float = 0.0,
+        **options: Any,
     ) -> Session:
         """Start a stream.
 
@@ -122,6 +127,8 @@ class Engine:
             sample_rate: of the packets, in Hz; the model's own by default. For tasks that take audio.
             channels: of the packets; mixed down to one.
             stream: id for its events; numbered by default.
+            pressure: how scarce time is, 0 … 1: the more, the larger the look-ahead that the stream is given, if the
+                task has several (`Relaxing`). `Session.relaxed` tells what it was given instead of what it asked for.
             options: the task's (`Task.Options`).
 
         Raises:
@@ -129,7 +136,9 @@ class Engine:
             TooManyTables: the sample rate is unusual, and so are those of too many other streams.
             ValueError: an option is wrong; no slot is taken.
         """
-        chosen = parse_options(self.task.Options, options)
+        asked = chosen = parse_options(self.task.Options, options)
+        if pressure > 0 and isinstance(self.task, Relaxing) and (larger := self.task.relaxed(asked)):
+            chosen = larger[math.ceil(min(pressure, 1.0) * len(larger)) - 1]
         memo = self.task.start(chosen)
         try:
             inbox = self._inbox(sample_rate, channels)
@@ -137,6 +146,8 @@ class Engine:
         except Exception:
             self.task.end(memo)
             raise
+        given = vars(chosen).items()
+        session.relaxed = {name: value for name, value in given if value != getattr(asked, name)}
         return self._begun(session)
 
     def restore(self, snapshot: bytes, stream: str | None = None) -> Session:
@@ -176,8 +187,9 @@ class Engine:
         """Look again whether a session is ready: its input, its outbox or its options have changed."""
         if session.ready:
             self._ready.setdefault(session, self.clock())
-        else:
+        elif not session.busy:
             self._ready.pop(session, None)
+            self._behind.discard(session)
 
     def next_deadline(self) -> float | None:
         """Clock time at which the next step is due; None while no session is ready."""
@@ -189,40 +201,56 @@ class Engine:
     def collect(self) -> Batch | None:
         """Take what the ready sessions need out of their inboxes, the longest-waiting first; None without any."""
         begin = self.clock()
-        sessions, claims, failed = [], [], []
-        for session in list(itertools.islice(self._ready, self.max_batch)):
-            del self._ready[session]
+        wanted, failed = dict[Session, int](), list[Session]()
+        for session in list(self._ready):
             try:
-                claims.append(session.inbox.claim(self.task.wants(session.memo) or 0))
+                wanted[session] = self.task.wants(session.memo) or 0
             except Exception as error:
                 log.exception("a stream could not be stepped")
                 self._give_up(session, error)
                 failed.append(session)
-                continue
-            sessions.append(session)
-            session.busy = True
+        sessions, width = self._chosen(wanted)
         if not sessions and not failed:
             return None
+        for session in sessions:
+            del self._ready[session]
+            session.busy = True
+        claims = [session.inbox.claim(wanted[session]) for session in sessions]
         heard_s = sum(session.inbox.clock for session in sessions)
-        rows = torch.tensor([session.slot for session in sessions], dtype=torch.long)
-        return Batch(sessions, claims, rows, begin, heard_s, failed)
+        return Batch(sessions, claims, begin, heard_s, failed, width)
 
-    def compute(self, batch: Batch) -> list[Turn]:
-        """Run the model; touches only the batch's slots, memos and claims."""
+    def launch(self, batch: Batch) -> Any:
+        """Start the device's work; touches only the batch's slots, memos and claims."""
         if not batch.sessions:
-            return []
+            return None
         inputs: Any = [
             session.inbox.resolve(claim) for session, claim in zip(batch.sessions, batch.claims, strict=True)
         ]
+        slots = [session.slot for session in batch.sessions]
         if self.task.takes.kind == "audio":
-            inputs = _padded(inputs)
+            rows = bucket(len(slots)) if self.static else len(slots)
+            slots += [self.capacity] * (rows - len(slots))
+            inputs = padded(inputs, rows, batch.width, device=self.device, static=self.static or None)
         memos = [session.memo for session in batch.sessions]
         with torch.inference_mode():
-            return self.task.read(self.task.launch(inputs, self.state, batch.rows, memos))
+            return self.task.launch(inputs, self.state, staged(slots, self.device), memos)
 
-    def deliver(self, batch: Batch, turns: list[Turn]) -> None:
-        """Hand results to their sessions; those that ended give back their slots."""
-        self._measure(batch, turns)
+    def read(self, batch: Batch, pending: Any) -> list[Turn]:
+        """Wait for what was launched, and do the host's work."""
+        with torch.inference_mode():
+            return self.task.read(pending) if batch.sessions else []
+
+    def compute(self, batch: Batch) -> list[Turn]:
+        """`launch` and `read`."""
+        return self.read(batch, self.launch(batch))
+
+    def deliver(self, batch: Batch, turns: list[Turn], since: float = -math.inf) -> None:
+        """Hand results to their sessions; those that ended give back their slots.
+
+        Args:
+            since: when the machine had done what was launched before.
+        """
+        self._measure(batch, turns, since)
         for session, turn in zip(batch.sessions, turns, strict=True):
             if turn.error is not None:
                 log.error("a stream failed", exc_info=turn.error)
@@ -241,6 +269,7 @@ class Engine:
     def release(self, session: Session) -> None:
         """Free a session's slot (once its step under way, if any, is over)."""
         self._ready.pop(session, None)
+        self._behind.discard(session)
         if not session.busy and self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
             self._free.append(session.slot)
@@ -249,14 +278,44 @@ class Engine:
     def _give_up(self, session: Session, error: Exception) -> None:
         session.fail("internal", f"the model failed on this stream: {type(error).__name__}: {error}")
 
-    def _measure(self, batch: Batch, turns: list[Turn]) -> None:
+    def _measure(self, batch: Batch, turns: list[Turn], since: float) -> None:
         if self.task.takes.kind == "text" and self.task.gives.kind == "audio":
             spoken = (event for turn in turns for event in turn.events if isinstance(event, Speech))
             progress_s = sum(event.end - event.start for event in spoken)
         else:
             progress_s = sum(session.inbox.clock for session in batch.sessions) - batch.heard_s
         if batch.sessions:
-            self.pace.observe(len(batch.sessions), self.clock() - batch.begin, progress_s)
+            self.pace.observe(len(batch.sessions), self.clock() - max(batch.begin, since), progress_s)
+
+    def _chosen(self, wanted: dict[Session, int]) -> tuple[list[Session], int | None]:
+        """Who takes part in the next step, and how many samples their rows are padded to.
+
+        Args:
+            wanted: of those that are ready, the longest-waiting first.
+        """
+        behind = [session for session, count in wanted.items() if self._is_behind(session, count)]
+        if not behind or len(behind) == self.active or self.max_batch == 1:
+            chosen = list(wanted)
+        else:
+            live = [session for session in wanted if session not in behind][: self.max_batch - 1]
+            most = self.pace.streams_within(self.pace.stream_seconds * BEHIND_SHARE, len(live) + len(behind))
+            chosen = live + behind[: max(most - len(live), 1)]
+        width = next((self._width(count) for session, count in wanted.items() if session in chosen), None)
+        if width is not None:
+            chosen = [session for session in chosen if self._width(wanted[session]) == width]
+        return chosen[: self.max_batch], width
+
+    def _is_behind(self, session: Session, wanted: int) -> bool:
+        """Whether much input waits in a stream, or did since it last had to wait for some."""
+        unit = self.task.takes.sample_rate or 1
+        if wanted > 0 and session.inbox.pending * unit >= BEHIND_STEPS * wanted:
+            self._behind.add(session)
+        return session in self._behind
+
+    def _width(self, wanted: int) -> int | None:
+        if not (self.static and isinstance(self.task, Shaped)):
+            return None
+        return next(width for width in self.task.widths if width >= wanted)
 
     def _inbox(self, sample_rate: int | None, channels: int) -> Inbox:
         port = self.task.takes
@@ -309,14 +368,3 @@ class Engine:
             session.close()
             raise
         return session
-
-
-def _padded(taken: list[tuple[np.ndarray, bool]]) -> Chunk:
-    samples = np.zeros((len(taken), max(len(block) for block, _ in taken)), np.float32)
-    for row, (block, _) in zip(samples, taken, strict=True):
-        row[: len(block)] = block
-    return Chunk(
-        torch.from_numpy(samples),
-        torch.tensor([len(block) for block, _ in taken]),
-        torch.tensor([last for _, last in taken]),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,14 @@ class Pace:
         below = max(size for size in sizes if size < above)
         share = (streams - below) / (above - below)
         return known[below] + share * (known[above] - known[below])
+
+    def streams_within(self, seconds: float, most: int) -> int:
+        """How many streams, at most ``most``, a step may have to take no longer.
+
+        At most twice as many as were ever seen together, so that a guess is never far off; 0 before it can be told.
+        """
+        most = min(most, 2 * max(self._medians(), default=0))
+        return bisect.bisect_right(range(1, most + 1), seconds, key=lambda streams: self.step_seconds(streams) or 0.0)
 
     @property
     def stream_seconds(self) -> float:

@@ -67,6 +67,7 @@ class Pipeline(Stream):
         sample_rate: int | None = None,
         channels: int = 1,
         stream: str | None = None,
+        pressure: float = 0.0,
         **options: Any,
     ) -> Self:
         """Start a session on each engine and put them in a row.
@@ -74,6 +75,7 @@ class Pipeline(Stream):
         Args:
             engines: by the name of the stage, in order.
             sample_rate, channels: of the packets, if the first stage takes audio.
+            pressure: as for `Engine.open`, of every stage.
             options: each goes to the first stage that has an option of this name.
 
         Raises:
@@ -85,7 +87,7 @@ class Pipeline(Stream):
         stages: dict[str, Session] = {}
         try:
             for name, engine in engines.items():
-                stages[name] = engine.open(**audio, **chosen[name])
+                stages[name] = engine.open(**audio, pressure=pressure, **chosen[name])
                 rate = engine.task.gives.sample_rate
                 audio = {} if rate is None else {"sample_rate": rate}
             return cls(stages, stream)

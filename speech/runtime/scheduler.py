@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
+from loquent.speech.runtime.batch import Batch
 from loquent.speech.runtime.engine import Engine, EngineFull
 from loquent.speech.runtime.load import Pace, machine_load, most_streams
 from loquent.speech.runtime.session import Session
@@ -20,11 +22,25 @@ log = logging.getLogger(__name__)
 StepObserver = Callable[[Engine, int, float], None]  # engine, streams in the step, seconds it took
 
 
+EASY = 2 / 3  # of the largest load: below it, new streams get the look-ahead that they ask for
+AHEAD = 2  # steps that may be launched and not read
+
+
+class _Launched(NamedTuple):
+    """A step under way: whose it is, what `Engine.read` needs, and when it was launched."""
+
+    engine: Engine
+    batch: Batch
+    pending: Any
+    begin: float
+
+
 class Scheduler:
     """Steps all engines of a process, the one whose step is due first before the others.
 
     All methods belong to the event loop; only the models run in the worker thread. There is one, as engines share the
-    machine: two steps at a time would take twice as long each.
+    machine: two steps at a time would take twice as long each. Of static engines the next batch is launched before the
+    last one is read, so that the device goes on while the host reads.
 
     Args:
         engines: to be stepped.
@@ -48,6 +64,8 @@ class Scheduler:
         self._listeners: dict[Session, Callable[[], None]] = {}
         self._streams: dict[Stream, None] = {}
         self._news = asyncio.Event()
+        self._launched: deque[_Launched] = deque()
+        self._read_at = -math.inf  # when the last launched step was
 
     @property
     def streams(self) -> list[Stream]:
@@ -55,11 +73,15 @@ class Scheduler:
         return list(self._streams)
 
     @contextlib.contextmanager
-    def place(self, engines: Collection[Engine]) -> Iterator[None]:
+    def place(self, engines: Collection[Engine]) -> Iterator[float]:
         """Keep a place for a stream over ``engines`` while it is opened, which may take a while.
 
         By what its latest steps took, the machine must be able to keep up with one more stream. The first stream of all
         is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
+
+        Yields:
+            How scarce time is, for `Engine.open`: it grows from 0, as long as another third of what streams may have is
+            left, to 1. Streams under way stay as they are.
 
         Raises:
             EngineFull: there is none.
@@ -71,7 +93,8 @@ class Scheduler:
             if engine.active + self._opening[engine] >= engine.capacity:
                 raise EngineFull(f"all {engine.capacity} streams are in use; raise the capacity or try again later")
         load = self._load_with(engines)
-        if self._counts().total() and load > self.max_load:
+        others = self._counts().total()
+        if others and load > self.max_load:
             raise EngineFull(
                 f"one stream more would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
                 "so that those under way keep up: try again later, or another server",
@@ -80,7 +103,7 @@ class Scheduler:
         self._opening.update(engines)
         self._openings += 1
         try:
-            yield
+            yield min(max(load / self.max_load - EASY, 0.0) / (1 - EASY), 1.0) if others else 0.0
         finally:
             self._opening.subtract(engines)
             self._openings -= 1
@@ -132,31 +155,50 @@ class Scheduler:
         while True:
             self._news.clear()
             due = [(deadline, engine) for engine in self.engines if (deadline := engine.next_deadline()) is not None]
-            if not due:
+            deadline, engine = min(due, key=lambda entry: entry[0], default=(math.inf, None))
+            if engine is not None and deadline <= engine.clock() and len(self._launched) < AHEAD:
+                await self._step(engine)
+            elif self._launched:
+                await self._read(self._launched.popleft())
+            elif engine is None:
                 await self._news.wait()
-                continue
-            deadline, engine = min(due, key=lambda entry: entry[0])
-            wait_s = deadline - engine.clock()
-            if wait_s > 0:
+            else:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
+                    async with asyncio.timeout(deadline - engine.clock()):
                         await self._news.wait()
-                continue
-            await self._step(engine)
 
     async def in_worker(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function between two steps."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
 
     async def _step(self, engine: Engine) -> None:
+        """Collect a batch and launch it; it is read at once where nothing goes on meanwhile."""
         batch = engine.collect()
         if batch is None:
             return
         begin = engine.clock()
         try:
+            if engine.static:
+                pending = await self.in_worker(engine.launch, batch)
+                self._launched.append(_Launched(engine, batch, pending, begin))
+                return
             engine.deliver(batch, await self.in_worker(engine.compute, batch))
         except Exception as error:
             engine.abort(batch, error)
+        self._tell(engine, batch, begin)
+
+    async def _read(self, launched: _Launched) -> None:
+        engine, batch, pending, begin = launched
+        begin = max(begin, self._read_at)
+        try:
+            engine.deliver(batch, await self.in_worker(engine.read, batch, pending), begin)
+        except Exception as error:
+            engine.abort(batch, error)
+        self._read_at = engine.clock()
+        self._tell(engine, batch, begin)
+
+    def _tell(self, engine: Engine, batch: Batch, begin: float) -> None:
+        """Tell the listeners of a batch about its step."""
         if self._on_step is not None:
             self._on_step(engine, len(batch.sessions), engine.clock() - begin)
         for session in (*batch.failed, *batch.sessions):

@@ -48,6 +48,7 @@ class Session(Stream):
     Attributes:
         busy: whether its slot is in a batch under way.
         stage: its name, if it is a stage of a pipeline.
+        relaxed: options that it was given instead of those it asked for, as time was scarce when it began.
         upstream, downstream: the stages before and after it.
     """
 
@@ -56,6 +57,7 @@ class Session(Stream):
         self.inbox, self.slot = inbox, slot
         self.takes, self.gives = engine.task.takes, engine.task.gives
         self.stage = ""
+        self.relaxed: dict[str, Any] = {}
         self.sequence = 0
         self.markers: list[tuple[int, str]] = []  # (position in the input, id)
         self.given_s = 0.0  # seconds of speech drained

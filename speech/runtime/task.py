@@ -87,6 +87,24 @@ class Overhearing(Protocol):
     overhears: Literal[True]
 
 
+@runtime_checkable
+class Shaped(Protocol):
+    """A task of audio whose steps come in few shapes.
+
+    widths: samples that the rows of a batch are padded to in static mode, ascending; no step wants more than the last.
+    """
+
+    widths: tuple[int, ...]
+
+
+@runtime_checkable
+class Relaxing(Protocol):
+    """A task whose streams may be given a larger look-ahead than they asked for, where time is scarce."""
+
+    def relaxed(self, options: Any) -> Sequence[Any]:
+        """The options with each larger look-ahead that the model was made for, the smallest first."""
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 
@@ -138,10 +156,11 @@ class Task(Protocol):
         """Advance streams by one step each: the device's work, without waiting for it.
 
         Args:
-            inputs: a `Chunk` of samples (B, N), or a `WordChunk` for each stream. A stream that got less than it wanted
-                ends here, or with words was flushed here.
+            inputs: a `Chunk` of samples (B, N) on the pool's device, or a `WordChunk` for each stream. A stream that
+                got less than it wanted ends here, or with words was flushed here.
             state: the pool, updated in place.
-            rows: (B,) int64 slots of the streams.
+            rows: (B,) int64 slots of the streams, on the pool's device. Of a static chunk, those behind the streams'
+                are empty, in a slot that no stream has.
             memos: of the streams.
 
         Returns:
@@ -149,7 +168,10 @@ class Task(Protocol):
         """
 
     def read(self, pending: Any) -> list[Turn]:
-        """The host's work on one launched step. A task of the CPU may do all of its work here."""
+        """The host's work on one launched step: it may wait for what was launched, best for one copy (`Fetched`).
+
+        A task that decides on the host between its calls of the device does all of its work here.
+        """
 
     def interrupt(self, memo: Any, played_s: float | None = None) -> list[Event]:
         """Stop what is being said, between two steps; what follows is said as if nothing had been under way.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from loquent.asr.conformer.task import ConformerStreamingTask
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
+from loquent.asr.whisper.live.token_runs import RunningDecoder
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
+from loquent.speech.runtime.replay import Outputs, Replay
 from loquent.speech.runtime.task import Task
 
 WHISPERS = [(policy, vad) for policy in ("local-agreement", "alignatt", "incremental") for vad in (True, False)]
@@ -94,6 +97,56 @@ def test_packets_do_not_matter(task: Task, talk: np.ndarray, seed: int, largest:
     session = Engine(task).open()
     events = [event for packet in packets(talk, seed, largest) for event in session.push(packet)] + session.finish()
     assert [e.to_dict() for e in events] == [e.to_dict() for e in whole(task, talk)]
+
+
+def test_static_mode_says_the_same_and_its_launches_wait_for_nothing(
+    task: Task, talk: np.ndarray, task_laws: Any
+) -> None:
+    audios = [talk, talk[50_000:], talk[:30_001]]
+    with task_laws.static_engines():
+        engine = Engine(task, capacity=3)
+    sessions = [engine.open() for _ in audios]
+    for session, audio in zip(sessions, audios, strict=True):
+        session.feed(audio)
+        session.end()
+    while engine.step():
+        pass
+    for session, audio in zip(sessions, audios, strict=True):
+        assert said(session.drain()) == said(whole(task, audio))
+
+
+def test_graphs_say_the_same(task: Task, talk: np.ndarray, task_laws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are recorded and replayed as on a GPU, but for what a graph is made of."""
+    captured = list[tuple[int, ...]]()
+
+    def capture(run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        outputs = run()
+        captured.append(tuple(outputs[0].shape))
+
+        def replay() -> None:
+            for mine, new in zip(outputs, run(), strict=True):
+                mine.copy_(new)
+
+        return replay, outputs
+
+    make = Replay.__init__
+    monkeypatch.setattr(Replay, "__init__", lambda self, function: make(self, function, capture))
+    again = copy.copy(task)
+    again.__init__(*[getattr(task, name) for name in ("model", "tokenizer", "settings")])  # type: ignore[misc]
+    if isinstance(again, WhisperStreamingTask) and again.decode.beam_size == 1:
+        again.decode = RunningDecoder(again.decode, spare=again.encoding.keeps_tokens, steps=3)
+    audios = [talk, talk[50_000:], talk[:30_001]]
+    with task_laws.static_engines():
+        engine = Engine(again, capacity=3)
+    sessions = [engine.open() for _ in audios]
+    for session, audio in zip(sessions, audios, strict=True):
+        session.feed(audio)
+        session.end()
+    while engine.step():
+        pass
+    for session, audio in zip(sessions, audios, strict=True):
+        assert said(session.drain()) == said(whole(task, audio))
+    assert 2 <= len(captured) <= 6  # 4, 2 and 1 rows, and what is searched again
 
 
 @few

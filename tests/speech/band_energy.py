@@ -93,16 +93,15 @@ class BandEnergy:
 
     def launch(self, inputs: Chunk, state: Levels, rows: Tensor, memos: list[Notes]) -> Any:
         self.gate.wait()
-        frames = state.frames[rows] + -(-inputs.length // FRAME)
-        for memo, reached in zip(memos, frames.tolist(), strict=True):
-            if memo.break_at is not None and reached >= memo.break_at:
-                raise RuntimeError(f"broke down at frame {reached}")
-        return inputs, state, rows, memos
+        return inputs, state, rows, memos, state.frames[rows] + -(-inputs.length // FRAME)
 
     def read(self, pending: Any) -> list[Turn]:
-        inputs, state, rows, memos = pending
+        inputs, state, rows, memos, frames = pending
+        for memo, reached in zip(memos, frames.tolist(), strict=False):
+            if memo.break_at is not None and reached >= memo.break_at:
+                raise RuntimeError(f"broke down at frame {reached}")
         turns = []
-        for values, row, last, memo in zip(inputs.rows(), rows.tolist(), inputs.last.tolist(), memos, strict=True):
+        for memo, values, row, last in zip(memos, inputs.rows(), rows.tolist(), inputs.last.tolist(), strict=False):
             try:
                 turns.append(Turn(self._row(values, state, row, last, memo), last))
             except RuntimeError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.nn.state import State
+from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Event, Translation
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
@@ -59,7 +60,7 @@ class Swapped:
         return 2
 
     def launch(self, inputs: Sequence[WordChunk], state: Count, rows: Tensor, memos: list[SwapMemo]) -> Any:
-        state.words[rows] += torch.tensor([len(chunk.words) for chunk in inputs])
+        state.words[rows] += staged([len(chunk.words) for chunk in inputs], "cpu")
         return inputs, state.words[rows], memos
 
     def read(self, pending: Any) -> list[Turn]:

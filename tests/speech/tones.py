@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from loquent.speech.nn.state import State
+from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Event, Interrupted, Speech
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn
@@ -90,15 +91,17 @@ class Tones:
     def launch(self, inputs: Sequence[WordChunk], state: Phase, rows: Tensor, memos: list[ToneMemo]) -> Any:
         for chunk, memo in zip(inputs, memos, strict=True):
             self._take(chunk, memo)
-        for row, memo in zip(rows.tolist(), memos, strict=True):
-            if memo.restart:
-                memo.restart = False
-                state.position[row], state.tail[row] = memo.samples, 0
+        restart = staged([memo.restart for memo in memos], "cpu", bool)
+        spoken = staged([memo.samples for memo in memos], "cpu")
+        state.position[rows] = torch.where(restart, spoken, state.position[rows])
+        state.tail[rows] = state.tail[rows].masked_fill(restart[:, None], 0)
+        for memo in memos:
+            memo.restart = False
         here = [memo.letters[0] if memo.letters else ("", 0, "") for memo in memos]
-        speaking = torch.tensor([bool(letter) for letter, *_ in here])
-        pitch = torch.tensor([memo.pitch for memo in memos], dtype=torch.float64)
+        speaking = staged([bool(letter) for letter, *_ in here], "cpu", bool)
+        pitch = staged([memo.pitch for memo in memos], "cpu", float)
         first, second = (
-            torch.tensor([ord(letter or "a") - 97 for letter in letters], dtype=torch.float64)
+            staged([ord(letter or "a") - 97 for letter in letters], "cpu", float)
             for letters in ([one[0] for one in here], [one[2] or one[0] for one in here])
         )
         glide = torch.linspace(0, 1, LETTER, dtype=torch.float64)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from loquent.asr.whisper.live.memo import WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.nn.streaming import Chunk
+from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Event, Translation, Word
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.task import Port, Turn, check_fixed
@@ -60,6 +58,7 @@ class WhisperTranslationTask:
                 "said and do not translate it"
             )
         self.recognition = WhisperStreamingTask(model, tokenizer, settings)
+        self.widths = self.recognition.widths
         self.fingerprint = hashlib.sha256(f"translation by {self.recognition.fingerprint}".encode()).hexdigest()
 
     def initial_state(self, slots: int) -> StreamState:
@@ -120,7 +119,9 @@ class WhisperTranslationTask:
         """Write down what the chunks bring, in as many ways as each stream asks for."""
         memos, step = pending
         place = [i for i, memo in enumerate(memos) for _ in memo.texts]
-        turns = iter(self.recognition.read(_repeated(step, place, [text for memo in memos for text in memo.texts])))
+        texts = [text for memo in memos for text in memo.texts]
+        rows = step.rows[staged(place, step.rows.device)]
+        turns = iter(self.recognition.read(step._replace(memos=texts, rows=rows, place=place)))
         return [_in_step(memo, [next(turns) for _ in memo.texts]) for memo in memos]
 
     def interrupt(self, memo: WhisperTranslationMemo, played_s: float | None = None) -> list[Event]:
@@ -131,17 +132,6 @@ class WhisperTranslationTask:
         """Nothing more is written about the stream."""
         for text in memo.texts:
             self.recognition.end(text)
-
-
-def _repeated(step: WhisperStep, place: Sequence[int], texts: list[WhisperMemo]) -> WhisperStep:
-    """A step in which the stream of each place is written about in ``texts``; one may come several times."""
-    index = torch.tensor(place, device=step.rows.device)
-
-    def chosen(chunk: Chunk) -> Chunk:
-        return Chunk(chunk.data[index], chunk.length[index], chunk.last[index], chunk.static)
-
-    last = [step.last[i] for i in place]
-    return WhisperStep(texts, step.state, step.rows[index], last, chosen(step.mel), chosen(step.speech))
 
 
 def _in_step(memo: WhisperTranslationMemo, turns: list[Turn]) -> Turn:

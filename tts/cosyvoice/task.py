@@ -53,12 +53,12 @@ END_OF_SENTENCE = re.compile("[.!?…。！？][\"'”’»)\\]}」』）】]*$"
 
 
 class CosyVoiceStep(NamedTuple):
-    """What `CosyVoiceTask.read` needs of a launched step: `samples` of the streams in `speaking`, in that order."""
+    """A step that is to be made."""
 
+    inputs: Sequence[WordChunk]
+    state: StagesState
+    rows: Tensor  # (B,)
     memos: list[CosyVoiceMemo]
-    turns: Turns
-    speaking: list[int]
-    samples: list[Tensor]
 
 
 class CosyVoiceTask:
@@ -154,7 +154,13 @@ class CosyVoiceTask:
     def launch(
         self, inputs: Sequence[WordChunk], state: StagesState, rows: Tensor, memos: list[CosyVoiceMemo]
     ) -> CosyVoiceStep:
-        """Give the model a word, draw a speech token, and make samples of those that make a chunk."""
+        """Nothing: the tokens that are drawn decide what the device does next."""
+        return CosyVoiceStep(inputs, state, rows, memos)
+
+    def read(self, pending: CosyVoiceStep) -> list[Turn]:
+        """Give the model a word, draw a speech token, make samples of those that make a chunk, and give them out; end
+        utterances that have been spoken."""
+        inputs, state, rows, memos = pending
         turns, slots = Turns(len(memos)), rows.tolist()
         speaking = []
         for i, (chunk, memo) in enumerate(zip(inputs, memos, strict=True)):
@@ -167,11 +173,6 @@ class CosyVoiceTask:
         if speaking:
             utterances = [utterance for i in speaking if (utterance := memos[i].utterance)]
             samples = self.stages.step(state, [slots[i] for i in speaking], utterances)
-        return CosyVoiceStep(memos, turns, speaking, samples)
-
-    def read(self, pending: CosyVoiceStep) -> list[Turn]:
-        """Give out the samples, and end utterances that have been spoken."""
-        memos, turns, speaking, samples = pending
         for i, said in zip(speaking, samples, strict=True):
             with turns.of(i) as events:
                 self._tell(memos[i], said, events)

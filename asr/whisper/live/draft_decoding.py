@@ -53,6 +53,7 @@ class StreamingHypothesis:
     """Tokens after a draft's prefix, with their raw scores, probabilities and attention to the audio (frames,).
 
     complete: whether the model had no more to say, rather than being cut by a limit.
+    looped:   whether the model would have repeated one phrase over and over.
     finite:   whether all scores were numbers; if not, the tokens mean nothing.
     """
 
@@ -61,6 +62,7 @@ class StreamingHypothesis:
     probabilities: list[float] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
     complete: bool = False
+    looped: bool = False
     finite: bool = True
 
     @property
@@ -152,7 +154,7 @@ class DraftDecoder:
             memory_rows: (B,) slots of ``memory``.
             adapters: of the drafts.
         """
-        writing = _Writing(drafts, state, rows, memory, memory_rows, adapters)
+        writing = Writing(drafts, state, rows, memory, memory_rows, adapters)
         scores, attention = self._verify(writing)
         if self.beam_size == 1:
             self._write_on(writing, scores, attention)
@@ -160,7 +162,7 @@ class DraftDecoder:
             self._take_over(writing, self._search(writing, scores), scores, attention)
         return writing.hypotheses
 
-    def _verify(self, writing: _Writing) -> tuple[Tensor, list[Tensor]]:
+    def _verify(self, writing: Writing) -> tuple[Tensor, list[Tensor]]:
         """Feed prefixes and drafts, and keep of these what still holds.
 
         Returns:
@@ -199,34 +201,40 @@ class DraftDecoder:
         )
         return scores[torch.tensor(kept, device=rows.device)], following
 
-    def _write_on(self, writing: _Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
-        """Go on greedily, all streams token by token, until each would wait. A token that would go on with a loop is
-        passed over for the next best one: the audio of what is said next is still to come."""
-        while True:
-            log_sums = scores.logsumexp(-1).tolist()
-            best_scores, best = (x.tolist() for x in scores.max(-1))
-            going = []
-            for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
-                hypothesis.finite = hypothesis.finite and math.isfinite(log_sums[index])
-                if not hypothesis.finite:
-                    continue
-                full = len(hypothesis.tokens) >= draft.limit
-                while not full and best[index] != self.eot and _loops(draft, hypothesis, best[index], attention[index]):
-                    scores[index, best[index]] = -torch.inf
-                    best_scores[index], best[index] = (x.item() for x in scores[index].max(-1))
-                hypothesis.complete = best[index] == self.eot
-                if not (hypothesis.complete or full):
-                    hypothesis.add(best[index], best_scores[index], log_sums[index], attention[index])
-                    going.append(index)
-            if not going:
-                return
+    def _write_on(self, writing: Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
+        """Go on greedily, all streams token by token, until each would wait."""
+        while going := self._decide(writing, scores, attention):
             if len(going) < len(writing.drafts):
                 writing = writing.select(going)
             hidden, heads = self._feed(writing, [hypothesis.tokens[-1:] for hypothesis in writing.hypotheses])
             scores = self._scores(hidden[:, 0])
             attention = [self._where(writing, index, own)[0] for index, own in enumerate(heads)]
 
-    def _search(self, writing: _Writing, scores: Tensor) -> list[list[int]]:
+    def _decide(self, writing: Writing, scores: Tensor, attention: Sequence[Tensor]) -> list[int]:
+        """Append the best token to each text, and tell which streams go on; the others would wait.
+
+        A token that would go on with a loop is passed over for the next best one: the audio of what is said next is
+        still to come.
+        """
+        log_sums = scores.logsumexp(-1).tolist()
+        best_scores, best = (x.tolist() for x in scores.max(-1))
+        going = []
+        for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
+            hypothesis.finite = hypothesis.finite and math.isfinite(log_sums[index])
+            if not hypothesis.finite:
+                continue
+            full = len(hypothesis.tokens) >= draft.limit
+            while not full and best[index] != self.eot and loops(draft, hypothesis, best[index], attention[index]):
+                hypothesis.looped = True
+                scores[index, best[index]] = -torch.inf
+                best_scores[index], best[index] = (x.item() for x in scores[index].max(-1))
+            hypothesis.complete = best[index] == self.eot
+            if not (hypothesis.complete or full):
+                hypothesis.add(best[index], best_scores[index], log_sums[index], attention[index])
+                going.append(index)
+        return going
+
+    def _search(self, writing: Writing, scores: Tensor) -> list[list[int]]:
         """Follow several continuations of each stream in slots of their own; returns the most probable one of each.
 
         They are ranked by their whole probability, "wait" included, not per token: a moment's text is as long as what
@@ -266,15 +274,13 @@ class DraftDecoder:
             scores, position = self._scores(hidden[:, 0]), position + 1
         return [search.best()[0] for search in searches]
 
-    def _take_over(
-        self, writing: _Writing, found: list[list[int]], scores: Tensor, attention: Sequence[Tensor]
-    ) -> None:
+    def _take_over(self, writing: Writing, found: list[list[int]], scores: Tensor, attention: Sequence[Tensor]) -> None:
         """Write the continuations that were found, and feed them to see what each token rests on."""
         for draft, hypothesis, tokens in zip(writing.drafts, writing.hypotheses, found, strict=True):
             hypothesis.complete = len(hypothesis.tokens) + len(tokens) < draft.limit
             for count in range(len(tokens)):
                 if repeats([*draft.past, *hypothesis.tokens, *tokens[: count + 1]][-LOOP:]):
-                    hypothesis.complete = False
+                    hypothesis.complete, hypothesis.looped = False, True
                     del tokens[count:]
                     break
         going = [index for index, tokens in enumerate(found) if tokens]
@@ -297,7 +303,7 @@ class DraftDecoder:
                 weights = rest[n][i - 1] if i else attention[index]
                 hypothesis.add(token, float(scores[n, i, token]), log_sums[n][i], weights)
 
-    def _feed(self, writing: _Writing, tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def _feed(self, writing: Writing, tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, T, C) and watched attention (B, heads, T, frames) of tokens that are appended."""
         padded = torch.zeros(len(tokens), max(len(one) for one in tokens), dtype=torch.long)
         for row, one in zip(padded, tokens, strict=True):
@@ -311,7 +317,7 @@ class DraftDecoder:
         assert heads is not None
         return hidden, heads
 
-    def _where(self, writing: _Writing, index: int, heads: Tensor, known: int = 0) -> Tensor:
+    def _where(self, writing: Writing, index: int, heads: Tensor, known: int = 0) -> Tensor:
         """Attention (T - known, frames) of the next T tokens of a stream but the first, from (heads, T, frames)."""
         return writing.attention[index](heads, known) if self.normalize else heads[:, known:].mean(0)
 
@@ -319,7 +325,7 @@ class DraftDecoder:
         return self.decoder.logits(hidden).float() + self.bias
 
 
-def _loops(draft: Draft, hypothesis: StreamingHypothesis, token: int, attention: Tensor) -> bool:
+def loops(draft: Draft, hypothesis: StreamingHypothesis, token: int, attention: Tensor) -> bool:
     """Whether the next token, which attends to the audio so, would be that of a loop."""
 
     def frames() -> list[int]:
@@ -329,7 +335,7 @@ def _loops(draft: Draft, hypothesis: StreamingHypothesis, token: int, attention:
 
 
 @dataclass
-class _Writing:
+class Writing:
     """Streams that are being decoded: what the decoder wants to know of them, and what has been written."""
 
     drafts: list[Draft]
@@ -345,10 +351,10 @@ class _Writing:
         self.hypotheses = self.hypotheses or [StreamingHypothesis() for _ in self.drafts]
         self.attention = self.attention or [TokenAttention(draft.frames) for draft in self.drafts]
 
-    def select(self, index: list[int], state: DecoderState | None = None, rows: Tensor | None = None) -> _Writing:
+    def select(self, index: list[int], state: DecoderState | None = None, rows: Tensor | None = None) -> Writing:
         """Some of the streams, perhaps several times, with their hypotheses in the slots ``rows`` of ``state``."""
         chosen = torch.tensor(index, device=self.rows.device)
-        return _Writing(
+        return Writing(
             [self.drafts[i] for i in index],
             self.state if state is None else state,
             self.rows[chosen] if rows is None else rows,

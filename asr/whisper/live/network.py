@@ -12,6 +12,7 @@ from loquent.asr.whisper.live.draft_decoding import DraftDecoder
 from loquent.asr.whisper.live.encoding import AudioEncoding, EncodedAudio, IncrementalEncoding, Reencoding
 from loquent.asr.whisper.live.memo import WhisperMemo
 from loquent.asr.whisper.live.options import StreamingOptions
+from loquent.asr.whisper.live.token_runs import RunningDecoder
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.nn.streaming import Chunk
@@ -31,7 +32,7 @@ class Network(NamedTuple):
         incremental = settings.policy == "incremental"
         timestamps = range(tokenizer.timestamp_begin, tokenizer.timestamp_end)
         languages = tokenizer.language_tokens.values()
-        decode = DraftDecoder(
+        decode: DraftDecoder = DraftDecoder(
             model.decoder,
             tokenizer.eot,
             (*tokenizer.suppressed_tokens, tokenizer.no_timestamps, *languages, *timestamps),
@@ -40,6 +41,8 @@ class Network(NamedTuple):
             beam_size=settings.beam_size,
             normalize=not incremental,
         )
+        if model.decoder.ln.weight.device.type != "cpu" and settings.beam_size == 1:
+            decode = RunningDecoder(decode, spare=incremental)
         return cls(IncrementalEncoding(model, settings.block) if incremental else Reencoding(model), decode)
 
     def languages(self, encoded: EncodedAudio, tokenizer: WhisperTokenizer) -> list[str]:

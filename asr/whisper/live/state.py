@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from loquent.asr.whisper.live.memo import WhisperMemo
 from loquent.speech.audio.vad import VadState
 from loquent.speech.nn.state import State
-from loquent.speech.nn.streaming import Chunk, WindowState
+from loquent.speech.nn.streaming import WindowState
+from loquent.speech.nn.transfer import Fetched
 
 
 @dataclass
@@ -29,6 +31,10 @@ class WhisperStep(NamedTuple):
     memos: list[WhisperMemo]
     state: StreamState
     rows: Tensor  # (B,)
-    last: list[bool]  # whether the input of each ends with this step
-    mel: Chunk  # (B, T, F) log-mel frames
-    speech: Chunk  # (B, N) probabilities of speech
+    place: Sequence[int]  # of each stream in what the front end gave
+    fetched: Fetched  # what `Listening` gave
+
+    def heard(self) -> list[tuple[int, list[float], bool]]:
+        """Of each stream, once it is there: new mel frames, probabilities of speech, whether its input ends here."""
+        frames, probabilities, counts, last = (tensor.tolist() for tensor in self.fetched.wait())
+        return [(frames[i], probabilities[i][: counts[i]], last[i]) for i in self.place]

@@ -7,10 +7,8 @@ whole window for stock weights, or incrementally on cached keys and values.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import unicodedata
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +17,8 @@ from torch import Tensor
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, StreamingHypothesis
 from loquent.asr.whisper.live.encoding import EncodedAudio, IncrementalEncoding, IncrementalState
+from loquent.asr.whisper.live.fingerprint import fingerprint
+from loquent.asr.whisper.live.listening import Listening
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.network import Network, Networks
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
@@ -42,6 +42,7 @@ FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters saw few longer windows in training, and add words there
 LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
+LONGEST_SILENCE = 400  # mel frames of an utterance that may bring no word
 
 
 class WhisperStreamingTask:
@@ -69,7 +70,7 @@ class WhisperStreamingTask:
         self.adapters = AdapterBank(model) if adapters is None else adapters
         device = model.decoder.ln.weight.device
         config = model.config
-        self.fingerprint = _fingerprint(model, self.settings)
+        self.fingerprint = fingerprint(model, self.settings)
         self.chunk = self.settings.step_ms // 10
         incremental = self.settings.policy == "incremental"
         self.ring = 2 * config.n_audio_ctx
@@ -84,6 +85,8 @@ class WhisperStreamingTask:
             )
         self.features = WhisperLogMel(config.n_mels).to(device)
         self.vad = SileroVad.from_pretrained().to(device)
+        self._listen = Listening(self.features, self.vad, self.chunk)
+        self.widths = (self._listen.width,)
         self.rule = self.settings.rule
         self.networks = Networks(model, tokenizer, self.settings, self.adapters)
 
@@ -91,11 +94,10 @@ class WhisperStreamingTask:
 
     def initial_state(self, slots: int) -> StreamState:
         """Pool of ``slots`` streams."""
-        device = self.model.decoder.ln.weight.device
         return StreamState(
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
-            torch.zeros(slots, self.ring, self.model.config.n_mels, device=device),
+            torch.zeros(slots, self.ring, self.model.config.n_mels, device=self.model.decoder.ln.weight.device),
             self.networks.stock.encoding.initial_state(slots),
         )
 
@@ -171,23 +173,20 @@ class WhisperStreamingTask:
 
     def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
-        device = state.mel.device
-        samples = inputs.to(device)
-        rows = rows.to(device)
         with few_threads(self.networks.threads(len(memos))):
-            mel = self.features.step(samples, state.features, rows)
-            speech = self.vad.step(samples, state.vad, rows)
-        return WhisperStep(memos, state, rows, inputs.last.tolist(), mel, speech)
+            fetched = self._listen(inputs, state, rows, [memo.frames for memo in memos])
+        return WhisperStep(memos, state, rows[: len(memos)], range(len(memos)), fetched)
 
     def read(self, pending: WhisperStep) -> list[Turn]:
         """Recognise what was said in the chunks. This is most of the work: the host decides token by token."""
-        memos, state, rows, last, mel, speech = pending
-        self._store_frames(mel, state, rows, memos)
-        turns = Turns(len(memos))
+        memos, state, rows = pending.memos, pending.state, pending.rows
+        turns, last = Turns(len(memos)), list[bool]()
         ends: list[UtteranceEnd | None] = [None] * len(memos)
-        for i, probabilities in enumerate(speech.rows()):
+        for i, (frames, probabilities, ended) in enumerate(pending.heard()):
+            memos[i].frames += frames
+            last.append(ended)
             with turns.of(i):
-                ends[i] = self._follow_speech(memos[i], probabilities.tolist(), last[i])
+                ends[i] = self._follow_speech(memos[i], probabilities, ended)
                 memos[i].steps += 1
         talking = [i for i in turns.sound if memos[i].window is not None]
         with few_threads(self.networks.threads(len(talking))):
@@ -208,15 +207,6 @@ class WhisperStreamingTask:
         self.adapters.release(memo)
 
     # --------------------------------------------------------------------------------------------- audio and utterances
-
-    def _store_frames(self, mel: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> None:
-        """Write new frames into the rings."""
-        valid = mel.mask
-        start = torch.tensor([memo.frames for memo in memos], device=rows.device)
-        entry = (start[:, None] + torch.arange(valid.shape[1], device=rows.device)) % self.ring
-        state.mel[rows[:, None].expand_as(valid)[valid], entry[valid]] = mel.data[valid]
-        for memo, length in zip(memos, mel.length.tolist(), strict=True):
-            memo.frames += length
 
     def _follow_speech(self, memo: WhisperMemo, probabilities: list[float], last: bool) -> UtteranceEnd | None:
         """Open a window when somebody begins to speak; returns the end of the utterance, if it has ended.
@@ -323,6 +313,8 @@ class WhisperStreamingTask:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
                 self._take(own[n], windows[n], hypothesis, flush[n], events)
+                if not flush[n] and self._is_lost(own[n], windows[n], hypothesis):
+                    self._begin_afresh(own[n], windows[n])
         self._begin_next_windows([talking[n] for n in sound if not flush[n]], memos, rows, turns)
 
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
@@ -435,6 +427,16 @@ class WhisperStreamingTask:
             for i, window in sharing:
                 memos[i].window = self._hand_over(memos[i], window, begin)
 
+    def _is_lost(self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis) -> bool:
+        """Whether the words so far make the model repeat itself, or say nothing while somebody talks."""
+        silent = not window.open and memo.frames - _said_until(window) > LONGEST_SILENCE
+        return (hypothesis.looped or silent) and bool(window.committed or memo.context)
+
+    def _begin_afresh(self, memo: WhisperMemo, window: AudioWindow) -> None:
+        """Go on behind the last word, in a window that knows nothing of what was said before."""
+        memo.context = []
+        memo.window = self._new_window(memo, min(_said_until(window), memo.frames), [])
+
     def _hand_over(self, memo: WhisperMemo, window: AudioWindow, begin: float) -> AudioWindow:
         """The window that follows a full one, from about ``begin``.
 
@@ -471,16 +473,11 @@ class WhisperStreamingTask:
                 memo.language = code
 
 
+def _said_until(window: AudioWindow) -> int:
+    """Mel frame at which the last committed word of a window ends."""
+    return math.ceil(window.words[-1].end * FRAMES_PER_SECOND) if window.words else window.start
+
+
 def _closed(prompt: str) -> str:
     """A prompt as a sentence of its own: the text would go on with one that is left open, as with ", and then"."""
     return prompt if unicodedata.category((prompt or ".")[-1]).startswith("P") else prompt + "."
-
-
-def _fingerprint(model: Whisper, options: StreamingOptions) -> str:
-    """Differs between models and options whose streams do not continue each other."""
-    shared = replace(options, language=None)  # each stream knows its own
-    settings = (model.config, model.decoder.int8_vocabulary is None, model.merged, shared)
-    digest = hashlib.sha256(repr(settings).encode())
-    for weight in (model.encoder.ln_post.weight, model.decoder.ln.weight):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()

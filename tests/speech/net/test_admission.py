@@ -1,6 +1,7 @@
 """Who is let in, and who has to go when the machine turns out to be too slow for all."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import threading
@@ -244,3 +245,20 @@ def test_nothing_is_computed_on_the_event_loop_for_an_unusual_rate(band_energy):
     assert threads[0].startswith("loquent-tables")
     admission.shut_down()
     scheduler.shut_down()
+
+
+def test_ready_tells_what_a_stream_was_given_instead_of_what_it_asked_for(start_server, band_energy):
+    class Relaxing(band_energy.BandEnergy):
+        def relaxed(self, options):
+            return [dataclasses.replace(options, chunk_ms=500)] if options.chunk_ms < 500 else []
+
+    engine = Engine(Relaxing(), 16)
+    server = start_server(engines={"band": engine}, measured=True)
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as first:
+        first.send('{"type": "start"}')
+        assert "relaxed" not in json.loads(first.recv())
+        for _ in range(64):
+            engine.pace.observe(1, 0.4, 1.0)
+            engine.pace.observe(2, 0.8, 2.0)
+        assert start(server)["relaxed"] == {"chunk_ms": 500}
+        assert "relaxed" not in start(server, options={"chunk_ms": 500})

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.speech.net.dialect import Phase
 from loquent.speech.net.messages import CLOSE_CODES, Configure, Fail, Finish, Mark, Samples, Start
-from loquent.speech.net.protocol import Phase, ServerProtocol
+from loquent.speech.net.protocol import ServerProtocol
 
 
 def started(**fields):

@@ -22,6 +22,7 @@ from websockets.sync.client import connect
 
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.outgoing import COALESCE_FROM, Close, Outgoing
+from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Partial, Word
 
@@ -242,7 +243,7 @@ def test_a_slow_reader_is_disconnected_and_others_are_not_held_up(band_energy, s
 
 
 def test_partials_are_dropped_for_slow_readers_and_words_never():
-    outgoing = Outgoing()
+    outgoing = Outgoing(ServerProtocol().told)
     for number in range(5 * COALESCE_FROM):
         outgoing.put(Partial(sequence=2 * number, stable=str(number), unstable=""))
         outgoing.put(Word(sequence=2 * number + 1, text=str(number), start=0, end=1, confidence=1))

@@ -1,5 +1,7 @@
 """What a machine can keep up with is measured on its steps, and streams beyond it are not let in."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -140,3 +142,43 @@ def test_speech_that_is_made_counts_as_what_is_played(tones):
         engine.deliver(batch, turns)
         session.drain()
     assert engine.pace.load(1) == pytest.approx(0.01 / (0.04 * 8 / 9), rel=0.15)
+
+
+def relaxing(band_energy):
+    class Relaxing(band_energy.BandEnergy):
+        def relaxed(self, options):
+            larger = [ms for ms in (200, 400, 800) if ms > options.chunk_ms]
+            return [dataclasses.replace(options, chunk_ms=ms) for ms in larger]
+
+    return Relaxing()
+
+
+def test_the_fuller_the_machine_the_larger_the_look_ahead_of_new_streams_until_they_are_refused(band_energy):
+    engine = Engine(relaxing(band_energy), 64, clock=Clock())
+    scheduler = Scheduler([engine], max_load=0.9)
+    for streams in (1, 2) * 3:
+        engine.pace.observe(streams, 0.01 * streams, 0.1 * streams)  # a tenth of the machine's time for each
+    sessions, refusal = [], None
+    while refusal is None:
+        try:
+            with scheduler.place([engine]) as pressure:
+                sessions.append(engine.open(pressure=pressure))
+        except EngineFull as full:
+            refusal = full
+    assert refusal.reason == "load"
+    given = [session.options.chunk_ms for session in sessions]
+    assert given == [100] * 6 + [200, 400, 800]
+    assert [session.memo.chunk_ms for session in sessions] == given
+    assert [session.relaxed for session in sessions] == [{}] * 6 + [{"chunk_ms": ms} for ms in (200, 400, 800)]
+    scheduler.shut_down()
+
+
+def test_a_stream_that_asked_for_the_largest_look_ahead_gets_it(band_energy):
+    session = Engine(relaxing(band_energy)).open(chunk_ms=800, pressure=1.0)
+    assert session.options.chunk_ms == 800
+    assert session.relaxed == {}
+
+
+def test_tasks_of_one_latency_are_never_relaxed(band_energy):
+    session = Engine(band_energy.BandEnergy()).open(pressure=1.0)
+    assert (session.options.chunk_ms, session.relaxed) == (100, {})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loquent.asr.whisper.beam_search import DecodingOptions
-from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, repeats
+from loquent.asr.whisper.live.draft_decoding import Draft, DraftDecoder, StreamingHypothesis, repeats
 from loquent.asr.whisper.live.encoding import SILENCE
+from loquent.asr.whisper.live.token_runs import DecoderPool, RunningDecoder, TokenRun
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.decoding import WindowDecoder
 from loquent.asr.whisper.states import AudioMemory
@@ -41,10 +46,14 @@ def suppressed(tokenizer: WhisperTokenizer) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+def hypotheses(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[StreamingHypothesis]:
     state = decode.decoder.initial_state(len(drafts))
     rows = torch.arange(len(drafts))
-    return [h.tokens for h in decode(drafts, state, rows, memory, torch.zeros_like(rows))]
+    return decode(drafts, state, rows, memory, torch.zeros_like(rows))
+
+
+def run(decode: DraftDecoder, memory: AudioMemory, drafts: list[Draft]) -> list[list[int]]:
+    return [hypothesis.tokens for hypothesis in hypotheses(decode, memory, drafts)]
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -96,9 +105,10 @@ def test_a_loop_is_not_gone_on_with(decode: DraftDecoder, memory: AudioMemory, t
     start = list(tokenizer.sot_sequence(timestamps=False))
     (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
     for past, said in (([truth[0]] * 23, []), ([truth[0]] * 3, [1500] * 3)):
-        (other,) = run(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
-        assert other  # something else is heard
-        assert other[0] != truth[0]
+        (other,) = hypotheses(decode, memory, [Draft(start, [], [], 40, past=past, said=said)])
+        assert other.looped
+        assert other.tokens  # something else is heard
+        assert other.tokens[0] != truth[0]
 
 
 def test_a_beam_without_a_draft_is_the_search_of_recordings(
@@ -137,3 +147,48 @@ def test_a_beam_tells_how_sure_it_is_and_where_it_listens(
         assert getattr(found, name) == pytest.approx(getattr(read, name)[: len(found.tokens)], rel=1e-3, abs=1e-3)
     for mine, theirs in zip(found.attention, read.attention, strict=False):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "spare"), [(1, False), (3, True), (8, False)])
+def test_tokens_written_in_runs_are_those_written_one_by_one(
+    tiny_en: Whisper, tokenizer: WhisperTokenizer, decode: DraftDecoder, memory: AudioMemory, steps: int, spare: bool
+) -> None:
+    plain = copy.copy(decode)
+    plain.normalize = spare
+    runs = RunningDecoder(plain, spare=spare, steps=steps)
+    start = list(tokenizer.sot_sequence(timestamps=False))
+    looped = tokenizer.encode(" and so on" * 5)
+    (truth,) = run(decode, memory, [Draft(start, [], [], 40)])
+    drafts = [
+        Draft(start, [], [], 40, frames=300),
+        Draft(start, truth[:5], [0.0] * 5, 7, frames=300),
+        Draft(start, [], [], 0),
+        Draft(start + looped, [], [], 30, looped, [0] * len(looped), 300),  # what comes next would be a loop at once
+        Draft(start, [*truth[:3], truth[0]], [0.0] * 4, 40, frames=300),
+    ]
+    results = []
+    for decoder in (plain, runs):
+        with torch.inference_mode():
+            state, rows = tiny_en.decoder.initial_state(6), torch.tensor([4, 0, 2, 1, 3])
+            found = decoder(drafts, state, rows, memory, torch.zeros_like(rows))
+        results.append((found, state.position[rows].tolist()))
+    (expected, position), (got, got_position) = results
+    assert got_position == position
+    for one, other in zip(got, expected, strict=True):
+        for name in ("tokens", "complete", "finite", "looped"):
+            assert getattr(one, name) == getattr(other, name)
+        assert one.scores == pytest.approx(other.scores, abs=1e-3)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+        assert one.attended == other.attended
+
+
+def test_a_run_waits_for_nothing(tiny_en: Whisper, memory: AudioMemory, refuse_waiting: Callable[[], Any]) -> None:
+    decoder = tiny_en.decoder
+    token_run = TokenRun(decoder, torch.zeros(51864), 50256, tiny_en.config.alignment_heads, 3)
+    pool, zero = DecoderPool(decoder.initial_state(1), memory), torch.zeros(1, dtype=torch.long)
+    first = Chunk(torch.full((1, 1), 50257), zero + 1, zero.bool(), static=True)
+    with torch.inference_mode(), refuse_waiting():
+        best, *_, attention = token_run(first, pool, zero, zero, zero + 2)
+    assert best.shape == (1, 3)
+    assert attention.shape == (1, 3, len(tiny_en.config.alignment_heads), 1500)
+    assert pool.decoder.position.tolist() == [2]  # there was room for no more

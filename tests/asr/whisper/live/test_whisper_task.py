@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loquent.asr.whisper.live.draft_decoding import StreamingHypothesis
 from loquent.asr.whisper.live.memo import CommittedWord
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.overlap import next_begin
@@ -88,6 +89,29 @@ def test_a_window_begins_with_the_last_word_although_it_is_long_ago(
     assert (following.start, following.committed) == (140, tokenizer.encode(" ten"))
     assert following.words == window.words[1:]
     assert memo.context == tokenizer.encode(" nine")
+
+
+def test_a_model_that_is_led_astray_by_its_words_goes_on_without_them(
+    toy_whisper: Whisper, tokenizer: WhisperTokenizer
+) -> None:
+    """What was said is committed, and the next window begins behind it."""
+    task = WhisperStreamingTask(toy_whisper, tokenizer, StreamingOptions(chunk_ms=200, overlap_s=1.0))
+    memo = task.start(task.Options(prompt="Names."))
+    memo.frames, memo.context = 1290, tokenizer.encode(" eight")
+    window = task._new_window(memo, 500, tokenizer.encode(" nine"))
+    window.words = [CommittedWord(8.5, 8.905, 1, 8.6)]
+    assert not task._is_lost(memo, window, StreamingHypothesis())
+    assert task._is_lost(memo, window, StreamingHypothesis(looped=True))
+    memo.frames += 20
+    assert task._is_lost(memo, window, StreamingHypothesis())
+    window.open = tokenizer.encode(" ten")
+    assert not task._is_lost(memo, window, StreamingHypothesis())
+    task._begin_afresh(memo, window)
+    assert memo.window is not None
+    assert (memo.window.start, memo.window.committed, memo.window.open) == (891, [], [])
+    told = tokenizer.decode([token for token in memo.window.control if tokenizer.is_text(token)])
+    assert told == " Names."
+    assert not task._is_lost(memo, memo.window, StreamingHypothesis(looped=True))  # it knows nothing that could
 
 
 def test_a_snapshot_continues_in_another_process(

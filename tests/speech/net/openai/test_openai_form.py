@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+from starlette.routing import Route
 
 from loquent.speech.audio.files import write_audio
 from loquent.speech.net.guard import Guard
@@ -175,7 +176,7 @@ def test_the_description_is_true(start_server, recording):
     server = start_server(transcribe=Recognizer().transcribe)
     described = httpx.get(url(server, "/openapi.json")).json()
     assert described["openapi"].startswith("3.")
-    routes = [route for route in server.config.app.routes if route.path != "/v1/stream"]
+    routes = [route for route in server.config.app.routes if isinstance(route, Route)]
     assert {re.sub(":[a-z]+", "", route.path) for route in routes} == described["paths"].keys()
     for path, operations in described["paths"].items():
         (route,) = [one for one in routes if re.sub(":[a-z]+", "", one.path) == path]
