@@ -15,7 +15,7 @@ from loquent.kernels.registry import Operation
 
 # Products of two 8-bit numbers are added in pairs in 16 bits where the CPU lacks VNNI: 2 · 127 · 127 still fits.
 LEVELS = 63  # of an input on either side of zero
-_ZERO = 64  # what zero is quantised to
+ZERO = 64  # what zero is quantised to
 FINE_LEVELS = 127  # with VNNI
 PANEL, GROUP = 32, 4  # outputs and inputs of what VNNI reads in a row
 ROWS = 96  # that are quantised at a time
@@ -57,17 +57,10 @@ class Int8Weight:
 
 
 def pack_int8(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
-    """Quantise a float weight (N, K), each output by its own largest value.
-
-    That is done a few outputs at a time, so that a weight in half precision is never held in float32.
-    """
-    weight, bias = weight.detach(), None if bias is None else bias.detach().float().clone()
-    values, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32)
-    for part, its_values, its_scale in zip(*(one.split(OUTPUTS) for one in (weight, values, scale)), strict=True):
-        part = part.to(torch.float32, copy=True)
-        its_scale.copy_(part.abs().amax(1).clamp_min(LEAST) / 127)
-        its_values.copy_(part.mul_(1 / its_scale[:, None]).round_())
-    if weight.device.type == "cpu" and weight.shape[1] % GROUP == 0 and _has_vnni():
+    """Quantise a float weight (N, K), each output by its own largest value."""
+    values, scale = quantise(weight)
+    bias = None if bias is None else bias.detach().float().clone()
+    if weight.device.type == "cpu" and weight.shape[1] % GROUP == 0 and has_byte_products():
         return Int8Weight(None, scale, bias, _panels(values), FINE_LEVELS)
     if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
         return Int8Weight(values, scale, bias, None)
@@ -78,11 +71,27 @@ def pack_int8(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
     return Int8Weight(None, scale, bias, packed)
 
 
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers (N, K) int8 of a float weight, and the value of one step of each output (N,).
+
+    That is done a few outputs at a time, so that a weight in half precision is never held in float32.
+    """
+    weight = weight.detach()
+    values, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32)
+    for part, its_values, its_scale in zip(*(one.split(OUTPUTS) for one in (weight, values, scale)), strict=True):
+        part = part.to(torch.float32, copy=True)
+        its_scale.copy_(part.abs().amax(1).clamp_min(LEAST) / 127)
+        its_values.copy_(part.mul_(1 / its_scale[:, None]).round_())
+    return values, scale
+
+
 @functools.cache
-def _has_vnni() -> bool:
+def has_byte_products() -> bool:
+    """Whether the processor adds products of bytes in vectors of 512 bits, without saturation (AVX-512 VNNI)."""
     from llvmlite.binding import get_host_cpu_features
 
-    return bool(get_host_cpu_features().get("avx512vnni"))
+    features = get_host_cpu_features()
+    return bool(features.get("avx512f") and features.get("avx512vnni"))
 
 
 def _panels(values: Tensor) -> Tensor:
@@ -123,7 +132,7 @@ def _numba(x: Tensor, weight: Int8Weight) -> Tensor:
     if isinstance(weight.packed, Tensor):
         return _panels_product(x.contiguous(), weight)
     unit, largest = _units(x)
-    y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / LEVELS, _ZERO, weight.packed)
+    y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / LEVELS, ZERO, weight.packed)
     return _scaled(y, largest, weight)
 
 

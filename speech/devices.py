@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import torch
 
 
@@ -36,3 +42,36 @@ def use_threads(count: int | None) -> None:
         raise ValueError(f"threads: expected 1 or more, or 0 for all cores, got {count}")
     if count:
         torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def few_threads(most: int) -> Iterator[None]:
+    """Compute with at most so many threads in a block, at least one. Other threads of the process do not notice."""
+    before, few = torch.get_num_threads(), max(most, 1)
+    if few >= before:
+        yield
+        return
+    set_openmp, set_mkl = _settings()
+    set_openmp(few)
+    mkl = set_mkl(few)
+    try:
+        yield
+    finally:
+        set_openmp(before)
+        set_mkl(mkl)
+
+
+@functools.cache
+def _settings() -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """``omp_set_num_threads`` and ``MKL_Set_Num_Threads_Local`` of the libraries that torch computes with, which are
+    about the calling thread only (`torch.set_num_threads` is not); functions that do nothing where there are none."""
+    try:
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    except OSError:
+        return _nothing, _nothing
+    openmp = getattr(torch_cpu, "omp_set_num_threads", _nothing)
+    return openmp, getattr(torch_cpu, "MKL_Set_Num_Threads_Local", _nothing)
+
+
+def _nothing(count: int) -> int:
+    return count

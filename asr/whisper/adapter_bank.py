@@ -12,6 +12,7 @@ from torch import nn
 
 from loquent.asr.whisper.lora import LoraAdapter, adapted_layer, check_adapter
 from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.quantization import int8_with_adapter
 from loquent.kernels.batched_lora import AdapterRows, LoraPool
 from loquent.speech.nn.low_rank import Adapters
 
@@ -40,6 +41,7 @@ class AdapterBank:
         self._adapters: dict[str, LoraAdapter] = {}
         self._slots: dict[str, int] = {}
         self._default: str | None = None
+        self._merged: tuple[str, Whisper] | None = None
         self._users: weakref.WeakValueDictionary[int, User] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()  # of add and remove
 
@@ -144,7 +146,7 @@ class AdapterBank:
             slot = self._slots.pop(name)
             del self._adapters[name]
             if self._default == name:
-                self._default = None
+                self._default = self._merged = None
             pools = {}
             for layer, pool in self._pools.items():
                 if slot < len(pool.ranks):
@@ -152,6 +154,19 @@ class AdapterBank:
                 if bool(pool.ranks.any()):
                     pools[layer] = pool
             self._pools = pools
+
+    def merged(self) -> tuple[str, Whisper] | None:
+        """The default adapter's digest, and the model with this adapter in its weights, in int8.
+
+        The bank makes it once for each default. None without a default, and for a model that computes in float32: for
+        each adapter there would be as many weights again.
+        """
+        if self._default is None or self.model.decoder.int8_vocabulary is None:
+            return None
+        adapter = self[self._default]
+        if self._merged is None or self._merged[0] != adapter.digest:
+            self._merged = adapter.digest, int8_with_adapter(self.model, adapter)
+        return self._merged
 
     def users(self, name: str) -> int:
         """Number of streams that have this adapter."""

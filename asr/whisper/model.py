@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import cast
 
 import torch
@@ -29,6 +29,7 @@ from loquent.kernels.linear import linear
 from loquent.speech.nn.convolution import Conv1d
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters, project
+from loquent.speech.nn.packing import Packing
 from loquent.speech.nn.skeleton import Skeletons
 from loquent.speech.nn.streaming import Blocks, Chunk, StreamingModule, as_chunk, as_rows
 from loquent.speech.nn.transfer import staged
@@ -48,32 +49,41 @@ class MultiHeadAttention(nn.Module):
         self.out = Linear(width, width)
 
     def split(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, H, D)."""
+        """(..., C) to (..., H, D)."""
         return x.unflatten(-1, (self.heads, -1))
 
     def forward(
         self, x: Tensor, source: Tensor | None = None, mask: Tensor | None = None, adapters: Adapters | None = None
     ) -> Tensor:
         """Attend from x (B, T, C) to ``source`` (B, S, C), itself by default, under a (T, S) bool mask."""
-        source = x if source is None else source
-        pairs = ((self.query, x), (self.key, source), (self.value, source))
-        q, k, v = (self.split(project(layer, y, adapters)) for layer, y in pairs)
+        if source is None:
+            q, k, v = map(self.split, self.inputs(x, adapters))
+        else:
+            q, (k, v) = self.split(project(self.query, x, adapters)), self.memory(source, adapters)
         return project(self.out, attention(q, k, v, mask).flatten(2), adapters)
+
+    def inputs(self, x: Tensor, adapters: Adapters | None = None) -> Sequence[Tensor]:
+        """Queries, keys and values of steps that attend to each other, (..., C) each."""
+        return [project(layer, x, adapters) for layer in (self.query, self.key, self.value)]
+
+    def memory(self, source: Tensor, adapters: Adapters | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values of what others attend to: (..., C) to (..., H, D) each."""
+        return self.split(project(self.key, source, adapters)), self.split(project(self.value, source, adapters))
 
     def step(
         self,
-        chunk: Chunk,
+        x: Tensor,
+        packing: Packing,
         cache: KeyValues,
         rows: Tensor,
         position: Tensor,
         block: int = 1,
         adapters: Adapters | None = None,
     ) -> Tensor:
-        """Attend from new steps to each other and to the cached past, and remember them; (B, T, C)."""
-        layers = (self.query, self.key, self.value)
-        q, k, v = (self.split(project(layer, chunk.data, adapters)) for layer in layers)
-        attended = cached_attention(q, k, v, cache.k, cache.v, rows, position, chunk.length, block=block)
-        return project(self.out, attended.flatten(2), adapters)
+        """Attend from new steps, packed (N, C), to each other and to the cached past, and remember them; (N, C)."""
+        q, k, v = (self.split(packing.unpack(one)) for one in self.inputs(x, adapters))
+        attended = cached_attention(q, k, v, cache.k, cache.v, rows, position, packing.length, block=block)
+        return project(self.out, packing.pack(attended.flatten(2)), adapters)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -171,11 +181,14 @@ class AudioEncoder(StreamingModule):
         rows: Tensor | None = None,
         last: bool = False,
         adapters: Adapters | None = None,
+        ahead: bool = False,
     ) -> Chunk:
         """Encode the blocks that new mel frames (B, T, F) complete.
 
         Args:
             adapters: of the B rows.
+            ahead: also encode the frames of each stream's incomplete block, without what will follow them in it. The
+                stream does not advance over these: they are encoded again, until the block is complete.
 
         Raises:
             ValueError: a stream outgrows the 1500 positions (30 s), which is not checked in static mode; the caller
@@ -186,24 +199,12 @@ class AudioEncoder(StreamingModule):
         for conv, before in ((self.conv1, state.conv1), (self.conv2, state.conv2)):
             chunk = conv.step(chunk, before, rows)
             chunk = chunk.with_data(F.gelu(chunk.data))
-        chunk = self._blocks_of_frames.step(chunk, state.waiting, rows)
+        chunk, complete = self._blocks_of_frames.step_ahead(chunk, state.waiting, rows)
+        if not ahead:
+            chunk = chunk.with_data(chunk.data[:, : chunk.room(complete, chunk.data.shape[1])], complete)
         features = self._attend(chunk, state, rows, adapters)
-        state.position[rows] += chunk.length
+        state.position[rows] += complete
         return features
-
-    def encode_provisional(
-        self, state: EncoderState, rows: Tensor, adapters: Adapters | None = None, static: bool | None = None
-    ) -> Chunk:
-        """Encode the frames of each stream's incomplete block without what will follow them in it.
-
-        The stream does not advance: `step` encodes them again, once the block is complete.
-
-        Args:
-            rows: (B,) slots of streams that have not ended.
-            adapters: of the B rows.
-            static: as in `Chunk`.
-        """
-        return self._attend(self._blocks_of_frames.waiting(state.waiting, rows, static), state, rows, adapters)
 
     def _attend(self, chunk: Chunk, state: EncoderState, rows: Tensor, adapters: Adapters | None) -> Chunk:
         """Pass the frames after ``position`` through the layers. Their keys and values stay in the cache, where those
@@ -214,12 +215,13 @@ class AudioEncoder(StreamingModule):
         index = position[:, None] + torch.arange(chunk.data.shape[1], device=position.device)
         frames = chunk.data + self.positional_embedding[index.clamp(max=self.capacity - 1)]
         if chunk.data.shape[1]:
-            size = self._blocks_of_frames.size
+            size, packing = self._blocks_of_frames.size, Packing(chunk)
+            x, adapters = packing.pack(frames), packing.adapters(adapters)
             for block, cache in zip(self._typed_blocks, state.layers, strict=True):
-                normal = chunk.with_data(block.attn_ln(frames))
-                frames = frames + block.attn.step(normal, cache, rows, position, size, adapters)
-                frames = frames + block.feed_forward(block.mlp_ln(frames), adapters)
-        return chunk.with_data(self.ln_post(frames))
+                x = x + block.attn.step(block.attn_ln(x), packing, cache, rows, position, size, adapters)
+                x = x + block.feed_forward(block.mlp_ln(x), adapters)
+            frames = packing.unpack(self.ln_post(x))
+        return chunk.with_data(frames)
 
     def inputs_for(self, outputs: int) -> int:
         """Whole blocks, and the convolutions' look-ahead of two mel frames."""
@@ -290,9 +292,7 @@ class TextDecoder(nn.Module):
         new = features.data[row, step]
         adapters = None if adapters is None else adapters.select(row)
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
-            attention = block.cross_attn
-            cache.k[slot, :, frame] = attention.split(project(attention.key, new, adapters))
-            cache.v[slot, :, frame] = attention.split(project(attention.value, new, adapters))
+            cache.k[slot, :, frame], cache.v[slot, :, frame] = block.cross_attn.memory(new, adapters)
         memory.frames[rows] = start + features.length
 
     def _add_audio_statically(
@@ -305,18 +305,16 @@ class TextDecoder(nn.Module):
         slot, frame = rows[:, None], (start[:, None] + steps) % memory.capacity
         valid = features.mask[:, :, None, None]
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
-            attention = block.cross_attn
-            for layer, kept in ((attention.key, cache.k), (attention.value, cache.v)):
-                new = attention.split(project(layer, features.data, adapters))
+            pairs = zip(block.cross_attn.memory(features.data, adapters), (cache.k, cache.v), strict=True)
+            for new, kept in pairs:
                 kept[slot, :, frame] = torch.where(valid, new, kept[slot, :, frame])
         memory.frames[rows] = start + features.length
 
     def set_audio(self, features: Tensor, memory: AudioMemory, slot: int) -> None:
         """What `add_audio` does for the whole window (T, C) of one new stream, without its indexing."""
         for block, cache in zip(self._typed_blocks, memory.layers, strict=True):
-            attention = block.cross_attn
-            cache.k[slot, :, : len(features)] = attention.split(attention.key(features)).transpose(0, 1)
-            cache.v[slot, :, : len(features)] = attention.split(attention.value(features)).transpose(0, 1)
+            new = block.cross_attn.memory(features)
+            cache.k[slot, :, : len(features)], cache.v[slot, :, : len(features)] = (one.transpose(0, 1) for one in new)
         memory.frames[slot] = len(features)
 
     def step(
@@ -357,22 +355,24 @@ class TextDecoder(nn.Module):
         """`step`, but with each watched head's attention, (B, heads, T, frames), in order of layers."""
         position = state.position[rows]
         index = position[:, None] + torch.arange(tokens.data.shape[1], device=position.device)
-        x = self.token_embedding(tokens.data) + self.positional_embedding[index.clamp(max=self.capacity - 1)]
+        embedded = self.token_embedding(tokens.data) + self.positional_embedding[index.clamp(max=self.capacity - 1)]
+        packing = Packing(tokens)
+        x, adapters = packing.pack(embedded), packing.adapters(adapters)
         frames = memory.frames[memory_rows]
         watched = []
         for layer, (block, own, audio) in enumerate(zip(self._typed_blocks, state.layers, memory.layers, strict=True)):
-            x = x + block.attn.step(tokens.with_data(block.attn_ln(x)), own, rows, position, adapters=adapters)
+            x = x + block.attn.step(block.attn_ln(x), packing, own, rows, position, adapters=adapters)
             attention = block.cross_attn
-            query = attention.split(project(attention.query, block.cross_attn_ln(x), adapters))
+            query = attention.split(packing.unpack(project(attention.query, block.cross_attn_ln(x), adapters)))
             heads = [head for watched_layer, head in watch if watched_layer == layer]
             wanted = self._head_numbers(tuple(heads), rows.device) if heads else None
             attended, weights = cross_attention(query, audio.k, audio.v, memory_rows, frames, heads=wanted)
             if weights is not None:
                 watched.append(weights)
-            x = x + project(attention.out, attended.flatten(2), adapters)
+            x = x + project(attention.out, packing.pack(attended.flatten(2)), adapters)
             x = x + block.feed_forward(block.mlp_ln(x), adapters)
         state.position[rows] = position + tokens.length
-        return self.ln(x), torch.cat(watched, 1) if watched else None
+        return packing.unpack(self.ln(x)), torch.cat(watched, 1) if watched else None
 
     def _head_numbers(self, heads: tuple[int, ...], device: torch.device) -> Tensor:
         """Made once: a graph reads them where they are."""

@@ -320,6 +320,14 @@ class Blocks(StreamingModule):
 
     def step(self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False) -> Chunk:
         """Return the waiting steps of every block that this chunk completes."""
+        chunk, complete = self.step_ahead(x, state, rows, last)
+        return chunk.with_data(chunk.data[:, : chunk.room(complete, chunk.data.shape[1])], complete)
+
+    def step_ahead(
+        self, x: Chunk | Tensor, state: WindowState, rows: Tensor | None = None, last: bool = False
+    ) -> tuple[Chunk, Tensor]:
+        """Return all waiting steps, those of the incomplete block too, which go on waiting; and how many of each row's
+        are of complete blocks, (B,) int64."""
         chunk = as_chunk(x, last)
         rows = as_rows(rows, chunk)
         data, device = chunk.data, chunk.data.device
@@ -327,31 +335,20 @@ class Blocks(StreamingModule):
         before = state.received[rows]
         after = before + chunk.length
         waiting = before % self.size
-        count = torch.where(chunk.last, waiting + chunk.length, after - after % self.size - (before - waiting))
+        total = waiting + chunk.length
+        complete = torch.where(chunk.last, total, total - after % self.size)
 
         joined = torch.cat([state.tail[rows], data], dim=1)
-        most = chunk.room(count, joined.shape[1])
 
         def pick(start: Tensor, steps: int) -> Tensor:
             index = start[:, None] + torch.arange(steps, device=device)
             return take_steps(joined, index.clamp(max=joined.shape[1] - 1))
 
-        out = pick(keep - waiting, most)
+        out = pick(keep - waiting, chunk.room(total, joined.shape[1]))
         if keep:
             state.tail[rows] = pick(chunk.length, keep)
         state.received[rows] = after
-        return chunk.with_data(out, count)
-
-    def waiting(self, state: WindowState, rows: Tensor, static: bool | None = None) -> Chunk:
-        """The steps of each stream's incomplete block, in streams that have not ended; they go on waiting.
-
-        ``static`` is that of the chunk.
-        """
-        keep, count = self.size - 1, state.received[rows] % self.size
-        kept = Chunk(state.tail[rows], count, torch.zeros_like(count, dtype=torch.bool), static)
-        steps = kept.room(count, keep) if len(rows) else keep
-        index = keep - count[:, None] + torch.arange(steps, device=count.device)
-        return kept.with_data(take_steps(kept.data, index.clamp(max=max(keep - 1, 0))))
+        return chunk.with_data(out, total), complete
 
     def inputs_for(self, outputs: int) -> int:
         """Whole blocks."""

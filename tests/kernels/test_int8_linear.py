@@ -115,11 +115,11 @@ def test_a_weight_in_half_precision_is_not_held_in_float32() -> None:
 
 @pytest.mark.parametrize("vnni", [True, False])
 def test_both_layouts_hold_the_same_integers(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
-    if vnni and not module._has_vnni():
+    if vnni and not module.has_byte_products():
         pytest.skip("needs a processor with VNNI")
     weight, bias = layer(70, 128)
     expected = (weight * (127 / weight.abs().amax(1, keepdim=True))).round()
-    monkeypatch.setattr(module, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(module, "has_byte_products", lambda: vnni)
     packed = pack_int8(weight, bias)
     assert torch.equal(packed.unpacked().float(), expected)
     assert packed.shape == (70, 128)

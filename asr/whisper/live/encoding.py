@@ -200,16 +200,10 @@ class IncrementalEncoding:
                 chunk = with_tail(chunk, mel.shape[1] - used)
             chosen = None if adapters is None else adapters.select(torch.tensor(members))
             mel_chunk = self.normalize.step(chunk, state.normalize, slots)
-            features = self.encoder.step(mel_chunk, state.encoder, slots, adapters=chosen)
+            features = self.encoder.step(mel_chunk, state.encoder, slots, adapters=chosen, ahead=True)
             self.decoder.add_audio(features, state.memory, slots, chosen)
             for i in members:
                 windows[i].encoded = frames[i]
-        going = [i for i, ends in enumerate(last) if not ends]
-        if going:
-            chosen = None if adapters is None else adapters.select(torch.tensor(going))
-            provisional = self.encoder.encode_provisional(state.encoder, rows[going], chosen)
-            if provisional.data.shape[1]:
-                self.decoder.add_audio(provisional, state.memory, rows[going], chosen)
         return EncodedAudio(state.decoder, rows, state.memory, rows, adapters)
 
 

@@ -15,28 +15,23 @@ import torch
 from torch import Tensor
 
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
-from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, DraftDecoder, StreamingHypothesis
-from loquent.asr.whisper.live.encoding import (
-    AudioEncoding,
-    EncodedAudio,
-    IncrementalEncoding,
-    IncrementalState,
-    Reencoding,
-)
+from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, StreamingHypothesis
+from loquent.asr.whisper.live.encoding import EncodedAudio, IncrementalEncoding, IncrementalState
 from loquent.asr.whisper.live.fingerprint import fingerprint
 from loquent.asr.whisper.live.listening import Listening
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
+from loquent.asr.whisper.live.network import Network, Networks
 from loquent.asr.whisper.live.options import StreamingOptions, WhisperStreamOptions
 from loquent.asr.whisper.live.overlap import next_begin
 from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
-from loquent.asr.whisper.live.token_runs import RunningDecoder
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.endpoint import Endpointer, SpeechStart, UtteranceEnd
 from loquent.speech.audio.features import WhisperLogMel
 from loquent.speech.audio.vad import SileroVad
+from loquent.speech.devices import few_threads
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
@@ -55,7 +50,8 @@ class WhisperStreamingTask:
 
     Args:
         settings: how audio is turned into text, the same for all streams.
-        adapters: that streams may choose from; they may come and go.
+        adapters: that streams may choose from; they may come and go. The default one as it is now is merged into
+            weights of their own, see `AdapterBank.merged`.
     """
 
     takes = Port("audio", 16_000)
@@ -92,22 +88,7 @@ class WhisperStreamingTask:
         self._listen = Listening(self.features, self.vad, self.chunk)
         self.widths = (self._listen.width,)
         self.rule = self.settings.rule
-        self.encoding: AudioEncoding = (
-            IncrementalEncoding(model, self.settings.block) if incremental else Reencoding(model)
-        )
-        timestamps = range(tokenizer.timestamp_begin, tokenizer.timestamp_end)
-        languages = tokenizer.language_tokens.values()
-        self.decode = DraftDecoder(
-            model.decoder,
-            tokenizer.eot,
-            (*tokenizer.suppressed_tokens, tokenizer.no_timestamps, *languages, *timestamps),
-            config.alignment_heads,
-            lenient=incremental,
-            beam_size=self.settings.beam_size,
-            normalize=not self.encoding.keeps_tokens,
-        )
-        if device.type != "cpu" and self.settings.beam_size == 1:
-            self.decode = RunningDecoder(self.decode, spare=incremental)
+        self.networks = Networks(model, tokenizer, self.settings, self.adapters)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 
@@ -117,7 +98,7 @@ class WhisperStreamingTask:
             self.features.initial_state(slots),
             self.vad.initial_state(slots),
             torch.zeros(slots, self.ring, self.model.config.n_mels, device=self.model.decoder.ln.weight.device),
-            self.encoding.initial_state(slots),
+            self.networks.stock.encoding.initial_state(slots),
         )
 
     def start(self, options: WhisperStreamOptions) -> WhisperMemo:
@@ -173,8 +154,9 @@ class WhisperStreamingTask:
             raise ValueError(
                 f"the stream has had {memo.frames} frames, but its state is not that of {received} samples"
             )
-        if isinstance(self.encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
-            check_encoding(memo, self.encoding, state.encoding)
+        encoding = self.networks.stock.encoding
+        if isinstance(encoding, IncrementalEncoding) and isinstance(state.encoding, IncrementalState):
+            check_encoding(memo, encoding, state.encoding)
 
     def configure(self, memo: WhisperMemo, options: WhisperStreamOptions) -> None:
         """Refuse any change: a stream keeps the options that it began with.
@@ -191,7 +173,8 @@ class WhisperStreamingTask:
 
     def launch(self, inputs: Chunk, state: StreamState, rows: Tensor, memos: list[WhisperMemo]) -> WhisperStep:
         """Extract the features of every stream's next chunk, and detect speech in it."""
-        fetched = self._listen(inputs, state, rows, [memo.frames for memo in memos])
+        with few_threads(self.networks.threads(len(memos))):
+            fetched = self._listen(inputs, state, rows, [memo.frames for memo in memos])
         return WhisperStep(memos, state, rows[: len(memos)], range(len(memos)), fetched)
 
     def read(self, pending: WhisperStep) -> list[Turn]:
@@ -206,8 +189,10 @@ class WhisperStreamingTask:
                 ends[i] = self._follow_speech(memos[i], probabilities, ended)
                 memos[i].steps += 1
         talking = [i for i in turns.sound if memos[i].window is not None]
-        if talking:
-            self._transcribe(talking, memos, [last[i] or ends[i] is not None for i in talking], state, rows, turns)
+        with few_threads(self.networks.threads(len(talking))):
+            for network, some in self.networks.of_streams(talking, memos):
+                flush = [last[i] or ends[i] is not None for i in some]
+                self._transcribe(network, some, memos, flush, state, rows, turns)
         for i in turns.sound:
             with turns.of(i) as events:
                 self._end_utterance(memos[i], ends[i], last[i], events)
@@ -288,6 +273,7 @@ class WhisperStreamingTask:
 
     def _transcribe(
         self,
+        network: Network,
         talking: list[int],
         memos: list[WhisperMemo],
         flush: list[bool],
@@ -298,6 +284,7 @@ class WhisperStreamingTask:
         """Encode, decode, commit and report for the streams that have a window.
 
         Args:
+            network: that they go through.
             talking: their places in the batch.
             memos, rows: of the whole batch.
             flush: whether the utterance ends, of each of ``talking``.
@@ -306,9 +293,9 @@ class WhisperStreamingTask:
         windows = [memo.window for memo in own if memo.window is not None]
         frames = [memo.frames for memo in own]
         chosen = rows[torch.tensor(talking, device=rows.device)]
-        adapters = self.adapters.choose(own)
-        encoded = self.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
-        self._detect_languages(own, windows, encoded)
+        adapters = self.adapters.choose(own) if network is self.networks.stock else None
+        encoded = network.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
+        self._detect_languages(network, own, windows, encoded)
         drafts, known, sound = list[Draft](), list[int](), list[int]()
         for n, i in enumerate(talking):
             with turns.of(i):
@@ -321,7 +308,7 @@ class WhisperStreamingTask:
         if len(sound) < len(talking):
             encoded = encoded.select(sound)
         encoded.decoder.position[encoded.rows] = torch.tensor(known, device=rows.device)
-        for n, hypothesis in zip(sound, self.decode(drafts, *encoded), strict=True):
+        for n, hypothesis in zip(sound, network.decode(drafts, *encoded), strict=True):
             with turns.of(talking[n]) as events:
                 if not hypothesis.finite:
                     raise FloatingPointError("the decoder's scores of this stream are not finite numbers")
@@ -333,7 +320,7 @@ class WhisperStreamingTask:
     def _draft(self, memo: WhisperMemo, window: AudioWindow, final: bool) -> tuple[Draft, int]:
         """What the decoder is to verify and write on, and how many tokens before it its cache has already."""
         certain = window.control + window.committed
-        known = len(certain) - 1 if self.encoding.keeps_tokens and window.primed else 0
+        known = len(certain) - 1 if self.networks.stock.encoding.keeps_tokens and window.primed else 0
         window.primed = True
         limit = min(
             self.model.config.n_text_ctx - len(certain) - 1,
@@ -470,24 +457,20 @@ class WhisperStreamingTask:
 
     # -------------------------------------------------------------------------------------------------------- language
 
-    def _detect_languages(self, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio) -> None:
+    def _detect_languages(
+        self, network: Network, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio
+    ) -> None:
         """Choose the language of streams that have none yet, from the first speech they bring."""
         unknown = [i for i, memo in enumerate(memos) if memo.language is None]
         if not unknown:
             return
-        state, rows, memory, memory_rows, adapters = encoded.select(unknown)
-        state.position[rows] = 0
-        sot = torch.full((len(unknown), 1), self.tokenizer.sot, device=rows.device)
-        hidden, _ = self.model.decoder.step(Chunk.of(sot), state, rows, memory, memory_rows, adapters=adapters)
-        codes = list(self.tokenizer.language_tokens)
-        scores = self.model.decoder.logits(hidden[:, 0])[:, list(self.tokenizer.language_tokens.values())]
-        for i, best in zip(unknown, scores.argmax(-1).tolist(), strict=True):
+        for i, code in zip(unknown, network.languages(encoded.select(unknown), self.tokenizer), strict=True):
             memo, window = memos[i], windows[i]
-            sequence = self.tokenizer.sot_sequence(codes[best], memo.options.mode, timestamps=False)
+            sequence = self.tokenizer.sot_sequence(code, memo.options.mode, timestamps=False)
             window.control = [*window.control[: -len(sequence)], *sequence]
             window.primed = False  # what the decoder knows was written under another language
             if memo.frames - window.opened >= LANGUAGE_FRAMES:
-                memo.language = codes[best]
+                memo.language = code
 
 
 def _said_until(window: AudioWindow) -> int:

@@ -14,7 +14,7 @@ from loquent.asr.whisper.ctranslate2 import read_ctranslate2
 from loquent.asr.whisper.model import EMBEDDING, Whisper
 from loquent.asr.whisper.quantization import quantize_int8
 from loquent.kernels.cpu.runtime import kernel
-from loquent.kernels.int8_linear import _has_vnni
+from loquent.kernels.int8_linear import has_byte_products
 from loquent.speech.hub import resolve
 
 SAMPLE = Path(loquent.speech.__file__).parent / "assets" / "sample.flac"
@@ -23,7 +23,7 @@ SAMPLE = Path(loquent.speech.__file__).parent / "assets" / "sample.flac"
 def test_a_file_is_transcribed_without_compilers_and_without_what_live_audio_needs():
     used = ("self_attention", "cross_attention", "linear", "int8_linear", "top_tokens")
     for name in used:  # compiled and kept, if they were not
-        if name != "int8_linear" or _has_vnni():
+        if name != "int8_linear" or has_byte_products():
             kernel(name if "attention" not in name else "attention", name)
     script = (
         "import sys\nfrom loquent.speech.commands.cli import main\n"
