@@ -133,8 +133,10 @@ def test_graphs_say_the_same(task: Task, talk: np.ndarray, task_laws: Any, monke
     monkeypatch.setattr(Replay, "__init__", lambda self, function: make(self, function, capture))
     again = copy.copy(task)
     again.__init__(*[getattr(task, name) for name in ("model", "tokenizer", "settings")])  # type: ignore[misc]
-    if isinstance(again, WhisperStreamingTask) and again.decode.beam_size == 1:
-        again.decode = RunningDecoder(again.decode, spare=again.encoding.keeps_tokens, steps=3)
+    if isinstance(again, WhisperStreamingTask) and again.networks.stock.decode.beam_size == 1:
+        encoding, decode = again.networks.stock
+        running = RunningDecoder(decode, spare=encoding.keeps_tokens, steps=3)
+        again.networks.stock = again.networks.stock._replace(decode=running)
     audios = [talk, talk[50_000:], talk[:30_001]]
     with task_laws.static_engines():
         engine = Engine(again, capacity=3)
