@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.kernels.linear_argmax import linear_argmax
+from loquent.kernels.best_tokens import linear_argmax
 from loquent.speech.nn.linear import Linear
 
 

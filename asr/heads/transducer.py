@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.kernels.linear_argmax import linear_argmax
+from loquent.kernels.best_tokens import linear_argmax
 from loquent.kernels.transducer_loss import transducer_loss
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.state import State, check_range

@@ -16,7 +16,7 @@ OUTPUTS = 64  # of a program
 
 
 def linear_argmax(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """See `loquent.kernels.linear_argmax`."""
+    """See `loquent.kernels.best_tokens`."""
     outputs, inputs = weight.shape
     shape, x = x.shape[:-1], x.reshape(-1, inputs).contiguous()
     rows, parts = len(x), triton.cdiv(outputs, OUTPUTS)

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from loquent.kernels.linear_argmax import linear_argmax
+from loquent.kernels.best_tokens import linear_argmax
 
 
 def test_it_is_the_largest_and_its_share():

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loquent.kernels.best_tokens import top_tokens
 from loquent.kernels.registry import use_backend
-from loquent.kernels.top_tokens import top_tokens
 
 
 @settings(max_examples=30, deadline=None)

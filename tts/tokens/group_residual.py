@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loquent.kernels.linear_argmax import linear_argmax
+from loquent.kernels.best_tokens import linear_argmax
 
 
 class GroupResidual(NamedTuple):

@@ -1,8 +1,8 @@
 """Where in the audio each token was said, from the attention of the decoder's alignment heads.
 
-A head attends to some frames whatever it writes, often more than to those of the word. As in openai/whisper `timing.py`,
-attention is therefore normalised over tokens and smoothed over time; but over the tokens up to each one, because a
-stream does not know those that follow.
+A head attends to some frames whatever it writes, often more than to those of the word. As in openai/whisper
+`timing.py`, attention is therefore normalised over tokens and smoothed over time; but over the tokens up to each one,
+because a stream does not know those that follow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from loquent.asr.whisper.alignment import smooth
 
-SMALLEST = 1e-12  # variance: every head may have attended alike so far
+SMALLEST = 1e-30  # variance: a frame may have had no attention at all
+PRIOR = 4  # tokens whose attention is taken to have deviated by as much as its mean: a few tokens tell little
 
 
 class TokenAttention:
@@ -41,8 +42,10 @@ class TokenAttention:
         moments = torch.stack([weights, weights.square()]).double()
         before = self.sums + moments[:, :, :known].sum(2, keepdim=True)
         sums = before + moments[:, :, known:].cumsum(2)
-        numbers = torch.arange(self.count + known + 1, self.count + weights.shape[1] + 1, device=weights.device)
+        numbers = torch.arange(self.count + known + 1, self.count + weights.shape[1] + 1, device=weights.device)[
+            :, None
+        ]
         self.sums, self.count = sums[:, :, -1:], self.count + weights.shape[1]
-        mean, square = sums / numbers[:, None]
-        deviation = (square - mean.square()).clamp_min(SMALLEST).sqrt()
-        return smooth(((weights[:, known:] - mean) / deviation).float())
+        mean, square = sums / numbers
+        variance = (numbers * (square - mean.square()) + PRIOR * mean.square()) / (numbers + PRIOR)
+        return smooth(((weights[:, known:] - mean) / variance.clamp_min(SMALLEST).sqrt()).float())

@@ -21,7 +21,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.logit_filters import logit_filters
 from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
-from loquent.kernels.top_tokens import top_tokens
+from loquent.kernels.best_tokens import top_tokens
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.text.languages import language_code
 

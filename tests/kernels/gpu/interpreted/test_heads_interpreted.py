@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from loquent.kernels.best_tokens import linear_argmax
 from loquent.kernels.finite_scalar import Digits, finite_scalar_codes
-from loquent.kernels.linear_argmax import linear_argmax
 from loquent.kernels.log_mel import Compression, log_mel
 from loquent.kernels.lstm_steps import lstm_steps
 
