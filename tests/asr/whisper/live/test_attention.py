@@ -14,7 +14,7 @@ SINK, AUDIO, WINDOW = 36, 80, 120
 
 @pytest.fixture
 def weights() -> Tensor:
-    """Attention (heads, tokens, frames) that follows the audio a little, and falls on one frame of it and the padding."""
+    """Attention (heads, tokens, frames) that follows the audio a little, and falls on one frame and on the padding."""
     torch.manual_seed(0)
     weights = torch.rand(3, 4 + len(SAID), WINDOW) * 0.05
     for token, frame in enumerate(SAID, 4):  # behind four control tokens
