@@ -46,6 +46,7 @@ class WhisperRecognizer(Recognizer):
 
     def __init__(self, model: Whisper, tokenizer: WhisperTokenizer, *, batch: int = 8) -> None:
         super().__init__(batch)
+        tokenizer.check_model(model.config.n_vocab)
         self.model, self.tokenizer = model, tokenizer
         self.adapters = AdapterBank(model)
         self.uses_shipped_adapter = True
