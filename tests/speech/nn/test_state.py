@@ -12,7 +12,7 @@ from loquent.speech.nn.state import LINE, State, initial
 @dataclass
 class Inner(State):
     flag: torch.Tensor
-    seen: torch.Tensor = initial(-1)
+    seen: torch.Tensor = initial(-1)  # noqa: RUF009
 
 
 @dataclass
