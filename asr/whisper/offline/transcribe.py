@@ -51,6 +51,8 @@ def transcribe(
     options = options or TranscribeOptions()
     if options.multilingual and not decoder.tokenizer.is_multilingual:
         raise ValueError("multilingual: this model knows English only; use a multilingual one, such as base")
+    if options.mode == "translate" and not decoder.tokenizer.is_multilingual:
+        raise ValueError("task: this model knows English only and cannot translate; use a multilingual one, such as base")
     vad = SileroVad.from_pretrained() if options.vad_filter else None
     begun: list[OpenRecording] = []  # and not over
 

@@ -21,18 +21,21 @@ from typing import Any
 from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
 from loquent.speech.net.dialect import Dialect, Phase, integer, refuse, shown, string
 from loquent.speech.net.messages import Action, Finish, Renew, Start
+from loquent.speech.net.models import DEEPGRAM_MODELS
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
 from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Word
+from loquent.speech.transcript import WordTiming
 
 ENCODINGS = {"linear16": "pcm16", "linear32": "float32", "mulaw": "mulaw", "opus": "opus"}  # ours of theirs
-OWN_MODELS = ("nova", "flux", "enhanced", "base-", "whisper")  # beginnings of Deepgram's: the server's first model
 FEATURES = (  # that nothing here provides
-    *("callback", "detect_entities", "diarize", "diarize_model", "multichannel", "redact", "replace", "search"),
+    *("callback", "detect_entities", "diarize", "diarize_model", "redact", "replace", "search"),
 )
 
 
 class Deepgram(Dialect):
     """A connection of a client of Deepgram's live endpoint."""
+
+    foreign_models = DEEPGRAM_MODELS
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         super().__init__(max_text_bytes, max_audio_bytes)
@@ -88,16 +91,13 @@ class Deepgram(Dialect):
         name = query.get("encoding", "")
         if name not in ENCODINGS:
             refuse(f"encoding: expected one of {', '.join(ENCODINGS)}, got {shown(name)}; no container is read live")
-        self._interim, self._speech_starts = (_flag(query, name) for name in ("interim_results", "vad_events"))
+        self._interim, self._speech_starts = (flag(query, name) for name in ("interim_results", "vad_events"))
         self._utterance_ends = "utterance_end_ms" in query
-        model, language = query.get("model", ""), query.get("language", "")
-        phrases = [string(phrase, "a keyterm", MAX_NAME) for phrase in _all(query, "keyterm")]
-        phrases += [string(phrase.split(":")[0], "a keyword", MAX_NAME) for phrase in _all(query, "keywords")]
-        if len(phrases) > MAX_ITEMS:
-            refuse(f"keyterm: at most {MAX_ITEMS} are taken, got {len(phrases)}")
+        model = query.get("model", "")
+        phrases, language = asked_phrases(query), asked_language(query)
         options: dict[str, Any] = {"phrases": phrases} if phrases else {}
-        if language and language != "multi":
-            options["language"] = string(language.split("-")[0], "language", MAX_NAME)
+        if language:
+            options["language"] = language
         rate = query.get("sample_rate")
         return [
             self._opened(
@@ -105,7 +105,7 @@ class Deepgram(Dialect):
                     None if rate is None else _number(rate, "sample_rate", LOWEST_RATE, HIGHEST_RATE),
                     _number(query.get("channels", "1"), "channels", 1, MAX_CHANNELS),
                     ENCODINGS[name],
-                    None if not model or model.startswith(OWN_MODELS) else string(model, "model", MAX_NAME),
+                    None if not model else string(model, "model", MAX_NAME),
                     options=options,
                 )
             )
@@ -139,19 +139,10 @@ class Deepgram(Dialect):
         return [Finish()]
 
     def _result(self, text: str, start: float, end: float) -> dict[str, Any]:
-        words = [
-            {
-                "word": word.text.strip().lower().strip(".,!?;:"),
-                "start": round(self.offset_s + word.start, 3),
-                "end": round(self.offset_s + word.end, 3),
-                "confidence": round(word.confidence, 4),
-                "punctuated_word": word.text.strip(),
-            }
-            for word in self._words
-        ]
+        words = [told_word(word, self.offset_s) for word in self._words]
         confidence = sum(word.confidence for word in self._words) / max(len(self._words), 1)
         best = {"transcript": text, "confidence": round(confidence, 4), "words": words}
-        about = {"request_id": self.request_id, "model_uuid": self.request_id, "model_info": self._described()}
+        about = {"request_id": self.request_id, "model_uuid": self.request_id, "model_info": model_description(self._model)}
         return {
             "type": "Results",
             "channel_index": [0, 1],
@@ -175,14 +166,43 @@ class Deepgram(Dialect):
             "duration": round(self._frames / rate, 3),
             "channels": self.start.channels,
             "models": [self.request_id],
-            "model_info": {self.request_id: self._described()},
+            "model_info": {self.request_id: model_description(self._model)},
         }
 
-    def _described(self) -> dict[str, str]:
-        return {"name": self._model, "version": "", "arch": "loquent"}
+
+def model_description(name: str) -> dict[str, str]:
+    """A model as the metadata name it."""
+    return {"name": name, "version": "", "arch": "loquent"}
 
 
-def _flag(query: Mapping[str, str], name: str) -> bool:
+def told_word(word: Word | WordTiming, offset_s: float = 0.0) -> dict[str, Any]:
+    """A word of a result; ``offset_s`` is what was heard before the times that it has."""
+    return {
+        "word": word.text.strip().lower().strip(".,!?;:"),
+        "start": round(offset_s + word.start, 3),
+        "end": round(offset_s + word.end, 3),
+        "confidence": round(word.confidence or 0.0, 4),
+        "punctuated_word": word.text.strip(),
+    }
+
+
+def asked_language(query: Mapping[str, str]) -> str | None:
+    """The language that is spoken, without its region; None: the client does not know."""
+    language = query.get("language", "")
+    return None if language in ("", "multi") else string(language.split("-")[0], "language", MAX_NAME)
+
+
+def asked_phrases(query: Mapping[str, str]) -> list[str]:
+    """Words that are likely to be said; how likely is not asked."""
+    phrases = [string(phrase, "a keyterm", MAX_NAME) for phrase in _all(query, "keyterm")]
+    phrases += [string(phrase.split(":")[0], "a keyword", MAX_NAME) for phrase in _all(query, "keywords")]
+    if len(phrases) > MAX_ITEMS:
+        refuse(f"keyterm: at most {MAX_ITEMS} are taken, got {len(phrases)}")
+    return phrases
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A parameter that is true or false; false if it is missing."""
     value = query.get(name, "false").lower()
     if value not in ("true", "false"):
         refuse(f"{name}: expected true or false, got {shown(value)}")

@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said(query: dict[str, str], why: str) -> None:
 def test_parameters_become_options() -> None:
     query = LINEAR | {"model": "nova-3", "language": "en-US", "keyterm": "Lovelace", "smart_format": "true"}
     (start,) = Deepgram().receive_query(query)
-    assert start == Start(16_000, options={"phrases": ["Lovelace"], "language": "en"})
+    assert start == Start(16_000, model="nova-3", options={"phrases": ["Lovelace"], "language": "en"})
     (start,) = Deepgram().receive_query(LINEAR | {"model": "tiny.en", "channels": "2"})
     assert isinstance(start, Start)
     assert (start.model, start.channels) == ("tiny.en", 2)

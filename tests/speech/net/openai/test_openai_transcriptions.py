@@ -20,6 +20,7 @@ from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import models_of
 from loquent.speech.net.openai.transcriptions import Transcriptions
+from loquent.speech.net.recordings import Recordings
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
 from loquent.speech.runtime.scheduler import Scheduler
@@ -65,7 +66,7 @@ def post(server, content, **fields):
 
 def test_openai_transcription(start_server, recording):
     server = start_server(transcribe=transcribe)
-    assert post(server, recording, model="whisper-1").json() == {"text": "w0 w1"}
+    assert post(server, recording, model="whisper-1").json() == {"text": "w0 w1", "usage": {"type": "duration", "seconds": 2.0}}
     assert post(server, recording, response_format="text").text == "w0 w1\n"
     assert "00:00:00,000 --> 00:00:02,000" in post(server, recording, response_format="srt").text
     assert post(server, recording, response_format="vtt").text.startswith("WEBVTT")
@@ -128,7 +129,8 @@ def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
     engine = Engine(band_energy.BandEnergy())
     limits = Limits(max_uploads=1, send_timeout_s=0.05)
     admission = Admission(Scheduler([engine]), limits, Metrics())
-    endpoint = Transcriptions(models_of({"band": engine}), admission, transcribe, limits)
+    recordings = Recordings(transcribe, limits)
+    endpoint = Transcriptions(models_of({"band": engine}), admission, recordings)
     request = httpx.Request("POST", "http://localhost/", files={"file": recording})
     scope = {"type": "http", "method": "POST", "app": None}
     scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
@@ -149,7 +151,7 @@ def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
         await endpoint(scope, receive, send)
 
     asyncio.run(twice())
-    endpoint.shut_down()
+    recordings.shut_down()
     assert [message["status"] for message in sent] == [200, 200]
 
 
@@ -219,7 +221,7 @@ def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, rec
         return transcribe(audio, progress)
 
     server = start_server(transcribe=slow, limits=Limits(max_uploads=2))
-    uploads = server.service.transcriptions.uploads
+    uploads = server.service.recordings.uploads
     request = httpx.Request("POST", url(server), files={"file": recording})
     head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nContent-Type: {request.headers['content-type']}\r\n"
     data = (
@@ -246,7 +248,7 @@ def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, rec
 
 def test_uploads_that_stall_hold_up_no_others(start_server, recording):
     server = start_server(transcribe=transcribe, limits=Limits(max_uploads=1, max_receiving=3))
-    uploads = server.service.transcriptions.uploads
+    uploads = server.service.recordings.uploads
     head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
     head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
