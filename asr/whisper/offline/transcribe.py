@@ -22,6 +22,7 @@ from loquent.asr.whisper.offline.passage import OpenRecording, Passage
 from loquent.asr.whisper.states import AudioMemory
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
+from loquent.speech.text.languages import language_code
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 
@@ -49,10 +50,8 @@ def transcribe(
         FileNotFoundError: ``vad_filter`` needs a package that is not installed.
     """
     options = options or TranscribeOptions()
-    if options.multilingual and not decoder.tokenizer.is_multilingual:
-        raise ValueError("multilingual: this model knows English only; use a multilingual one, such as base")
-    if options.mode == "translate" and not decoder.tokenizer.is_multilingual:
-        raise ValueError("task: this model knows English only and cannot translate; use a multilingual one, such as base")
+    if not decoder.tokenizer.is_multilingual:
+        _check_english(options)
     vad = SileroVad.from_pretrained() if options.vad_filter else None
     begun: list[OpenRecording] = []  # and not over
 
@@ -83,6 +82,19 @@ def transcribe(
         if progress is not None:
             for one in ready:
                 progress(one.whole.number, one.whole.done_s, one.whole.duration_s)
+
+
+def _check_english(options: TranscribeOptions) -> None:
+    """Refuse what an English-only model cannot do."""
+    asked = {
+        "multilingual": options.multilingual,
+        "task": options.mode == "translate",
+        "language": options.language is not None and language_code(options.language) != "en",
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            why = "knows English only" + (" and cannot translate" if name == "task" else "")
+            raise ValueError(f"{name}: this model {why}; use a multilingual one, such as base")
 
 
 def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], options: TranscribeOptions) -> None:

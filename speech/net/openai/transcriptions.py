@@ -121,7 +121,7 @@ class Transcriptions:
         async with watched(receive, gone) as watcher:
             first = asyncio.ensure_future(anext(segments, None))
             await asyncio.wait((first, watcher), return_when=asyncio.FIRST_COMPLETED)
-            if gone.is_set():
+            if watcher.done() and not first.done():
                 first.cancel()  # which ends the work
                 await asyncio.gather(first, return_exceptions=True)
                 raise ClientDisconnect
