@@ -225,12 +225,12 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         speech = model.gives.sample_rate
-        self._another = functools.partial(model.open, sample_rate=rate, channels=start.channels, **options)
+        audio: dict[str, Any] = {"sample_rate": rate, "channels": start.channels, "multichannel": start.multichannel}
+        self._another = functools.partial(model.open, **audio, **options)
         try:
             self.stream, resampler = await self.admission.open(
                 model,
-                sample_rate=rate,
-                channels=start.channels,
+                **audio,
                 options=options,
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
@@ -252,6 +252,8 @@ class Connection:
         if isinstance(stream.inbox, SampleInbox):
             message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
             message |= {"channels": start.channels, "encoding": start.encoding}
+            if start.multichannel:
+                message["multichannel"] = True
         if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
             message["relaxed"] = relaxed
         message |= {"takes": _described(model.takes), "gives": _described(model.gives)}

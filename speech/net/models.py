@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
+from loquent.speech.runtime.channels import Channels
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
 from loquent.speech.text.languages import language_code
-
 
 # Beginnings of the names of other services' models, which their clients send unless they are told otherwise.
 OPENAI_MODELS = ("gpt-", "whisper-1")  # that hear
@@ -87,12 +88,29 @@ class Model:
         return Model({**stages, TRANSLATION: self.translators[pair]}), chosen
 
     def open(
-        self, *, sample_rate: int | None = None, channels: int = 1, pressure: float = 0.0, **options: Any
+        self,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        multichannel: bool = False,
+        stream: str | None = None,
+        pressure: float = 0.0,
+        **options: Any,
     ) -> Stream:
-        """Start a stream; see `Engine.open` and `Pipeline.open`."""
-        asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure, **options}
+        """Start a stream; see `Engine.open` and `Pipeline.open`.
+
+        Args:
+            multichannel: make a stream of each channel; see `Channels.open`.
+        """
+        if multichannel:
+            if (self.takes.kind, self.gives.kind) != ("audio", "text"):
+                raise ValueError("multichannel: only what makes text of audio hears channels apart; leave it out")
+            alone = functools.partial(self.open, sample_rate=sample_rate, pressure=pressure, **options)
+            return Channels.open(channels, lambda name: alone(stream=name))
+        asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure}
         if isinstance(voice := options.get("voice"), str):
-            asked["voice"] = self.voices.get(voice, voice)
+            options["voice"] = self.voices.get(voice, voice)
+        asked |= {"stream": stream, **options}
         if len(self.stages) > 1:
             return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()

@@ -55,7 +55,12 @@ _LISTEN_KINDS: dict[str, dict[str, Any]] = {
     "language": {"type": "string"},
     "keyterm": {"type": "array", "items": {"type": "string"}},
     "keywords": {"type": "array", "items": {"type": "string"}},
-    "utt_split": {"type": "number", "minimum": 0, "maximum": prerecorded.LONGEST_PAUSE_S, "default": prerecorded.PAUSE_S},
+    "utt_split": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": prerecorded.LONGEST_PAUSE_S,
+        "default": prerecorded.PAUSE_S,
+    },
 }
 _ERRORS = {
     "400": "A field is wrong; `param` names it.",

@@ -3,7 +3,8 @@
 Client -> server::
 
     {"type": "start", "sample_rate": 48000, "channels": 1, "encoding": "pcm16", "model": "…", "token": "…",
-     "options": {…}, "output": {"encoding": "opus", "sample_rate": 24000}, "acknowledge": true}
+     "options": {…}, "output": {"encoding": "opus", "sample_rate": 24000}, "acknowledge": true,
+     "multichannel": false}
     <binary: samples in that encoding, whole frames, any number of them; of "opus" one packet>
     {"type": "text", "text": "…", "time_s": 1.5}     input of models that take text, in pieces of any kind
     {"type": "flush"}                 end the word under way, and let the text so far come out
@@ -102,12 +103,9 @@ class ServerProtocol(Dialect):
 
     def _open(self, message: dict[str, Any]) -> Action:
         self._expect(Phase.WAITING, "'start'")
-        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output", "acknowledge"}
-        _only(message, "start", known)
+        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output"}
+        _only(message, "start", known | {"acknowledge", "multichannel"})
         rate = message.get("sample_rate")
-        acknowledge = message.get("acknowledge", False)
-        if not isinstance(acknowledge, bool):
-            refuse(f"'acknowledge' has to be true or false, got {shown(acknowledge)}")
         start = Start(
             sample_rate=None if rate is None else integer(rate, "sample_rate", LOWEST_RATE, HIGHEST_RATE),
             channels=integer(message.get("channels", 1), "channels", 1, MAX_CHANNELS),
@@ -116,7 +114,8 @@ class ServerProtocol(Dialect):
             token=None if message.get("token") is None else string(message["token"], "'token'", MAX_TEXT),
             options=_options(message.get("options", {})),
             output=_output(message.get("output", {})),
-            acknowledge=acknowledge,
+            acknowledge=_truth(message, "acknowledge"),
+            multichannel=_truth(message, "multichannel"),
         )
         return self._opened(start)
 
@@ -170,6 +169,13 @@ def _seconds(value: Any, what: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
         refuse(f"{what} has to be a number of seconds from 0 on, got {shown(value)}")
     return float(value)
+
+
+def _truth(message: dict[str, Any], name: str) -> bool:
+    value = message.get(name, False)
+    if not isinstance(value, bool):
+        refuse(f"'{name}' has to be true or false, got {shown(value)}")
+    return value
 
 
 def _encoding(value: Any) -> str:

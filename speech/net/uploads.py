@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
@@ -60,22 +61,20 @@ class Uploads:
         async with self._received(request) as received:
             return await received.form(max_files=1, max_fields=32, max_part_size=65_536)
 
-    async def receive_file(self, request: Request) -> UploadFile:
+    @contextlib.asynccontextmanager
+    async def receive_file(self, request: Request) -> AsyncIterator[BinaryIO]:
         """The body of a request, on disk if it is long.
 
         Raises:
             Refused: it takes too long, is too long, or there is no place.
         """
-        file = UploadFile(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
-        try:
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as data:
+            file = UploadFile(data)  # which writes to disk in a thread
             async with self._received(request) as received:
                 async for part in received.stream():
                     await file.write(part)
-        except BaseException:
-            await file.close()
-            raise
-        await file.seek(0)
-        return file
+            await file.seek(0)
+            yield file.file
 
     @contextlib.asynccontextmanager
     async def _received(self, request: Request) -> AsyncIterator[Request]:

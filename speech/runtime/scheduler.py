@@ -76,6 +76,8 @@ class Scheduler:
     def place(self, engines: Collection[Engine]) -> Iterator[float]:
         """Keep a place for a stream over ``engines`` while it is opened, which may take a while.
 
+        An engine on which it has several sessions is named as often.
+
         By what its latest steps took, the machine must be able to keep up with one more stream. The first stream of all
         is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
 
@@ -89,8 +91,8 @@ class Scheduler:
         streams = len(self._streams) + self._openings
         if self.max_streams is not None and streams >= self.max_streams:
             raise EngineFull(f"all {self.max_streams} streams of this server are in use; try again later", "streams")
-        for engine in engines:
-            if engine.active + self._opening[engine] >= engine.capacity:
+        for engine, count in Counter(engines).items():
+            if engine.active + self._opening[engine] + count > engine.capacity:
                 raise EngineFull(f"all {engine.capacity} streams are in use; raise the capacity or try again later")
         load = self._load_with(engines)
         others = self._counts().total()

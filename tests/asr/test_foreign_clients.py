@@ -109,7 +109,7 @@ def expected(recognizer: Recognizer, recording: bytes) -> Transcript:
     return recognizer.transcribe(samples, word_timestamps=True, token_logprobs=True, **GREEDY)
 
 
-# ----------------------------------------------------------------------------------------------------------------- OpenAI
+# -------------------------------------------------------------------------------------------------------------- OpenAI
 
 
 @pytest.mark.parametrize("model", ["tiny.en", "dictation", "gpt-4o-transcribe"])
@@ -158,10 +158,17 @@ def test_options_of_a_transcription(client: OpenAI, recording: bytes, expected: 
     quiet = create(
         file=recording,
         model="whisper-1",
-        chunking_strategy={"type": "server_vad", "threshold": 0.6, "silence_duration_ms": 700, "prefix_padding_ms": 200},
+        chunking_strategy={
+            "type": "server_vad",
+            "threshold": 0.6,
+            "silence_duration_ms": 700,
+            "prefix_padding_ms": 200,
+        },
     )
     assert "writes each word down" in quiet.text
-    lower = create(file=recording, model="whisper-1", prompt="it is all in lower case, always lower case, no full stops")
+    lower = create(
+        file=recording, model="whisper-1", prompt="it is all in lower case, always lower case, no full stops"
+    )
     assert lower.text != expected.text
 
 
@@ -222,7 +229,7 @@ def test_a_model_of_many_languages_translates(base: Recognizer, recording: bytes
     assert next(serving, None) is None
 
 
-# --------------------------------------------------------------------------------------------------------------- Deepgram
+# ------------------------------------------------------------------------------------------------------------ Deepgram
 
 
 def test_deepgram_transcribes_a_recording(

@@ -77,13 +77,11 @@ class Prerecorded:
         request, id = Request(scope, receive), str(uuid.uuid4())
         try:
             wanted = self._wanted(request)
-            upload = await self.recordings.uploads.receive_file(request)
-            try:
-                with self.recordings.uploads.place():
-                    body = await self._answer(wanted, upload.file, id, receive)
+            uploads = self.recordings.uploads
+            async with uploads.receive_file(request) as file:
+                with uploads.place():
+                    body = await self._answer(wanted, file, id, receive)
                     return await JSONResponse(body)(scope, receive, send)
-            finally:
-                await upload.close()
         except Refused as refusal:
             if refusal.status == 429:
                 self.admission.metrics.refusals.labels("uploads").inc()

@@ -1,4 +1,7 @@
-"""The form of a request to transcribe or translate a file: its fields, checked. A wrong value is refused by the field's name."""
+"""The form that a file comes in to be transcribed or translated: its fields, checked.
+
+A wrong value is refused by the name of its field.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``POST /v1/audio/transcriptions`` and ``…/translations`` as OpenAI defines them: a file in; text, captions, words out.
+"""``POST /v1/audio/transcriptions`` and ``…/translations`` as OpenAI defines them: a file in, text or captions out.
 
 A transcription may also come as a stream of server-sent events.
 """
@@ -51,9 +51,7 @@ class Transcriptions:
         translate: into English, instead of writing down what is said.
     """
 
-    def __init__(
-        self, models: Models, admission: Admission, recordings: Recordings, translate: bool = False
-    ) -> None:
+    def __init__(self, models: Models, admission: Admission, recordings: Recordings, translate: bool = False) -> None:
         self.models = models.only(lambda one: one.takes.kind == "audio" and one.gives.kind == "text")
         self.admission, self.recordings, self.translate = admission, recordings, translate
         self.limits = recordings.limits

@@ -299,9 +299,7 @@ def test_options_that_cannot_be_are_refused() -> None:
 
 
 @pytest.mark.parametrize("beam_size", [1, 5])
-def test_tokens_of_a_segment_make_up_its_text(
-    real: WhisperRecognizer, sample: np.ndarray, beam_size: int
-) -> None:
+def test_tokens_of_a_segment_make_up_its_text(real: WhisperRecognizer, sample: np.ndarray, beam_size: int) -> None:
     told = real.transcribe(sample, token_logprobs=True, beam_size=beam_size)
     plain = real.transcribe(sample, beam_size=beam_size)
     assert told.text == plain.text

@@ -17,7 +17,6 @@ from loquent.speech.net.openai.form import FIELDS, FORMATS
 from loquent.speech.runtime.options import OptionError
 from loquent.speech.transcript import Segment
 
-
 VAD = {
     "chunking_strategy[type]": "server_vad",
     "chunking_strategy[threshold]": "0.6",
@@ -128,7 +127,13 @@ def test_a_recogniser_without_an_option_says_so(start_server, recording):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", "0.5"), ("prompt", "x"), ("language", "en"), ("include", "logprobs"), ("chunking_strategy", "auto")],
+    [
+        ("temperature", "0.5"),
+        ("prompt", "x"),
+        ("language", "en"),
+        ("include", "logprobs"),
+        ("chunking_strategy", "auto"),
+    ],
 )
 def test_a_stream_without_an_option_says_so(start_server, recording, field, value):
     answer = post(start_server(), recording, stream="true", **{field: value})

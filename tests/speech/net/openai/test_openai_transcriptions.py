@@ -66,7 +66,10 @@ def post(server, content, **fields):
 
 def test_openai_transcription(start_server, recording):
     server = start_server(transcribe=transcribe)
-    assert post(server, recording, model="whisper-1").json() == {"text": "w0 w1", "usage": {"type": "duration", "seconds": 2.0}}
+    assert post(server, recording, model="whisper-1").json() == {
+        "text": "w0 w1",
+        "usage": {"type": "duration", "seconds": 2.0},
+    }
     assert post(server, recording, response_format="text").text == "w0 w1\n"
     assert "00:00:00,000 --> 00:00:02,000" in post(server, recording, response_format="srt").text
     assert post(server, recording, response_format="vtt").text.startswith("WEBVTT")
