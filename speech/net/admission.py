@@ -52,7 +52,7 @@ class Admission:
         takes, gives = model.takes.sample_rate, model.gives.sample_rate
         resampler = None
         try:
-            with self.scheduler.place(engines * (channels if multichannel else 1)) as pressure:
+            with self.scheduler.place(engines, channels if multichannel else 1) as pressure:
                 if takes is not None and sample_rate is not None:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:

@@ -94,6 +94,11 @@ class Channels(Stream):
         return max(self.streams, key=lambda one: one.inbox.pending).inbox
 
     @property
+    def count(self) -> int:
+        """One for each channel."""
+        return len(self.streams)
+
+    @property
     def sessions(self) -> tuple[Any, ...]:
         """Those of all channels."""
         return tuple(session for one in self.streams for session in one.sessions)

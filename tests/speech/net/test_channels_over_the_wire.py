@@ -39,8 +39,9 @@ def test_each_channel_is_a_stream(band_energy: ModuleType, start_server: Any) ->
     assert server.service.models["band"].active == 0
 
 
-def test_each_channel_needs_a_slot(start_server: Any) -> None:
-    server = start_server(capacity=2)
+@pytest.mark.parametrize("most", [{"capacity": 2}, {"max_streams": 2}])
+def test_each_channel_needs_a_slot(start_server: Any, most: dict[str, int]) -> None:
+    server = start_server(**most)
     with pytest.raises(ServerBusy):
         asyncio.run(heard(f"ws://127.0.0.1:{server.port}", np.zeros((10, 3), np.int16)))
     assert server.service.models["band"].active == 0
