@@ -89,7 +89,7 @@ class Scheduler:
         engines = [*engines] * streams
         there = sum(stream.count for stream in self._streams) + self._openings
         if self.max_streams is not None and there + streams > self.max_streams:
-            raise EngineFull(f"{_taken(self.max_streams, streams)}; try again later", "streams")
+            raise EngineFull(f"{_taken(self.max_streams, streams, ' of this server')}; try again later", "streams")
         for engine, count in Counter(engines).items():
             if engine.active + self._opening[engine] + count > engine.capacity:
                 raise EngineFull(f"{_taken(engine.capacity, count)}; raise the capacity or try again later")
@@ -215,5 +215,7 @@ class Scheduler:
         self._worker.shutdown(wait=True)
 
 
-def _taken(most: int, wanted: int) -> str:
-    return f"all {most} streams are in use" if wanted == 1 else f"fewer than {wanted} of {most} streams are free"
+def _taken(most: int, wanted: int, where: str = "") -> str:
+    if wanted == 1:
+        return f"all {most} streams{where} are in use"
+    return f"fewer than {wanted} of the {most} streams{where} are free"

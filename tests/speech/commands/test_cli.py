@@ -189,7 +189,17 @@ class TestUsage:
             "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options)
         )
         monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
-        flags = ["serve", "--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--speak", "loquent/voice"]
+        flags = [
+            "serve",
+            "--port",
+            "0",
+            "--max-sessions",
+            "1",
+            "--model",
+            "loquent/commands",
+            "--speak",
+            "loquent/voice",
+        ]
         names = ["--alias", "whisper-1=loquent/commands", "--alias", "tts-1=loquent/voice"]
         assert main([*flags, *names, "--voice-alias", "alloy=alto"]) == 0
         assert served["aliases"] == {"whisper-1": "loquent/commands", "tts-1": "loquent/voice"}

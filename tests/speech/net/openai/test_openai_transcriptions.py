@@ -249,6 +249,74 @@ def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, rec
     assert not begun.acquire(timeout=0.05)
 
 
+class Slow:
+    """Tells a segment, and goes on until it is stopped."""
+
+    def __init__(self):
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def transcribe(self, audio, *, progress, on_segment=None, temperatures=()):
+        self.begun.set()
+        try:
+            if on_segment is not None:
+                on_segment(Segment(0.0, 1.0, " one"))
+            while True:
+                progress(0, 1.0, None)
+                time.sleep(0.01)
+        finally:
+            self.ended.set()
+
+
+def test_a_client_that_leaves_a_stream_of_segments_ends_the_work(start_server, recording):
+    slow = Slow()
+    server = start_server(transcribe=slow.transcribe)
+    fields = {"stream": "true", "temperature": "0.5"}
+    with httpx.stream("POST", url(server), files={"file": ("a.wav", recording)}, data=fields) as answer:
+        line = next(line for line in answer.iter_lines() if line)
+        assert json.loads(line.removeprefix("data: ")) == {"type": "transcript.text.delta", "delta": " one"}
+        assert not slow.ended.is_set()
+    assert slow.ended.wait(20)
+    wait_until(lambda: server.service.recordings.uploads.held == 0)
+
+
+def test_a_client_that_leaves_before_the_first_segment_ends_the_work(start_server, recording):
+    first, second = Slow(), Slow()
+    turns = iter((first, second))
+
+    def transcribe(audio, *, progress, on_segment=None, temperatures=()):
+        return next(turns).transcribe(audio, progress=progress)
+
+    server = start_server(transcribe=transcribe)
+    request = httpx.Request(
+        "POST", url(server), files={"file": recording}, data={"stream": "true", "temperature": "0.5"}
+    )
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nContent-Type: {request.headers['content-type']}\r\n"
+    head += f"Host: localhost\r\nContent-Length: {request.headers['content-length']}\r\n\r\n"
+    clients = []
+    for held in (1, 2):
+        clients.append(socket.create_connection(("127.0.0.1", server.port)))
+        clients[-1].sendall(head.encode() + request.read())
+        wait_until(lambda held=held: server.service.recordings.uploads.held == held)
+    assert first.begun.wait(20)
+    clients[1].close()  # its turn has not come
+    wait_until(lambda: server.service.recordings.uploads.held == 1)
+    clients[0].close()  # under way
+    assert first.ended.wait(20)
+    wait_until(lambda: server.service.recordings.uploads.held == 0)
+    assert not second.begun.is_set()
+
+
+def test_shutdown_ends_a_stream_of_segments_with_an_error(start_server, recording):
+    slow = Slow()
+    server = start_server(transcribe=slow.transcribe)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, server, recording, stream="true", temperature="0.5")
+        assert slow.begun.wait(20)
+        server.service.recordings.shut_down()
+        *_, last = [json.loads(line.removeprefix("data: ")) for line in answer.result().text.splitlines() if line]
+    assert (last["type"], last["code"]) == ("error", "shutting_down")
+
+
 def test_uploads_that_stall_hold_up_no_others(start_server, recording):
     server = start_server(transcribe=transcribe, limits=Limits(max_uploads=1, max_receiving=3))
     uploads = server.service.recordings.uploads
