@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         dest="aliases",
         metavar="NAME=MODEL",
-        help="another name for a model that is served, in every protocol, such as gpt-4o-transcribe=tiny.en; repeatable",
+        help="another name for a model, in every protocol, such as gpt-4o-transcribe=tiny.en (repeatable)",
     )
     parser.add_argument(
         "--voice-alias",
@@ -108,7 +108,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         dest="voice_aliases",
         metavar="NAME=VOICE",
-        help="likewise, for a voice of the model that speaks, such as alloy=alto; repeatable",
+        help="likewise, for a voice of the model that speaks, such as alloy=alto (repeatable)",
     )
     return parser
 

@@ -75,7 +75,7 @@ def test_other_protocols_take_aliases_and_the_names_of_their_services(server: An
         assert "text" in json.loads([*socket][-1])
     for model in ("gpt-4o-transcribe", "whisper-1"):
         with connect(f"{here}/v1/realtime?intent=transcription&model={model}") as socket:
-            socket.send('{"type": "input_audio_buffer.append", "audio": "AAAA"}')
+            socket.send('{"type": "input_audio_buffer.append", "audio": "AAAAAA=="}')
             socket.send('{"type": "input_audio_buffer.commit"}')
             while json.loads(socket.recv(30))["type"] != "input_audio_buffer.committed":
                 pass
