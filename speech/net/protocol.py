@@ -45,6 +45,7 @@ MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
 MAX_ITEMS = 1000  # of an option that is a list or an object
 MAX_TEXT = 4096  # characters of an option's value, or of a token
+_NO_OPTIONS = ("sample_rate", "channels", "multichannel", "stream")
 
 
 class ServerProtocol(Dialect):
@@ -201,7 +202,7 @@ def _options(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > MAX_OPTIONS:
         refuse(f"'options' has to be an object of at most {MAX_OPTIONS} entries, got {shown(value)}")
     for name, option in value.items():
-        if not name.isidentifier() or len(name) > MAX_NAME or name in ("sample_rate", "channels", "stream"):
+        if not name.isidentifier() or len(name) > MAX_NAME or name in _NO_OPTIONS:
             refuse(f"{shown(name)} is no option's name; the audio's format belongs beside 'options', not into it")
         items = list(option.values()) if isinstance(option, dict) else option if isinstance(option, list) else [option]
         if len(items) > MAX_ITEMS:
