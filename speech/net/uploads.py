@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
@@ -69,7 +69,7 @@ class Uploads:
             Refused: it takes too long, is too long, or there is no place.
         """
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as data:
-            file = UploadFile(data)  # which writes to disk in a thread
+            file = UploadFile(cast(BinaryIO, data))  # which writes to disk in a thread
             async with self._received(request) as received:
                 async for part in received.stream():
                     await file.write(part)

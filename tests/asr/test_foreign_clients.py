@@ -35,7 +35,7 @@ from loquent.speech.transcript import Transcript
 KEY = "sesame"
 
 
-GREEDY = {"beam_size": 1}
+GREEDY: dict[str, Any] = {"beam_size": 1}
 
 
 def served(recognizer: Recognizer, name: str, **options: Any) -> Iterator[str]:
@@ -286,14 +286,15 @@ def test_deepgram_is_told_what_is_wrong(address: str, deepgram: DeepgramClient, 
             deepgram.listen.v1.media.transcribe_file(**{"request": recording} | parameters)
         return caught.value
 
-    for parameters, status, words in [
+    cases: list[tuple[dict[str, Any], int, str]] = [
         ({"request": b"no audio"}, 400, "audio"),
         ({"model": "huge"}, 404, "this server has tiny.en, dictation"),
         ({"diarize": True}, 400, "diarize"),
         ({"summarize": "v2"}, 400, "summarize"),
         ({"language": "de"}, 400, "English"),
         ({"utt_split": -1.0}, 400, "utt_split"),
-    ]:
+    ]
+    for parameters, status, words in cases:
         error = refused(**parameters)
         assert (error.status_code, words in error.body["err_msg"]) == (status, True), error.body
         assert error.body["err_code"]

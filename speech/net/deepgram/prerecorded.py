@@ -92,11 +92,10 @@ class Prerecorded:
 
     async def _answer(self, wanted: _Wanted, file: BinaryIO, id: str, receive: Receive) -> dict[str, Any]:
         created = datetime.datetime.now(datetime.UTC).isoformat()
-        digest = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
-        file.seek(0)
+        sha256 = await asyncio.to_thread(_digest, file)
         job = Job(file, wanted.options, wanted.of_field)
         channels = await self.recordings.transcribe(job, receive, wanted.apart)
-        heading = Heading(id, created, digest.hexdigest(), wanted.model)
+        heading = Heading(id, created, sha256, wanted.model)
         return transcription(heading, channels, wanted.shape)
 
     def _wanted(self, request: Request) -> _Wanted:
@@ -136,6 +135,14 @@ class Prerecorded:
 def _expected(model: Model, phrases: list[str]) -> dict[str, Any]:
     """The option for what is likely to be said: Whisper is told of it in its prompt."""
     return {"phrases": phrases} if model.has_option("phrases") else {"hotwords": ", ".join(phrases)}
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    for part in iter(lambda: file.read(2**20), b""):
+        digest.update(part)
+    file.seek(0)
+    return digest.hexdigest()
 
 
 def _pause(value: str | None) -> float:

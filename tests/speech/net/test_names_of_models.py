@@ -91,10 +91,10 @@ def test_lists_of_models_have_aliases(server: Any) -> None:
 
 def test_voices_have_aliases(start_server: Any, tones: ModuleType) -> None:
     @dataclass(frozen=True)
-    class Options(tones.ToneOptions):  # type: ignore[name-defined, misc]
+    class Options(tones.ToneOptions):  # type: ignore[name-defined]
         voice: str = "usual"
 
-    class Voice(tones.Tones):  # type: ignore[name-defined, misc]
+    class Voice(tones.Tones):  # type: ignore[name-defined]
         def __init__(self) -> None:
             self.Options = Options
             self.asked: list[str] = []

@@ -97,10 +97,10 @@ def test_channels_are_mixed_unless_they_are_asked_for(start_server: Any) -> None
 
 def test_parameters_become_options(start_server: Any, band_energy: ModuleType) -> None:
     @dataclass(frozen=True)
-    class Options(band_energy.BandOptions):  # type: ignore[name-defined, misc]
+    class Options(band_energy.BandOptions):  # type: ignore[name-defined]
         phrases: tuple[str, ...] = ()
 
-    class Biased(band_energy.BandEnergy):  # type: ignore[name-defined, misc]
+    class Biased(band_energy.BandEnergy):  # type: ignore[name-defined]
         pass
 
     Biased.Options = Options
@@ -122,7 +122,11 @@ def test_parameters_become_options(start_server: Any, band_energy: ModuleType) -
 
 @pytest.mark.parametrize(
     ("loudness", "seconds", "status", "why"),
-    [((0.1,), 4.0, 413, "longer than the 3 s"), ((0.1, 0.1), 2.0, 413, "1.5 s of 2 channels"), ((0.1,) * 9, 0.1, 400, "9")],
+    [
+        ((0.1,), 4.0, 413, "longer than the 3 s"),
+        ((0.1, 0.1), 2.0, 413, "1.5 s of 2 channels"),
+        ((0.1,) * 9, 0.1, 400, "9"),
+    ],
 )
 def test_the_length_of_all_channels_is_limited(
     start_server: Any, loudness: tuple[float, ...], seconds: float, status: int, why: str

@@ -57,9 +57,7 @@ def test_events_come_while_speech_is_made(server: Any) -> None:
                 return [json.loads(line.removeprefix("data: ")) async for line in answer.iter_lines() if line]
 
     *deltas, done = asyncio.run(told())
-    whole = OpenAI(**reached(server)).audio.speech.create(
-        model="say", voice="nova", input=TEXT, response_format="wav"
-    )
+    whole = OpenAI(**reached(server)).audio.speech.create(model="say", voice="nova", input=TEXT, response_format="wav")
     assert b"".join(base64.b64decode(event["audio"]) for event in deltas) == whole.content
     assert len(deltas) > 1
     assert done["type"] == "speech.audio.done"
