@@ -47,6 +47,11 @@ class Model:
         return [*self.stages.values()][-1].task.gives
 
     @property
+    def hears(self) -> bool:
+        """Whether it makes text of audio."""
+        return (self.takes.kind, self.gives.kind) == ("audio", "text")
+
+    @property
     def active(self) -> int:
         """Streams of the stage that has most; an engine may belong to several models."""
         return max(engine.active for engine in self.stages.values())
@@ -103,7 +108,7 @@ class Model:
             multichannel: make a stream of each channel; see `Channels.open`.
         """
         if multichannel:
-            if (self.takes.kind, self.gives.kind) != ("audio", "text"):
+            if not self.hears:
                 raise ValueError("multichannel: only what makes text of audio hears channels apart; leave it out")
             alone = functools.partial(self.open, sample_rate=sample_rate, pressure=pressure, **options)
             return Channels.open(channels, lambda name: alone(stream=name))
@@ -186,7 +191,7 @@ def models_of(
         raise ValueError("a server needs at least one engine, got an empty mapping")
     models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
     for name, model in models.items():
-        if (model.takes.kind, model.gives.kind) == ("audio", "text"):
+        if model.hears:
             models[name] = replace(model, translators=translators or {})
         if model.gives.kind == "audio":
             models[name] = replace(model, voices=voices or {})

@@ -94,11 +94,7 @@ class Recordings:
             Refused: it cannot be read, or is too long.
             ClientDisconnect: its client has gone.
         """
-
-        def read(gone: threading.Event) -> np.ndarray:
-            return self._read(job, gone)[0]
-
-        return await self._in_worker(receive, read)
+        return await self._in_worker(receive, lambda gone: self._read(job, gone)[0])
 
     async def transcribe(self, job: Job, receive: Receive, apart: bool = False) -> list[Heard]:
         """What the recording comes to.
@@ -113,7 +109,7 @@ class Recordings:
         return await self._in_worker(receive, lambda gone: self._transcribed(job, gone, apart))
 
     async def segments(self, job: Job, gone: threading.Event) -> AsyncGenerator[Segment, None]:
-        """The segments of the recording, each as soon as it is final; closing the generator ends the work.
+        """The segments of the recording, each as soon as the recogniser tells it; closing the generator ends the work.
 
         Args:
             gone: set once the client is.
@@ -126,13 +122,17 @@ class Recordings:
         def tell(segment: Segment) -> None:
             loop.call_soon_threadsafe(told.put_nowait, segment)
 
-        work = self._worker.submit(self._transcribed, job, gone, False, on_segment=tell)
-        result = asyncio.wrap_future(work)
+        besides = {"on_segment": tell} if self.takes("on_segment") else {}
+        result = asyncio.wrap_future(self._worker.submit(self._transcribed, job, gone, **besides))
         result.add_done_callback(lambda _: told.put_nowait(None))
+        count = 0
         try:
             while (segment := await told.get()) is not None:
+                count += 1
                 yield segment
-            await result
+            ((transcript, _),) = await result
+            for segment in list(transcript.segments)[count:]:  # of a recogniser that tells none by the way
+                yield segment
         finally:
             gone.set()
             result.cancel()  # if its turn has not come
@@ -148,7 +148,7 @@ class Recordings:
                 raise ClientDisconnect
             return await result
 
-    def _transcribed(self, job: Job, gone: threading.Event, apart: bool, **besides: Any) -> list[Heard]:
+    def _transcribed(self, job: Job, gone: threading.Event, apart: bool = False, **besides: Any) -> list[Heard]:
         """What each channel comes to, or all of them together."""
         assert self.recognizer is not None, "whoever asks has looked"
         for option in job.options:

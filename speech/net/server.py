@@ -73,7 +73,7 @@ def create_app(
             ``phrases``, ``hotwords``, ``vad_filter`` and ``speech`` that the client asked for; returns an object with
             ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a
             time, and calls ``progress=…``, with anything, now and then: that raises once its client has gone or the
-            server goes down. One that takes ``on_segment=…`` calls it with each segment as soon as it is final.
+            server goes down. One that takes ``on_segment=…`` may call it with each segment as soon as it is final.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
         allowed_origins: of pages that may use the server, such as "https://example.org", or host names such as
             "example.org" for pages of any scheme and port; "*" for any. The server's own page may when it is reached by

@@ -60,7 +60,7 @@ class Prerecorded:
     """The endpoint, as an ASGI application."""
 
     def __init__(self, models: Models, admission: Admission, recordings: Recordings) -> None:
-        self.models = models.only(lambda one: one.takes.kind == "audio" and one.gives.kind == "text")
+        self.models = models.only(lambda one: one.hears)
         self.admission, self.recordings, self.limits = admission, recordings, recordings.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,12 +121,13 @@ class Prerecorded:
         if phrases := asked_phrases(query):
             options |= _expected(self.models[name], phrases)
             of_field |= dict.fromkeys(("phrases", "hotwords"), "keyterm")
-        if (language := asked_language(query)) and not flag(query, "detect_language"):
-            options["language"], of_field["language"] = language, "language"
+        detect = flag(query, "detect_language")
+        if detect or asked_language(query):
+            options["language"], of_field["language"] = None if detect else asked_language(query), "language"
         shape = Shape(
             utterances=flag(query, "utterances"),
             paragraphs=flag(query, "paragraphs"),
-            language=flag(query, "detect_language"),
+            language=detect,
             pause_s=_pause(query.get("utt_split")),
         )
         return _Wanted(name, flag(query, "multichannel"), options, of_field, shape)

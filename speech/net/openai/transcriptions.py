@@ -52,7 +52,7 @@ class Transcriptions:
     """
 
     def __init__(self, models: Models, admission: Admission, recordings: Recordings, translate: bool = False) -> None:
-        self.models = models.only(lambda one: one.takes.kind == "audio" and one.gives.kind == "text")
+        self.models = models.only(lambda one: one.hears)
         self.admission, self.recordings, self.translate = admission, recordings, translate
         self.limits = recordings.limits
 
@@ -99,7 +99,7 @@ class Transcriptions:
             name, field = _OF_STREAM.get(option, option), job.of_field[option]
             if option in _OF_STREAM and model.has_option(name):
                 options[name] = value
-            elif self.recordings.takes("on_segment"):
+            elif self.recordings.recognizer is not None:
                 return await self._segments(request, receive)
             else:
                 raise Refused(400, f"{field}: streams of this model have no such option; leave it out", field)

@@ -114,7 +114,7 @@ def test_parameters_become_options(start_server: Any, band_energy: ModuleType) -
     assert recognizer.asked == [
         words | {"language": "de", "hotwords": "Ada, Lovelace"},
         words,
-        words,
+        words | {"language": None},
         words | {"phrases": ["Ada"]},
     ]
     assert told.results.channels[0].detected_language == "de"

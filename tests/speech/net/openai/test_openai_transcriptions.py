@@ -267,6 +267,24 @@ class Slow:
             self.ended.set()
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_streams_do_not_know_comes_by_segments(start_server, recording, tells):
+    def transcribe(audio, *, progress, temperatures, **besides):
+        segments = [Segment(0.0, 1.0, " one,"), Segment(1.0, 2.0, " two")]
+        if tells:
+            besides["on_segment"](segments[0])
+        return SimpleNamespace(text=" one, two", language="en", segments=segments)
+
+    def silent(audio, *, progress, temperatures):
+        return transcribe(audio, progress=progress, temperatures=temperatures)
+
+    server = start_server(transcribe=transcribe if tells else silent)
+    lines = post(server, recording, stream="true", temperature="0.5").text.splitlines()
+    *deltas, done = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert [event["delta"] for event in deltas] == [" one,", " two"]
+    assert done == {"type": "transcript.text.done", "text": "one, two"}
+
+
 def test_a_client_that_leaves_a_stream_of_segments_ends_the_work(start_server, recording):
     slow = Slow()
     server = start_server(transcribe=slow.transcribe)
