@@ -122,7 +122,7 @@ class Recordings:
         def tell(segment: Segment) -> None:
             loop.call_soon_threadsafe(told.put_nowait, segment)
 
-        besides = {"on_segment": tell} if self.takes("on_segment") else {}
+        besides: dict[str, Any] = {"on_segment": tell} if self.takes("on_segment") else {}
         result = asyncio.wrap_future(self._worker.submit(self._transcribed, job, gone, **besides))
         result.add_done_callback(lambda _: told.put_nowait(None))
         count = 0

@@ -86,15 +86,15 @@ def transcribe(
 
 def _check_english(options: TranscribeOptions) -> None:
     """Refuse what an English-only model cannot do."""
-    asked = {
-        "multilingual": options.multilingual,
-        "task": options.mode == "translate",
-        "language": options.language is not None and language_code(options.language) != "en",
-    }
-    for name, wanted in asked.items():
-        if wanted:
-            why = "knows English only" + (" and cannot translate" if name == "task" else "")
-            raise ValueError(f"{name}: this model {why}; use a multilingual one, such as base")
+    problem = ""
+    if options.multilingual:
+        problem = "multilingual: this model knows English only"
+    elif options.mode == "translate":
+        problem = "task: this model knows English only and cannot translate"
+    elif options.language is not None and language_code(options.language) != "en":
+        problem = f"language: this model knows English only, got {options.language!r}"
+    if problem:
+        raise ValueError(f"{problem}; use a multilingual one, such as base")
 
 
 def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], options: TranscribeOptions) -> None:
