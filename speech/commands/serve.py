@@ -9,6 +9,7 @@ import ipaddress
 import signal
 import socket
 import sys
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if installed, else "
         "loquent/voice)",
     )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        dest="aliases",
+        metavar="NAME=MODEL",
+        help="another name for a model, in every protocol, such as gpt-4o-transcribe=tiny.en (repeatable)",
+    )
+    parser.add_argument(
+        "--voice-alias",
+        action="append",
+        default=[],
+        dest="voice_aliases",
+        metavar="NAME=VOICE",
+        help="likewise, for a voice of the model that speaks, such as alloy=alto (repeatable)",
+    )
     return parser
 
 
@@ -101,12 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     check_options(arguments, stream={})
-    voice = None if arguments.speak == "none" else voice_name(arguments.speak)
+    name, voice = model_name(arguments), None if arguments.speak == "none" else voice_name(arguments.speak)
+    aliases = _named(arguments.aliases, "--alias", [name, *([voice] if voice else []), *arguments.translate])
+    voice_aliases = _named(arguments.voice_aliases, "--voice-alias")
     listener = _bound(arguments.host, arguments.port)
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
-    name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
     recognizer = load_recognizer(arguments, several=True)
     task = streaming_task(recognizer, arguments)
@@ -114,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     _warm_up(engine)
     engines = {name: engine}
     if voice is not None:
-        engines[voice] = _speaking(voice, arguments)
+        engines[voice] = _speaking(voice, arguments, voice_aliases)
     translators = {}
     for translating in dict.fromkeys(arguments.translate):
         languages, engines[translating] = _translating(translating, arguments)
@@ -131,6 +149,8 @@ def run(arguments: argparse.Namespace) -> int:
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
         translators=translators,
+        aliases=aliases,
+        voice_aliases=voice_aliases,
     )
     _serve(app, listener, arguments)
     return 0
@@ -147,8 +167,21 @@ def _warm_up(engine: Engine) -> None:
     session.close()
 
 
-def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
-    """An engine of a voice that has spoken once."""
+def _named(pairs: list[str], flag: str, known: Collection[str] = ()) -> dict[str, str]:
+    """What NAME=VALUE gave a name to; ``known`` are the only values there are."""
+    named: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not name or not value or name in named or name in known:
+            raise UsageError(f"{flag} {pair}: expected a new NAME=…, each once")
+        if known and value not in known:
+            raise UsageError(f"{flag} {pair}: {value!r} is not served; expected one of {', '.join(known)}")
+        named[name] = value
+    return named
+
+
+def _speaking(name: str, arguments: argparse.Namespace, aliases: Mapping[str, str]) -> Engine:
+    """An engine of a voice that has spoken once, and has what aliases stand for."""
     from loquent.speech.runtime.engine import Engine
     from loquent.speech.tasks import load_task
 
@@ -158,6 +191,11 @@ def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
     session = engine.open()
     session.push("One, two, three. ")
     session.close()
+    for alias, speaker in aliases.items():
+        try:
+            engine.open(voice=speaker).close()
+        except ValueError as error:
+            raise UsageError(f"--voice-alias {alias}={speaker}: {error}") from error
     return engine
 
 

@@ -35,7 +35,7 @@ from loquent.speech.net.messages import (
     TextPiece,
 )
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Model
+from loquent.speech.net.models import Model, Models, UnknownModel
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
@@ -68,7 +68,7 @@ class Connection:
         self,
         websocket: WebSocket,
         dialect: Dialect,
-        models: Mapping[str, Model],
+        models: Models,
         scheduler: Scheduler,
         admission: Admission,
         limits: Limits,
@@ -209,13 +209,14 @@ class Connection:
             self._refuse("internal", "the server failed on this message; its log says why")
 
     async def _open(self, start: Start) -> None:
-        name = start.model or next(iter(self.models))
         if self._token is not None and not self._authorised(start.token):
             return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
         if self._draining:
             return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
-        if name not in self.models:
-            return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
+        try:
+            name = self.models.named(start.model, self.dialect.foreign_models)
+        except UnknownModel as error:
+            return self._refuse("unknown_model", str(error))
         try:
             model, options = self.models[name].asked(start.options)
         except ValueError as error:
@@ -224,12 +225,12 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         speech = model.gives.sample_rate
-        self._another = functools.partial(model.open, sample_rate=rate, channels=start.channels, **options)
+        audio: dict[str, Any] = {"sample_rate": rate, "channels": start.channels, "multichannel": start.multichannel}
+        self._another = functools.partial(model.open, **audio, **options)
         try:
             self.stream, resampler = await self.admission.open(
                 model,
-                sample_rate=rate,
-                channels=start.channels,
+                **audio,
                 options=options,
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
@@ -251,6 +252,8 @@ class Connection:
         if isinstance(stream.inbox, SampleInbox):
             message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
             message |= {"channels": start.channels, "encoding": start.encoding}
+            if start.multichannel:
+                message["multichannel"] = True
         if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
             message["relaxed"] = relaxed
         message |= {"takes": _described(model.takes), "gives": _described(model.gives)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from loquent.speech.audio.codecs import Decoder, decoder
 from loquent.speech.audio.errors import AudioError
@@ -43,7 +43,11 @@ class Dialect:
         takes: "audio" or "text", once the stream is open: other input is refused.
         start: what the client asked for.
         offset_s: seconds of audio before the stream, if it goes on after another one (see `messages.Renew`).
+        foreign_models: beginnings of the names that the models of the protocol's own service have; they stand for the
+            server's first model, unless it has that name, or an alias.
     """
+
+    foreign_models: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         self.max_text_bytes, self.max_audio_bytes = max_text_bytes, max_audio_bytes

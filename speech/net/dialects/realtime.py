@@ -22,17 +22,19 @@ from typing import Any
 
 from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, refuse, shown, string
 from loquent.speech.net.messages import Action, Renew, Say, Start
+from loquent.speech.net.models import OPENAI_MODELS
 from loquent.speech.net.protocol import MAX_NAME, MAX_TEXT
 from loquent.speech.runtime.events import Endpoint, Event, Word
 
 FORMATS = {"audio/pcm": ("pcm16", 24_000), "audio/pcmu": ("mulaw", 8000)}  # encoding and usual rate of each
 TURNS = ("server_vad", "semantic_vad")
-OWN_MODELS = ("gpt-", "whisper-1")  # beginnings of OpenAI's: the server's first model
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class Realtime(Dialect):
     """A connection of a client of OpenAI's Realtime API."""
+
+    foreign_models = OPENAI_MODELS
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         # Audio comes as text, a third longer than it is.
@@ -208,7 +210,7 @@ def _id(kind: str) -> str:
 
 
 def _model(name: Any) -> str | None:
-    if not name or (isinstance(name, str) and name.startswith(OWN_MODELS)):
+    if not name:
         return None
     return string(name, "'model'", MAX_NAME)
 
