@@ -7,18 +7,17 @@ import contextlib
 import dataclasses
 import functools
 import hmac
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
-from loquent.speech.net.dialect import Dialect, Phase
+from loquent.speech.net.dialect import Dialect, Phase, Socket
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -66,7 +65,7 @@ class Connection:
 
     def __init__(
         self,
-        websocket: WebSocket,
+        websocket: Socket,
         dialect: Dialect,
         models: Mapping[str, Model],
         scheduler: Scheduler,
@@ -149,7 +148,8 @@ class Connection:
         actions = self.dialect.receive_query(self.websocket.query_params)
         while True:
             for action in actions:
-                await self._perform(action)
+                if not self._concluded:  # else the actions before it have failed
+                    await self._perform(action)
             await asyncio.sleep(0)  # a client that sends without a pause leaves others their turn
             try:
                 async with asyncio.timeout(self._patience()):
@@ -160,10 +160,7 @@ class Connection:
                 continue
             if message["type"] == "websocket.disconnect":
                 return
-            if (text := message.get("text")) is not None:
-                actions = self.dialect.receive_text(text)
-            else:
-                actions = self.dialect.receive_binary(message["bytes"])
+            actions = self.dialect.receive(message)
 
     def _patience(self) -> float | None:
         limits = {Phase.WAITING: self.limits.handshake_timeout_s, Phase.STREAMING: self.limits.idle_timeout_s}
@@ -474,8 +471,11 @@ class Connection:
 
     async def _send_speech(self, header: dict[str, Any], packets: bytes) -> None:
         async with asyncio.timeout(self.limits.send_timeout_s):
-            await self.websocket.send_text(json.dumps(header))
-            await self.websocket.send_bytes(packets)
+            for message in self.dialect.spoken(header, packets):
+                if isinstance(message, str):
+                    await self.websocket.send_text(message)
+                else:
+                    await self.websocket.send_bytes(message)
 
 
 def _described(port: Port) -> dict[str, Any]:

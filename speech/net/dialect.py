@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, NoReturn, Protocol
 
 from loquent.speech.audio.codecs import Decoder, decoder
 from loquent.speech.audio.errors import AudioError
@@ -28,6 +28,31 @@ class MessageRefused(Exception):
     def __init__(self, message: str, code: str = "bad_message") -> None:
         super().__init__(message)
         self.code = code
+
+
+class Socket(Protocol):
+    """What a connection uses of Starlette's `WebSocket`, for what stands in for one."""
+
+    scope: MutableMapping[str, Any]
+
+    @property
+    def query_params(self) -> Mapping[str, str]:
+        """Of the URL."""
+
+    async def accept(self) -> None:
+        """Begin."""
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message, as in ASGI."""
+
+    async def send_text(self, data: str) -> None:
+        """Send a text message; raises `WebSocketDisconnect` if the client is gone."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Likewise, a binary one."""
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Say that nothing follows."""
 
 
 class Dialect:
@@ -57,6 +82,11 @@ class Dialect:
         """Take the parameters of the URL."""
         return self._guarded(self._query, query)
 
+    def receive(self, message: Mapping[str, Any]) -> list[Action]:
+        """Take a message, as in ASGI."""
+        text = message.get("text")
+        return self.receive_binary(message["bytes"]) if text is None else self.receive_text(text)
+
     def receive_text(self, text: str) -> list[Action]:
         """Take a text message."""
         return self._guarded(self._text, text)
@@ -78,6 +108,14 @@ class Dialect:
                 "renewed", "failure" and "done".
         """
         raise NotImplementedError
+
+    def spoken(self, speech: Mapping[str, Any], packets: bytes) -> Sequence[str | bytes]:
+        """The messages by which the client is sent speech.
+
+        Args:
+            speech: the event with the form of its packets, in the native protocol.
+        """
+        return json.dumps(speech), packets
 
     def _query(self, query: Mapping[str, str]) -> Sequence[Action]:
         return []

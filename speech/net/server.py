@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import socket
@@ -25,7 +26,7 @@ from starlette.websockets import WebSocket
 
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
-from loquent.speech.net.dialect import Dialect
+from loquent.speech.net.dialect import Dialect, Socket
 from loquent.speech.net.dialects.deepgram import Deepgram
 from loquent.speech.net.dialects.realtime import Realtime
 from loquent.speech.net.dialects.vosk import Vosk
@@ -39,6 +40,7 @@ from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.sockets import Sockets, protocols
+from loquent.speech.net.wyoming.listener import WyomingListener
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
@@ -56,6 +58,7 @@ def create_app(
     token: str | None = None,
     allowed_origins: Collection[str] = (),
     translators: Mapping[tuple[str, str], Engine] | None = None,
+    wyoming: socket.socket | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -75,10 +78,14 @@ def create_app(
             an IP address or as localhost (a name can be pointed here by anyone).
         translators: engines by the codes of the languages that they translate from and to, for streams of models that
             make text of speech and are asked to ``translate_to``. To be offered by name, they are among the engines.
+        wyoming: bound to an address where the Wyoming protocol is spoken, too: it knows no token, so whoever reaches
+            that address may use the server.
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
     service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, token)
+    if wyoming is not None:
+        service.wyoming = WyomingListener(wyoming, service.models, service.limits, service.sockets, service.request)
     app = Starlette(
         routes=[
             Route("/", service.page),
@@ -175,6 +182,7 @@ class Service:
         self.transcriptions = Transcriptions(self.models, self.admission, transcribe, limits)
         self.speeches = Speeches(self.models, self.admission, limits)
         self.connections: set[Connection] = set()
+        self.wyoming: WyomingListener | None = None
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
         self._observe(engines)
@@ -196,7 +204,8 @@ class Service:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
         relieving = asyncio.create_task(self._relieve())
-        yield
+        async with self.wyoming or contextlib.nullcontext():
+            yield
         relieving.cancel()
         self._stepping.cancel()
         await asyncio.gather(self._stepping, relieving, return_exceptions=True)
@@ -235,17 +244,25 @@ class Service:
         """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
         await self._serve(websocket, Realtime)
 
+    async def request(self, client: Socket, dialect: Dialect) -> None:
+        """A request of a Wyoming client; it may wait with the next one, and shows no token."""
+        patient = dataclasses.replace(self.limits, handshake_timeout_s=self.limits.idle_timeout_s)
+        await self._connect(client, dialect, patient, None)
+
     async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
         limits = self.limits
+        await self._connect(websocket, speaks(limits.max_text_bytes, limits.max_audio_bytes), limits, self.token)
+
+    async def _connect(self, socket: Socket, dialect: Dialect, limits: Limits, token: str | None) -> None:
         connection = Connection(
-            websocket,
-            speaks(limits.max_text_bytes, limits.max_audio_bytes),
+            socket,
+            dialect,
             self.models,
             self.scheduler,
             self.admission,
             limits,
             self.metrics,
-            self.token,
+            token,
             self.draining,
         )
         self.connections.add(connection)
