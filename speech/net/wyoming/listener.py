@@ -32,6 +32,9 @@ class WyomingListener:
         models: that are offered.
         sockets: of the server, which counts the connections.
         connect: serves one request: a websocket, or what stands in for it, and what is said there.
+
+    Attributes:
+        address: host and port, and more for IPv6.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class WyomingListener:
         connect: Callable[[Socket, WyomingRequest], Awaitable[None]],
     ) -> None:
         self.listener, self.models, self.limits, self.sockets = listener, models, limits, sockets
+        self.address: tuple[Any, ...] = listener.getsockname()
         self._connect = connect
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()

@@ -141,6 +141,8 @@ class TestUsage:
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--policy", "alignatt"], "--policy"),
             (["listen", "--file", str(SAMPLE), "--microphone", "1"], "--microphone"),
             (["serve", "--port", "99999"], "99999"),
+            (["serve", "--wyoming", "http://host:1"], "http://host:1"),
+            (["serve", "--wyoming", "tcp://host"], "tcp://HOST:PORT"),
             (["transcribe", str(SAMPLE), "--adapter", "a", "--adapter", "b"], "--adapter b is one too many"),
             (["transcribe", str(SAMPLE), "--adapter", "a=b"], "--adapter a=b has a name; only `loquent serve`"),
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--adapter=a", "--adapter=b"], "--adapter b"),
