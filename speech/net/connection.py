@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import hmac
 import logging
@@ -13,11 +12,10 @@ from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
 
-from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
-from loquent.speech.net.dialect import Dialect, Phase, Socket
+from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, Socket
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -30,24 +28,24 @@ from loquent.speech.net.messages import (
     Renew,
     Samples,
     Say,
+    Speak,
     Start,
     TextPiece,
 )
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
+from loquent.speech.net.protocol import ready
+from loquent.speech.net.speaker import Speaker, speaking
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
 from loquent.speech.text.words import Text
 
 log = logging.getLogger(__name__)
-
-TOLD_LIMITS = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
 
 
 class Connection:
@@ -90,9 +88,9 @@ class Connection:
         self._arrivals = Arrivals()
         self._lag_s = 0.0
         self._acknowledged = 0
-        self._voice: Voice | None = None
-        self._sent_s = 0.0  # seconds of speech sent
-        self._interruptions = self._restarts = 0  # of the stream, and those that its encoder knows of
+        self._speaker: Speaker | None = None
+        self._response: Stream | None = None  # says a text beside the stream
+        self._responded = True  # whether it has ended
 
     async def run(self) -> None:
         """Serve until either side has closed; the stream is over and its slot free afterwards."""
@@ -106,8 +104,7 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self.stream is not None:
-                self.scheduler.detach(self.stream)
+            self._detach()
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
@@ -164,14 +161,17 @@ class Connection:
 
     def _patience(self) -> float | None:
         limits = {Phase.WAITING: self.limits.handshake_timeout_s, Phase.STREAMING: self.limits.idle_timeout_s}
+        if self.dialect.may_wait:
+            limits[Phase.WAITING] = self.limits.idle_timeout_s
         return limits.get(self.dialect.phase)
 
     def _lose_patience(self) -> None:
-        if self.dialect.phase is Phase.WAITING:
-            waited = self.limits.handshake_timeout_s
+        waited = self._patience()
+        if not self._responded:
+            return  # who listens may be silent
+        if self.dialect.phase is Phase.WAITING and not self.dialect.may_wait:
             self.conclude("handshake_timeout", f'no "start" within {waited:g} s; send it right after connecting')
-        elif self.dialect.phase is Phase.STREAMING:
-            waited = self.limits.idle_timeout_s
+        elif waited is not None:
             self.conclude("idle_timeout", f"nothing received for {waited:g} s; keep sending audio (silence will do)")
 
     async def _perform(self, action: Action) -> None:
@@ -193,6 +193,8 @@ class Connection:
                     self._configure(options)
                 case Renew():
                     await self._renew()
+                case Speak():
+                    await self._speak(action)
                 case Say(message):
                     self.outgoing.put(dict(message))
                 case Finish():
@@ -231,7 +233,7 @@ class Connection:
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
             if speech is not None and resampler is not None:
-                self._voice = Voice(speech, start.output, resampler)
+                self._speaker = Speaker(Voice(speech, start.output, resampler))
         except (EngineFull, TooManyTables) as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
@@ -239,22 +241,7 @@ class Connection:
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
-        self.outgoing.put(self._ready(name, model, start))
-
-    def _ready(self, name: str, model: Model, start: Start) -> dict[str, Any]:
-        stream = self._live
-        limits = dataclasses.asdict(self.limits)
-        message: dict[str, Any] = {"type": "ready", "stream": stream.stream, "model": name}
-        if isinstance(stream.inbox, SampleInbox):
-            message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
-            message |= {"channels": start.channels, "encoding": start.encoding}
-        if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
-            message["relaxed"] = relaxed
-        message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
-        if model.gives.sample_rate is not None:
-            rate = output_rate(model.gives.sample_rate, start.output)
-            message["output"] = {"encoding": start.output.encoding, "sample_rate": rate}
-        return message | {"limits": {key: limits[key] for key in TOLD_LIMITS}}
+        self.outgoing.put(ready(name, model, start, self._live, self.limits))
 
     def _authorised(self, token: str | None) -> bool:
         if token is None:
@@ -323,15 +310,28 @@ class Connection:
         self._renewed.set()
         self._renewed = None
 
+    async def _speak(self, speak: Speak) -> None:
+        """Say a text on a stream of its own, while the other one goes on."""
+        if self._response is not None:
+            self.scheduler.detach(self._response)
+        try:
+            self._response, self._speaker = await speaking(speak, self.models, self.admission, self._draining)
+        except MessageRefused as refusal:
+            return self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
+        self._responded = False
+        self.outgoing.put({"type": "speaking"})
+        self.scheduler.attach(self._response, self._on_response)
+
     def _interrupt(self, played_s: float | None) -> None:
         """Drop what was not sent; the stream says what was heard of the rest."""
-        stream = self._live
-        self._interruptions += 1
+        stream = self._response or self._live
         self.outgoing.drop_speech()
-        self._sent_s = self._sent_s if played_s is None else min(played_s, self._sent_s)
-        self._send(stream.interrupt(self._sent_s))
+        self._send(stream.interrupt(self._speaker.interrupt(played_s) if self._speaker else 0.0))
         self.scheduler.wake()
-        self._close_if_done()
+        if stream is self.stream:
+            self._close_if_done()
+        else:
+            self._on_response()
 
     def _mark(self, id: str) -> None:
         stream = self._live
@@ -360,16 +360,32 @@ class Connection:
     def _on_step(self) -> None:
         self._progress.set()
         self.lag(self._clock())  # a stream that is behind is seldom between two steps when somebody asks
-        if self._voice is None or self.outgoing.speech_s < self.limits.speech_ahead_s:
+        if not self._pauses:
             events = self._live.drain()
             self._measure(self._live, events)
             self._send(events)
             self._acknowledge()
             self._close_if_done()
 
+    def _on_response(self) -> None:
+        stream = self._response
+        if stream is None or self.outgoing.speech_s >= self.limits.speech_ahead_s:
+            return
+        for event in stream.drain():
+            self.outgoing.put(event)
+        if stream.done and not self._responded:
+            self._responded = True
+            self.outgoing.end_speech()
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether the stream's own speech has to be sent before it goes on."""
+        own = self._speaker is not None and self._response is None
+        return own and self.outgoing.speech_s >= self.limits.speech_ahead_s
+
     def _close_if_done(self) -> None:
         """Say "done", or why it ended, once the stream is over and everything it said is on its way."""
-        if not self._live.done or self._concluded or self.outgoing.speech_s >= self.limits.speech_ahead_s:
+        if not self._live.done or self._concluded or self._pauses:
             return
         if self.dialect.phase is Phase.CLOSED and self._verdict is None:
             return
@@ -421,13 +437,16 @@ class Connection:
         self.metrics.failures.labels(failure.code).inc()
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, failure.code)
-        if self.stream is not None:
-            self.scheduler.detach(self.stream)
+        self._detach()
+
+    def _detach(self) -> None:
+        for stream in (self.stream, self._response):
+            if stream is not None:
+                self.scheduler.detach(stream)
 
     async def _write(self) -> None:
         """Send until the end of the queue, the loss of the client, or of patience with it."""
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone; RuntimeError: closed by uvicorn itself
-            last: Speech | None = None
             while True:
                 message = await self.outgoing.get()
                 try:
@@ -436,10 +455,9 @@ class Connection:
                             async with asyncio.timeout(self.limits.send_timeout_s):
                                 return await self.websocket.close(message.code, message.reason)
                         case Speech():
-                            last = message
                             await self._say(message)
                         case SpeechEnd():
-                            await self._say_rest(last)
+                            await self._say_rest()
                         case _:
                             async with asyncio.timeout(self.limits.send_timeout_s):
                                 await self.websocket.send_text(message)
@@ -450,24 +468,25 @@ class Connection:
                     return
 
     async def _say(self, speech: Speech) -> None:
-        """Encode and send speech, then let the stream go on if it has paused for the client."""
-        assert self._voice is not None
-        if self._restarts != self._interruptions:
-            self._restarts = self._interruptions
-            self._voice.restart()
-        header, packets = await asyncio.to_thread(self._voice.encode, speech)
-        if self._restarts == self._interruptions:  # else nobody wants to hear it any more
-            await self._send_speech(header, packets)
-            self._sent_s = speech.end
-        if self.stream is not None and not self._concluded:
+        """Encode and send speech, then let its stream go on if it has paused for the client."""
+        speaker = self._speaker
+        assert speaker is not None, "made with the stream that speaks"
+        if (encoded := await speaker.encode(speech)) is not None:
+            await self._send_speech(*encoded)
+            speaker.sent_s = speech.end
+        if self._response is not None:
+            self._on_response()
+        elif self.stream is not None and not self._concluded:
             self._on_step()
-            self.scheduler.wake()
+        self.scheduler.wake()
 
-    async def _say_rest(self, last: Speech | None) -> None:
-        if self._voice is not None and last is not None:
-            rest = await asyncio.to_thread(self._voice.finish, last)
-            if rest is not None:
-                await self._send_speech(*rest)
+    async def _say_rest(self) -> None:
+        if self._speaker is not None and (rest := await self._speaker.rest()) is not None:
+            await self._send_speech(*rest)
+        if self._response is not None:
+            async with asyncio.timeout(self.limits.send_timeout_s):
+                for message in self.dialect.told({"type": "spoken"}):
+                    await self.websocket.send_text(message)
 
     async def _send_speech(self, header: dict[str, Any], packets: bytes) -> None:
         async with asyncio.timeout(self.limits.send_timeout_s):
@@ -476,10 +495,3 @@ class Connection:
                     await self.websocket.send_text(message)
                 else:
                     await self.websocket.send_bytes(message)
-
-
-def _described(port: Port) -> dict[str, Any]:
-    """A port as "ready" names it."""
-    if port.kind == "text":
-        return {"kind": "text"}
-    return {"kind": "audio", "sample_rate": port.sample_rate, "encodings": list(ENCODINGS)}

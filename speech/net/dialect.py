@@ -68,7 +68,10 @@ class Dialect:
         takes: "audio" or "text", once the stream is open: other input is refused.
         start: what the client asked for.
         offset_s: seconds of audio before the stream, if it goes on after another one (see `messages.Renew`).
+        may_wait: whether a client may wait with the start of a stream as long as with any other message.
     """
+
+    may_wait = False
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         self.max_text_bytes, self.max_audio_bytes = max_text_bytes, max_audio_bytes
@@ -105,7 +108,8 @@ class Dialect:
 
         Args:
             message: an event, or what `Connection` says besides, in the native protocol: "ready", "acknowledged",
-                "renewed", "failure" and "done".
+                "renewed", "failure" and "done"; and after `messages.Speak` "speaking" and, once all of it has been
+                sent, "spoken", or else "unspoken" with "code" and "message".
         """
         raise NotImplementedError
 

@@ -110,3 +110,9 @@ def models_of(
         if (model.takes.kind, model.gives.kind) == ("audio", "text"):
             models[name] = replace(model, translators=translators or {})
     return models
+
+
+def offering(models: Mapping[str, Model], takes: str, gives: str) -> dict[str, Model]:
+    """Those models of one stage that take and give text or audio, as the kinds of their ports say."""
+    plain = {name: model for name, model in models.items() if len(model.stages) == 1}
+    return {name: one for name, one in plain.items() if (one.takes.kind, one.gives.kind) == (takes, gives)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 import socket
@@ -245,22 +244,21 @@ class Service:
         await self._serve(websocket, Realtime)
 
     async def request(self, client: Socket, dialect: Dialect) -> None:
-        """A request of a Wyoming client; it may wait with the next one, and shows no token."""
-        patient = dataclasses.replace(self.limits, handshake_timeout_s=self.limits.idle_timeout_s)
-        await self._connect(client, dialect, patient, None)
+        """A request of a Wyoming client, which shows no token."""
+        await self._connect(client, dialect, None)
 
     async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
-        limits = self.limits
-        await self._connect(websocket, speaks(limits.max_text_bytes, limits.max_audio_bytes), limits, self.token)
+        dialect = speaks(self.limits.max_text_bytes, self.limits.max_audio_bytes)
+        await self._connect(websocket, dialect, self.token)
 
-    async def _connect(self, socket: Socket, dialect: Dialect, limits: Limits, token: str | None) -> None:
+    async def _connect(self, socket: Socket, dialect: Dialect, token: str | None) -> None:
         connection = Connection(
             socket,
             dialect,
             self.models,
             self.scheduler,
             self.admission,
-            limits,
+            self.limits,
             self.metrics,
             token,
             self.draining,

@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from loquent.speech.net.models import Model
-
-
-def recognizers(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Those that make text of speech, in the language that is spoken."""
-    return _between("audio", "text", models)
-
-
-def voices(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Those that speak text."""
-    return _between("text", "audio", models)
+from loquent.speech.net.models import Model, offering
 
 
 def languages(model: Model) -> tuple[str, ...]:
@@ -32,24 +22,19 @@ def speakers(model: Model) -> tuple[str, ...]:
 
 def description(models: Mapping[str, Model]) -> dict[str, Any]:
     """The data of ``info``."""
-    heard = [{**_artifact(name), "languages": languages(model)} for name, model in recognizers(models).items()]
+    heard = [{**_artifact(name), "languages": languages(model)} for name, model in offering(models, "audio", "text").items()]
     spoken = [
         {
             **_artifact(name),
             "languages": languages(model),
             "speakers": [{"name": speaker} for speaker in speakers(model)] or None,
         }
-        for name, model in voices(models).items()
+        for name, model in offering(models, "text", "audio").items()
     ]
     program = _artifact("loquent")
     asr = {**program, "models": heard, "supports_transcript_streaming": True, "requires_external_vad": True}
     tts = {**program, "voices": spoken, "supports_synthesize_streaming": True}
     return {"asr": [asr] if heard else [], "tts": [tts] if spoken else []}
-
-
-def _between(takes: str, gives: str, models: Mapping[str, Model]) -> dict[str, Model]:
-    fitting = {name: model for name, model in models.items() if len(model.stages) == 1}
-    return {name: one for name, one in fitting.items() if (one.takes.kind, one.gives.kind) == (takes, gives)}
 
 
 def _task(model: Model) -> Any:

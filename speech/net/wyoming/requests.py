@@ -24,9 +24,9 @@ from typing import Any
 from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
 from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, integer, refuse, shown, string
 from loquent.speech.net.messages import Action, Finish, Say, Start, TextPiece
-from loquent.speech.net.models import Model
+from loquent.speech.net.models import Model, offering
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
-from loquent.speech.net.wyoming.description import description, languages, recognizers, voices
+from loquent.speech.net.wyoming.description import description, languages
 from loquent.speech.net.wyoming.framing import WyomingEvent, event_line
 from loquent.speech.runtime.events import Event, Word
 
@@ -39,6 +39,8 @@ class WyomingRequest(Dialect):
     Args:
         models: by name; the first that fits is the default.
     """
+
+    may_wait = True
 
     def __init__(self, max_text_bytes: int, max_audio_bytes: int, models: Mapping[str, Model]) -> None:
         super().__init__(max_text_bytes, max_audio_bytes)
@@ -70,9 +72,6 @@ class WyomingRequest(Dialect):
             case {"type": "done"}:
                 said.append({"type": "audio-stop"})
                 said += [{"type": "synthesize-stopped"}] if self._pieces else []
-            case {"type": "failure", "code": "handshake_timeout" as code}:
-                why = "no request came for too long; connect again for the next one"
-                said.append({"type": "error", "data": {"text": why, "code": code}})
             case {"type": "failure", "code": code, "message": why}:
                 said.append({"type": "error", "data": {"text": why, "code": code}})
             case {"type": "info" | "pong"}:
@@ -131,7 +130,7 @@ class WyomingRequest(Dialect):
             refuse(f"got '{event.type}' with {under_way} under way; one request follows another")
 
     def _listen(self, given: Mapping[str, Any]) -> Start:
-        known, asked = recognizers(self.models), self._asked
+        known, asked = offering(self.models, "audio", "text"), self._asked
         name = _named(asked.get("name"), known, "this server recognises no speech")
         options: dict[str, Any] = {}
         if (language := asked.get("language")) and known[name].has_option("language"):
@@ -143,7 +142,7 @@ class WyomingRequest(Dialect):
         return self._opened(Start(rate, channels, model=name, options=options))
 
     def _speak(self, asked: Mapping[str, Any]) -> Start:
-        voice, known = asked.get("voice") or {}, voices(self.models)
+        voice, known = asked.get("voice") or {}, offering(self.models, "text", "audio")
         if not isinstance(voice, dict):
             refuse(f"'voice' has to be an object, got {shown(voice)}")
         language = voice.get("language")

@@ -195,7 +195,7 @@ def test_who_says_nothing_more_is_hung_up_on(start: Any, sent: bytes) -> None:
         client.sendall(sent)
         (line,) = b"".join(iter(lambda: client.recv(4096), b"")).splitlines()
     error = json.loads(line)
-    assert error["data"]["code"] == "handshake_timeout"
+    assert error["data"]["code"] == "idle_timeout"
 
 
 def test_a_client_that_leaves_frees_its_slot(start: Any) -> None:
