@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
     "speech/net": {*SPEECH, "speech/net/dialects", "speech/net/openai", "speech/net/wyoming"},
-    "speech/net/dialects": {*SPEECH, "speech/net"},
+    "speech/net/dialects": {*SPEECH, "speech/net", "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},
     "speech/net/wyoming": {*SPEECH, "speech/net"},
     "speech/commands": {*SPEECH, "speech/net", "speech/commands/translation"},

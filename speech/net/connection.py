@@ -326,12 +326,12 @@ class Connection:
         """Drop what was not sent; the stream says what was heard of the rest."""
         stream = self._response or self._live
         self.outgoing.drop_speech()
-        self._send(stream.interrupt(self._speaker.interrupt(played_s) if self._speaker else 0.0))
+        events = stream.interrupt(self._speaker.interrupt(played_s) if self._speaker else 0.0)
         self.scheduler.wake()
-        if stream is self.stream:
-            self._close_if_done()
-        else:
-            self._on_response()
+        if stream is self._response:
+            return self._respond(events)
+        self._send(events)
+        self._close_if_done()
 
     def _mark(self, id: str) -> None:
         stream = self._live
@@ -368,12 +368,13 @@ class Connection:
             self._close_if_done()
 
     def _on_response(self) -> None:
-        stream = self._response
-        if stream is None or self.outgoing.speech_s >= self.limits.speech_ahead_s:
-            return
-        for event in stream.drain():
-            self.outgoing.put(event)
-        if stream.done and not self._responded:
+        if self._response is not None and self.outgoing.speech_s < self.limits.speech_ahead_s:
+            self._respond(self._response.drain())
+
+    def _respond(self, events: list[Event]) -> None:
+        for event in events:
+            self.outgoing.put(event if isinstance(event, Speech) else {"type": "said", "event": event})
+        if self._response is not None and self._response.done and not self._responded:
             self._responded = True
             self.outgoing.end_speech()
 
@@ -474,9 +475,8 @@ class Connection:
         if (encoded := await speaker.encode(speech)) is not None:
             await self._send_speech(*encoded)
             speaker.sent_s = speech.end
-        if self._response is not None:
-            self._on_response()
-        elif self.stream is not None and not self._concluded:
+        self._on_response()
+        if self.stream is not None and not self._concluded:
             self._on_step()
         self.scheduler.wake()
 

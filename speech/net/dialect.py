@@ -108,8 +108,8 @@ class Dialect:
 
         Args:
             message: an event, or what `Connection` says besides, in the native protocol: "ready", "acknowledged",
-                "renewed", "failure" and "done"; and after `messages.Speak` "speaking" and, once all of it has been
-                sent, "spoken", or else "unspoken" with "code" and "message".
+                "renewed", "failure" and "done". After `messages.Speak`: "speaking", "said" with an "event" that is no
+                `Speech`, and "spoken" once all has been sent; or "unspoken" with "code" and "message".
         """
         raise NotImplementedError
 

@@ -50,7 +50,9 @@ class Speaker:
 
     async def rest(self) -> tuple[dict[str, Any], bytes] | None:
         """What the encoder holds back at the end, if anything."""
-        return None if self._last is None else await asyncio.to_thread(self.voice.finish, self._last)
+        if self._last is None or self._restarts != self._interruptions:
+            return None
+        return await asyncio.to_thread(self.voice.finish, self._last)
 
 
 async def speaking(

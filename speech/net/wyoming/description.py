@@ -22,7 +22,9 @@ def speakers(model: Model) -> tuple[str, ...]:
 
 def description(models: Mapping[str, Model]) -> dict[str, Any]:
     """The data of ``info``."""
-    heard = [{**_artifact(name), "languages": languages(model)} for name, model in offering(models, "audio", "text").items()]
+    heard = [
+        {**_artifact(name), "languages": languages(model)} for name, model in offering(models, "audio", "text").items()
+    ]
     spoken = [
         {
             **_artifact(name),
