@@ -28,6 +28,7 @@ from loquent.speech.net.connection import Connection
 from loquent.speech.net.dialect import Dialect, Socket
 from loquent.speech.net.dialects.deepgram import Deepgram
 from loquent.speech.net.dialects.realtime import Realtime
+from loquent.speech.net.dialects.vllm import Vllm
 from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
@@ -240,8 +241,8 @@ class Service:
         await self._serve(websocket, Deepgram)
 
     async def realtime(self, websocket: WebSocket) -> None:
-        """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
-        await self._serve(websocket, Realtime)
+        """``WS /v1/realtime``: OpenAI's Realtime protocol, whose clients name a model or an intent, or vLLM's."""
+        await self._serve(websocket, Realtime if {"intent", "model"} & websocket.query_params.keys() else Vllm)
 
     async def request(self, client: Socket, dialect: Dialect) -> None:
         """A request of a Wyoming client, which shows no token."""

@@ -176,7 +176,10 @@ class Realtime(Dialect):
         try:
             return list(receive(message))
         except MessageRefused as refusal:
-            return [Say(_error("invalid_request_error", str(refusal), refusal.code, self._event))]
+            return [Say(self._refusal(refusal))]
+
+    def _refusal(self, refusal: MessageRefused) -> dict[str, Any]:
+        return _error("invalid_request_error", str(refusal), refusal.code, self._event)
 
     def _append(self, audio: Any) -> Sequence[Action]:
         try:
