@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
@@ -111,9 +111,9 @@ class Connection:
         if self.dialect.phase in (Phase.FINISHING, Phase.CLOSED):
             return
         verdict = self.dialect.fail(code, message)
-        if self.stream is None or self.stream.done:
-            return self._fail(verdict)
         self._verdict = verdict
+        if self.stream is None or self.stream.done:
+            return self._close_if_done()
         self.stream.end()
         self.scheduler.wake()
 
@@ -160,18 +160,16 @@ class Connection:
             actions = self.dialect.receive(message)
 
     def _patience(self) -> float | None:
-        limits = {Phase.WAITING: self.limits.handshake_timeout_s, Phase.STREAMING: self.limits.idle_timeout_s}
-        if self.dialect.may_wait:
-            limits[Phase.WAITING] = self.limits.idle_timeout_s
-        return limits.get(self.dialect.phase)
+        waiting = self.limits.idle_timeout_s if self.dialect.may_wait else self.limits.handshake_timeout_s
+        return {Phase.WAITING: waiting, Phase.STREAMING: self.limits.idle_timeout_s}.get(self.dialect.phase)
 
     def _lose_patience(self) -> None:
         waited = self._patience()
-        if not self._responded:
+        if waited is None or not self._responded:
             return  # who listens may be silent
         if self.dialect.phase is Phase.WAITING and not self.dialect.may_wait:
             self.conclude("handshake_timeout", f'no "start" within {waited:g} s; send it right after connecting')
-        elif waited is not None:
+        else:
             self.conclude("idle_timeout", f"nothing received for {waited:g} s; keep sending audio (silence will do)")
 
     async def _perform(self, action: Action) -> None:
@@ -215,6 +213,8 @@ class Connection:
             return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
         if name not in self.models:
             return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
+        if self.models[name].gives.kind == "audio" and not self.dialect.carries_speech:
+            return self._refuse("unknown_model", f"model {name!r} speaks, which this protocol cannot carry")
         try:
             model, options = self.models[name].asked(start.options)
         except ValueError as error:
@@ -377,6 +377,7 @@ class Connection:
         if self._response is not None and self._response.done and not self._responded:
             self._responded = True
             self.outgoing.end_speech()
+            self._close_if_done()
 
     @property
     def _pauses(self) -> bool:
@@ -386,14 +387,17 @@ class Connection:
 
     def _close_if_done(self) -> None:
         """Say "done", or why it ended, once the stream is over and everything it said is on its way."""
-        if not self._live.done or self._concluded or self._pauses:
-            return
-        if self.dialect.phase is Phase.CLOSED and self._verdict is None:
+        going_on = self._verdict is None if self.stream is None else not self.stream.done
+        closed = self.dialect.phase is Phase.CLOSED and self._verdict is None
+        if going_on or closed or self._concluded or self._pauses:
             return
         if self._renewed is not None and self._verdict is None:
             return self._begin_again()
+        if not self._responded:
+            return  # what is being said comes to its end
         self._concluded = True
-        self.outgoing.end_speech()
+        if self._response is None:
+            self.outgoing.end_speech()
         if self._verdict is not None:
             self._fail(self._verdict)
         else:
@@ -460,8 +464,7 @@ class Connection:
                         case SpeechEnd():
                             await self._say_rest()
                         case _:
-                            async with asyncio.timeout(self.limits.send_timeout_s):
-                                await self.websocket.send_text(message)
+                            await self._send_all([message])
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
                     if abort := self.websocket.scope.get("loquent.abort"):
@@ -473,7 +476,7 @@ class Connection:
         speaker = self._speaker
         assert speaker is not None, "made with the stream that speaks"
         if (encoded := await speaker.encode(speech)) is not None:
-            await self._send_speech(*encoded)
+            await self._send_all(self.dialect.spoken(*encoded))
             speaker.sent_s = speech.end
         self._on_response()
         if self.stream is not None and not self._concluded:
@@ -482,16 +485,11 @@ class Connection:
 
     async def _say_rest(self) -> None:
         if self._speaker is not None and (rest := await self._speaker.rest()) is not None:
-            await self._send_speech(*rest)
+            await self._send_all(self.dialect.spoken(*rest))
         if self._response is not None:
-            async with asyncio.timeout(self.limits.send_timeout_s):
-                for message in self.dialect.told({"type": "spoken"}):
-                    await self.websocket.send_text(message)
+            await self._send_all(self.dialect.told({"type": "spoken"}))
 
-    async def _send_speech(self, header: dict[str, Any], packets: bytes) -> None:
+    async def _send_all(self, messages: Sequence[str | bytes]) -> None:
         async with asyncio.timeout(self.limits.send_timeout_s):
-            for message in self.dialect.spoken(header, packets):
-                if isinstance(message, str):
-                    await self.websocket.send_text(message)
-                else:
-                    await self.websocket.send_bytes(message)
+            for one in messages:
+                await (self.websocket.send_text(one) if isinstance(one, str) else self.websocket.send_bytes(one))

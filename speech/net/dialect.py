@@ -69,9 +69,10 @@ class Dialect:
         start: what the client asked for.
         offset_s: seconds of audio before the stream, if it goes on after another one (see `messages.Renew`).
         may_wait: whether a client may wait with the start of a stream as long as with any other message.
+        carries_speech: whether streams may speak.
     """
 
-    may_wait = False
+    may_wait = carries_speech = False
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         self.max_text_bytes, self.max_audio_bytes = max_text_bytes, max_audio_bytes

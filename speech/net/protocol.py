@@ -56,6 +56,8 @@ MAX_TEXT = 4096  # characters of an option's value, or of a token
 class ServerProtocol(Dialect):
     """The server's end of one connection: messages in, actions out. Whatever comes in, nothing is raised."""
 
+    carries_speech = True
+
     def told(self, message: Event | dict[str, Any]) -> Sequence[str]:
         """One JSON object; in ASCII, as half a surrogate pair could not be sent as UTF-8."""
         return [json.dumps(message.to_dict() if isinstance(message, Event) else message)]

@@ -252,9 +252,9 @@ class Service:
         dialect = speaks(self.limits.max_text_bytes, self.limits.max_audio_bytes)
         await self._connect(websocket, dialect, self.token)
 
-    async def _connect(self, socket: Socket, dialect: Dialect, token: str | None) -> None:
+    async def _connect(self, client: Socket, dialect: Dialect, token: str | None) -> None:
         connection = Connection(
-            socket,
+            client,
             dialect,
             self.models,
             self.scheduler,

@@ -29,14 +29,11 @@ class WyomingEvent:
     payload: bytes = b""
 
     def to_bytes(self) -> bytes:
-        """As it is sent."""
-        return event_line({"type": self.type, "data": self.data}, self.payload)
-
-
-def event_line(event: Mapping[str, Any], payload: bytes = b"") -> bytes:
-    """An event as it is sent: its line and its payload."""
-    length = {"payload_length": len(payload)} if payload else {}
-    return json.dumps({**event, **length}).encode() + b"\n" + payload
+        """As it is sent; the data follows the line, as clients bound the length of lines."""
+        data = json.dumps(self.data).encode() if self.data else b""
+        lengths = {"data_length": len(data), "payload_length": len(self.payload)}
+        header = {"type": self.type, **{name: length for name, length in lengths.items() if length}}
+        return json.dumps(header).encode() + b"\n" + data + self.payload
 
 
 class Framer:

@@ -124,7 +124,7 @@ class _Client:
 
     async def send_text(self, data: str) -> None:
         """Send an event that has no payload."""
-        await self.send_bytes(data.encode() + b"\n")
+        await self.send_bytes(data.encode())
 
     async def send_bytes(self, data: bytes) -> None:
         """Send an event."""

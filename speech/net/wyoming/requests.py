@@ -17,7 +17,6 @@ by ``error``, and ends the connection. Events of other kinds mean nothing here a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from loquent.speech.net.messages import Action, Finish, Say, Start, TextPiece
 from loquent.speech.net.models import Model, offering
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
 from loquent.speech.net.wyoming.description import description, languages
-from loquent.speech.net.wyoming.framing import WyomingEvent, event_line
+from loquent.speech.net.wyoming.framing import WyomingEvent
 from loquent.speech.runtime.events import Event, Word
 
 WIDTH = 2  # bytes of a sample
@@ -40,7 +39,7 @@ class WyomingRequest(Dialect):
         models: by name; the first that fits is the default.
     """
 
-    may_wait = True
+    may_wait = carries_speech = True
 
     def __init__(self, max_text_bytes: int, max_audio_bytes: int, models: Mapping[str, Model]) -> None:
         super().__init__(max_text_bytes, max_audio_bytes)
@@ -55,33 +54,33 @@ class WyomingRequest(Dialect):
         return self._guarded(self._received, message["event"])
 
     def told(self, message: Event | dict[str, Any]) -> Sequence[str]:
-        """The events that say so, but for their ends of line."""
-        said: list[dict[str, Any]] = []
+        """The events that say so."""
+        said: list[WyomingEvent] = []
         match message:
             case {"type": "ready", "output": {"sample_rate": rate}}:
-                said.append({"type": "audio-start", "data": _format(rate)})
+                said.append(WyomingEvent("audio-start", _format(rate)))
             case {"type": "ready"}:
-                said.append({"type": "transcript-start"})
+                said.append(WyomingEvent("transcript-start"))
             case Word() if self._form is not None:
                 piece = message.text if self._transcript else message.text.lstrip()
                 self._transcript += piece
-                said.append({"type": "transcript-chunk", "data": {"text": piece}})
+                said.append(WyomingEvent("transcript-chunk", {"text": piece}))
             case {"type": "done"} if self._form is not None:
-                said.append({"type": "transcript", "data": {"text": self._transcript.rstrip()}})
-                said.append({"type": "transcript-stop"})
+                said.append(WyomingEvent("transcript", {"text": self._transcript.rstrip()}))
+                said.append(WyomingEvent("transcript-stop"))
             case {"type": "done"}:
-                said.append({"type": "audio-stop"})
-                said += [{"type": "synthesize-stopped"}] if self._pieces else []
+                said.append(WyomingEvent("audio-stop"))
+                said += [WyomingEvent("synthesize-stopped")] if self._pieces else []
             case {"type": "failure", "code": code, "message": why}:
-                said.append({"type": "error", "data": {"text": why, "code": code}})
-            case {"type": "info" | "pong"}:
-                said.append(message)
-        return [json.dumps(one) for one in said]
+                said.append(WyomingEvent("error", {"text": why, "code": code}))
+            case {"type": "info" | "pong" as kind, "data": data}:
+                said.append(WyomingEvent(kind, data))
+        return [event.to_bytes().decode() for event in said]
 
     def spoken(self, speech: Mapping[str, Any], packets: bytes) -> Sequence[str | bytes]:
         """An ``audio-chunk``."""
         data = {**_format(speech["sample_rate"]), "timestamp": round(1000 * speech["start"])}
-        return [event_line({"type": "audio-chunk", "data": data}, packets)]
+        return [WyomingEvent("audio-chunk", data, packets).to_bytes()]
 
     def _received(self, event: WyomingEvent | MessageRefused) -> Sequence[Action]:
         if isinstance(event, MessageRefused):

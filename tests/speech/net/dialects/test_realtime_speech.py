@@ -33,17 +33,20 @@ ORDER = [
 @pytest.fixture
 def connect(start_server: Any, band_energy: Any, tones: Any) -> Iterator[Callable[..., Any]]:
     """Function that opens a session with a server of a recogniser and a voice, which holds back what is not read."""
+    servers: list[Any] = []
     with contextlib.ExitStack() as opened:
 
-        def connected(voice: Any = None, limits: Limits | None = None, **query: str) -> Any:
+        def connected(voice: Any = None, limits: Limits | None = None) -> Any:
             engines = {"hear": Engine(band_energy.BandEnergy(), 4), "say": Engine(voice or tones.Tones(), 1)}
             server = start_server(engines=engines, limits=limits)
+            servers.append(server)
             url = f"http://127.0.0.1:{server.port}/v1"
             client = OpenAI(api_key="any", base_url=url, _strict_response_validation=True)
-            connection = opened.enter_context(client.realtime.connect(model="gpt-realtime", extra_query=query))
+            connection = opened.enter_context(client.realtime.connect(model="gpt-realtime"))
             assert connection.recv().session.type == "realtime"
             return connection
 
+        connected.servers = servers  # type: ignore[attr-defined]
         yield connected
 
 
@@ -211,6 +214,28 @@ def test_what_the_voice_cannot_do_is_said_and_the_session_stays(connect: Any) ->
     assert connection.recv().session.audio.output.voice == "marin"
     connection.response.create(response={"instructions": TEXT})
     assert until(connection, "response.done")[-1].response.status == "completed"
+
+
+def test_a_server_that_goes_down_lets_a_response_come_to_its_end(connect: Any) -> None:
+    connection = connect(limits=Limits(speech_ahead_s=0.5))
+    add(connection, LONG)
+    connection.response.create()
+    begin = until(connection, "response.output_audio.delta")
+    connect.servers[0].should_exit = True
+    rest = until(connection, "response.done")
+    assert transcript(begin + rest) == LONG
+    assert connection.recv().error.code == "shutting_down"
+
+
+def test_a_voice_is_no_recogniser(connect: Any) -> None:
+    connection = connect()
+    heard: Any = {"transcription": {"model": "say"}}
+    connection.session.update(session={"type": "realtime", "audio": {"input": heard}})
+    connection.recv()
+    connection.input_audio_buffer.append(audio=base64.b64encode(b"\0\0").decode())
+    error = connection.recv().error
+    assert error.code == "unknown_model"
+    assert "speaks" in error.message
 
 
 def said(realtime: Realtime, **message: Any) -> Any:

@@ -126,8 +126,9 @@ def test_a_bad_event_ends_its_connection_and_no_other(start_server: Any, data: b
         socket.create_connection(bound.getsockname(), timeout=30) as client,
     ):
         client.sendall(good + data)
-        pong, error = b"".join(iter(lambda: client.recv(4096), b"")).splitlines()
-        assert json.loads(pong)["type"] == "pong"
-        assert why in json.loads(error)["data"]["text"]
+        pong, error = taken(Framer(1000, 0), b"".join(iter(lambda: client.recv(4096), b"")), 1000)
+        assert pong.type == "pong"
+        assert error.type == "error"
+        assert why in error.data["text"]
         other.sendall(good)
-        assert json.loads(other.recv(4096))["type"] == "pong"
+        assert [event.type for event in taken(Framer(1000, 0), other.recv(4096), 1000)] == ["pong"]
