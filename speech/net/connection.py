@@ -317,6 +317,7 @@ class Connection:
         try:
             self._response, self._speaker = await speaking(speak, self.models, self.admission, self._draining)
         except MessageRefused as refusal:
+            self.metrics.failures.labels(refusal.code).inc()
             return self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
         self._responded = False
         self.outgoing.put({"type": "speaking"})
@@ -373,6 +374,8 @@ class Connection:
 
     def _respond(self, events: list[Event]) -> None:
         for event in events:
+            if isinstance(event, Failure):
+                self.metrics.failures.labels(event.code).inc()
             self.outgoing.put(event if isinstance(event, Speech) else {"type": "said", "event": event})
         if self._response is not None and self._response.done and not self._responded:
             self._responded = True

@@ -101,6 +101,7 @@ class Realtime(Dialect):
         assert response is not None, "made with the action that asks for it"
         match message:
             case {"type": "speaking"}:
+                self._unspoken = "" if response.text == self._unspoken else self._unspoken
                 self._keep(response.item)
                 return response.begun()
             case {"type": "spoken"}:
@@ -233,7 +234,6 @@ class Realtime(Dialect):
             isinstance(value, str) and len(value) <= MAX_TEXT for value in (metadata or {}).values()
         ):
             refuse(f"response.metadata has to be an object of texts, got {shown(metadata)}")
-        self._unspoken = "" if text == self._unspoken else self._unspoken
         self._response = Response(text, output, self._conversation, metadata)
         return [speak(text, self._voice, output)]
 
