@@ -35,9 +35,8 @@ from loquent.speech.net.messages import (
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
-from loquent.speech.net.protocol import ready
-from loquent.speech.net.speaker import Speaker, speaking
-from loquent.speech.net.voice import Voice, output_rate
+from loquent.speech.net.voice import Speaker, Voice, output_rate, speaking
+from loquent.speech.net.welcome import ready
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
@@ -241,7 +240,7 @@ class Connection:
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
-        self.outgoing.put(ready(name, model, start, self._live, self.limits))
+        self.outgoing.put(ready(name, model, self.stream, start, self.limits))
 
     def _authorised(self, token: str | None) -> bool:
         if token is None:

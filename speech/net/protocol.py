@@ -36,16 +36,9 @@ from typing import Any
 from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
 from loquent.speech.net.dialect import Dialect, Phase, integer, refuse, shown, string
-from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import Action, Configure, Finish, Flush, Interrupt, Mark, Output, Start, TextPiece
-from loquent.speech.net.models import Model
-from loquent.speech.net.voice import output_rate
 from loquent.speech.runtime.events import Event
-from loquent.speech.runtime.sample_inbox import SampleInbox
-from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
 
-TOLD_LIMITS = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
 MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
@@ -161,28 +154,7 @@ class ServerProtocol(Dialect):
         refuse(f"got {what} while {self.phase.value}; {advice[self.phase]}")
 
 
-def ready(name: str, model: Model, start: Start, stream: Stream, limits: Limits) -> dict[str, Any]:
-    """The message that a stream is open: what it takes and gives."""
-    message: dict[str, Any] = {"type": "ready", "stream": stream.stream, "model": name}
-    if isinstance(stream.inbox, SampleInbox):
-        message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
-        message |= {"channels": start.channels, "encoding": start.encoding}
-    if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
-        message["relaxed"] = relaxed
-    message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
-    if model.gives.sample_rate is not None:
-        rate = output_rate(model.gives.sample_rate, start.output)
-        message["output"] = {"encoding": start.output.encoding, "sample_rate": rate}
-    return message | {"limits": {name: getattr(limits, name) for name in TOLD_LIMITS}}
-
-
 _KINDS = "'start', 'text', 'flush', 'marker', 'configure', 'interrupt' or 'finish'"
-
-
-def _described(port: Port) -> dict[str, Any]:
-    if port.kind == "text":
-        return {"kind": "text"}
-    return {"kind": "audio", "sample_rate": port.sample_rate, "encodings": list(ENCODINGS)}
 
 
 def _only(message: dict[str, Any], kind: str, known: set[str]) -> None:
