@@ -65,6 +65,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         f"(default: {Limits.max_connections_per_client})",
     )
     network.add_argument(
+        "--wyoming",
+        metavar="PORT",
+        help="speak Wyoming, too, for Home Assistant: a port, or tcp://HOST:PORT. The protocol knows no key: anybody "
+        "who reaches the port may use the server",
+    )
+    network.add_argument(
         "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
     )
     add_key_argument(parser, "key that clients have to present")
@@ -117,11 +123,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
+    wyoming_address = None if arguments.wyoming is None else _wyoming_address(arguments)
     check_options(arguments, stream={})
     name, voice = model_name(arguments), None if arguments.speak == "none" else voice_name(arguments.speak)
     aliases = _named(arguments.aliases, "--alias", [name, *([voice] if voice else []), *arguments.translate])
     voice_aliases = _named(arguments.voice_aliases, "--voice-alias")
-    listener = _bound(arguments.host, arguments.port)
+    listener = _bound(arguments.host, arguments.port, "--port")
+    wyoming = None if wyoming_address is None else _bound(*wyoming_address, "--wyoming")
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
@@ -151,6 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
         translators=translators,
         aliases=aliases,
         voice_aliases=voice_aliases,
+        wyoming=wyoming,
     )
     _serve(app, listener, arguments)
     return 0
@@ -212,7 +221,18 @@ def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, s
     return (translator.source, translator.target), engine
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _wyoming_address(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Where to speak Wyoming."""
+    text: str = arguments.wyoming
+    host, _, port = text.removeprefix("tcp://").rpartition(":")
+    if not text.startswith("tcp://"):
+        host, port = arguments.host, text
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise UsageError(f"--wyoming is a port from 0 to 65535, or tcp://HOST:PORT, got {text}")
+    return host.strip("[]"), int(port)
+
+
+def _bound(host: str, port: int, option: str) -> socket.socket:
     """A socket on the address, so that one that is taken is told before a model is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
@@ -220,7 +240,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}") from error
     return listener
 
 
@@ -234,6 +254,8 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
             await super().startup(sockets)
             if self.started:
                 _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
+                if self.service.wyoming is not None:
+                    _announce_wyoming(*self.service.wyoming.address[:2])
 
     server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what uvicorn passes on after an orderly end is not to kill us
@@ -242,11 +264,9 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
 
 
 def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
-    everywhere = host in ("0.0.0.0", "::", "")
-    address = "localhost" if everywhere else f"[{host}]" if ":" in host else host
     lines = [
-        f"microphone page  http://{address}:{port}/",
-        f"websocket        ws://{address}:{port}/v1/stream",
+        f"microphone page  http://{_reached(host)}:{port}/",
+        f"websocket        ws://{_reached(host)}:{port}/v1/stream",
         f"up to {sessions} streams at a time; Ctrl-C stops",
     ]
     if not _loopback(host):
@@ -254,6 +274,17 @@ def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
             lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
         lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _announce_wyoming(host: str, port: int) -> None:
+    open_to_all = "" if _loopback(host) else " for anybody who can reach it: the protocol knows no key"
+    print(f"Wyoming          tcp://{_reached(host)}:{port}{open_to_all}", file=sys.stderr, flush=True)
+
+
+def _reached(host: str) -> str:
+    """A host as it stands in a URL of this machine."""
+    everywhere = host in ("0.0.0.0", "::", "")
+    return "localhost" if everywhere else f"[{host}]" if ":" in host else host
 
 
 def _loopback(host: str) -> bool:

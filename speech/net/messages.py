@@ -141,4 +141,14 @@ class Say:
     message: Mapping[str, Any]
 
 
-Action: TypeAlias = Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Finish | Fail
+@dataclass(frozen=True)
+class Speak:
+    """Say a text in one of the server's voices, beside the stream; an `Interrupt` is then about this speech."""
+
+    start: Start
+    text: str
+
+
+Action: TypeAlias = (
+    Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Speak | Finish | Fail
+)

@@ -52,6 +52,11 @@ class Model:
         return (self.takes.kind, self.gives.kind) == ("audio", "text")
 
     @property
+    def speaks(self) -> bool:
+        """Whether it makes audio of text."""
+        return (self.takes.kind, self.gives.kind) == ("text", "audio")
+
+    @property
     def active(self) -> int:
         """Streams of the stage that has most; an engine may belong to several models."""
         return max(engine.active for engine in self.stages.values())

@@ -51,6 +51,8 @@ _NO_OPTIONS = ("sample_rate", "channels", "multichannel", "stream")
 class ServerProtocol(Dialect):
     """The server's end of one connection: messages in, actions out. Whatever comes in, nothing is raised."""
 
+    carries_speech = True
+
     def told(self, message: Event | dict[str, Any]) -> Sequence[str]:
         """One JSON object; in ASCII, as half a surrogate pair could not be sent as UTF-8."""
         return [json.dumps(message.to_dict() if isinstance(message, Event) else message)]

@@ -26,9 +26,10 @@ from starlette.websockets import WebSocket
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
 from loquent.speech.net.deepgram.prerecorded import Prerecorded
-from loquent.speech.net.dialect import Dialect
+from loquent.speech.net.dialect import Dialect, Socket
 from loquent.speech.net.dialects.deepgram import Deepgram
 from loquent.speech.net.dialects.realtime import Realtime
+from loquent.speech.net.dialects.vllm import Vllm
 from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
@@ -41,6 +42,7 @@ from loquent.speech.net.openapi import description
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.recordings import Recordings
 from loquent.speech.net.sockets import Sockets, protocols
+from loquent.speech.net.wyoming.listener import WyomingListener
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
@@ -60,6 +62,7 @@ def create_app(
     translators: Mapping[tuple[str, str], Engine] | None = None,
     aliases: Mapping[str, str] | None = None,
     voice_aliases: Mapping[str, str] | None = None,
+    wyoming: socket.socket | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -82,11 +85,15 @@ def create_app(
             make text of speech and are asked to ``translate_to``. To be offered by name, they are among the engines.
         aliases: further names of models, in every protocol: by each the model's own.
         voice_aliases: likewise, of voices.
+        wyoming: bound to an address where the Wyoming protocol is spoken, too: it knows no token, so whoever reaches
+            that address may use the server.
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
     models = models_of(engines, translators, aliases, voice_aliases)
     service = Service(models, limits or Limits(), max_streams, transcribe, token)
+    if wyoming is not None:
+        service.wyoming = WyomingListener(wyoming, service.models, service.limits, service.sockets, service.request)
     app = Starlette(
         routes=[
             Route("/", service.page),
@@ -188,6 +195,7 @@ class Service:
         self.prerecorded = Prerecorded(models, self.admission, self.recordings)
         self.speeches = Speeches(self.models, self.admission, limits)
         self.connections: set[Connection] = set()
+        self.wyoming: WyomingListener | None = None
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
         self._observe(engines)
@@ -209,7 +217,8 @@ class Service:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
         relieving = asyncio.create_task(self._relieve())
-        yield
+        async with self.wyoming or contextlib.nullcontext():
+            yield
         relieving.cancel()
         self._stepping.cancel()
         await asyncio.gather(self._stepping, relieving, return_exceptions=True)
@@ -245,20 +254,27 @@ class Service:
         await self._serve(websocket, Deepgram)
 
     async def realtime(self, websocket: WebSocket) -> None:
-        """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
-        await self._serve(websocket, Realtime)
+        """``WS /v1/realtime``: OpenAI's Realtime protocol, whose clients name a model or an intent, or vLLM's."""
+        await self._serve(websocket, Realtime if {"intent", "model"} & websocket.query_params.keys() else Vllm)
+
+    async def request(self, client: Socket, dialect: Dialect) -> None:
+        """A request of a Wyoming client, which shows no token."""
+        await self._connect(client, dialect, None)
 
     async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
-        limits = self.limits
+        dialect = speaks(self.limits.max_text_bytes, self.limits.max_audio_bytes)
+        await self._connect(websocket, dialect, self.token)
+
+    async def _connect(self, client: Socket, dialect: Dialect, token: str | None) -> None:
         connection = Connection(
-            websocket,
-            speaks(limits.max_text_bytes, limits.max_audio_bytes),
+            client,
+            dialect,
             self.models,
             self.scheduler,
             self.admission,
-            limits,
+            self.limits,
             self.metrics,
-            self.token,
+            token,
             self.draining,
         )
         self.connections.add(connection)

@@ -144,6 +144,8 @@ class TestUsage:
             (["serve", "--model", "tiny.en", "--alias", "whisper=base"], "'base' is not served"),
             (["serve", "--model", "tiny.en", "--alias", "tiny.en=tiny.en"], "expected a new NAME"),
             (["serve", "--voice-alias", "alloy"], "expected a new NAME"),
+            (["serve", "--wyoming", "http://host:1"], "http://host:1"),
+            (["serve", "--wyoming", "tcp://host"], "tcp://HOST:PORT"),
             (["transcribe", str(SAMPLE), "--adapter", "a", "--adapter", "b"], "--adapter b is one too many"),
             (["transcribe", str(SAMPLE), "--adapter", "a=b"], "--adapter a=b has a name; only `loquent serve`"),
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--adapter=a", "--adapter=b"], "--adapter b"),
