@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import ipaddress
+import re
 import signal
 import socket
 import sys
@@ -24,9 +25,12 @@ from loquent.speech.commands.arguments import (
     optional,
     streaming_task,
     voice_name,
+    whole_number,
 )
+from loquent.speech.commands.configuration import Pairs
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
+from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
@@ -44,6 +48,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "with a microphone, /health and /metrics. Ctrl-C finishes the streams under way.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML with the other flags by name, without dashes; $LOQUENT_SERVE_MAX_SESSIONS and the like win over it, "
+        "and flags over both",
+    )
     network = parser.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     network.add_argument("--port", type=int, default=8000, help="port, 0 for any (default: 8000)")
@@ -57,14 +67,23 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     network.add_argument(
         "--connections-per-client",
-        type=optional(int),
-        default=Limits.max_connections_per_client,
+        type=optional(whole_number(1)),
+        default=argparse.SUPPRESS,
         metavar="N",
         help="connections from one address at a time; none: no limit, as behind a proxy all come from one "
         f"(default: {Limits.max_connections_per_client})",
     )
     network.add_argument(
         "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
+    )
+    network.add_argument(
+        "--limit",
+        action=Pairs,
+        type=_limit,
+        default={},
+        dest="limits",
+        metavar="NAME=VALUE",
+        help="another limit, as max_load=0.8 or max_duration_s=none; docs/how-to/serve.md lists them (repeatable)",
     )
     add_key_argument(parser, "key that clients have to present")
     streaming = add_streaming_arguments(parser)
@@ -100,8 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
-    if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
-        raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
+    limits = _limits(arguments)
     check_options(arguments, stream={})
     voice = None if arguments.speak == "none" else voice_name(arguments.speak)
     listener = _bound(arguments.host, arguments.port)
@@ -126,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
         engines,
-        Limits(max_connections_per_client=arguments.connections_per_client),
+        limits,
         transcribe=functools.partial(
             recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}
         ),
@@ -136,6 +154,25 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _serve(app, listener, arguments)
     return 0
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    """What the flags say of limits."""
+    named = {f"max_{name}": value for name, value in vars(arguments).items() if name == "connections_per_client"}
+    return Limits(**{**arguments.limits, **named})
+
+
+def _limit(text: str) -> dict[str, Any]:
+    """A limit by name, as the field of `Limits` has it."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        number = None if value.lower() == "none" else int(value) if re.fullmatch(r"\d+", value) else float(value)
+        parse_options(Limits, {name: number})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return {name: number}
 
 
 def _warm_up(engine: Engine) -> None:
