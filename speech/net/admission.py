@@ -38,8 +38,12 @@ class Admission:
         channels: int = 1,
         options: Mapping[str, Any],
         output_rate: int | None = None,
+        snapshot: bytes | None = None,
     ) -> tuple[Stream, Resampler | None]:
         """A stream of a model and, if ``output_rate`` is given, what brings its speech to that rate.
+
+        Args:
+            snapshot: of a stream to go on with, which the options are of.
 
         Raises:
             EngineFull, TooManyTables: there is no room now.
@@ -54,6 +58,8 @@ class Admission:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
+                if snapshot is not None:
+                    return model.restore(snapshot), resampler
                 audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
@@ -62,6 +68,14 @@ class Admission:
         except TooManyTables:
             self.metrics.refusals.labels("tables").inc()
             raise
+
+    async def resampler(self, model: Model, output_rate: int) -> Resampler:
+        """What brings the speech of a model to a rate.
+
+        Raises:
+            TooManyTables: there is no room now.
+        """
+        return await self._in_turn([*model.stages.values()][-1].resamplers.get, model.gives.sample_rate, output_rate)
 
     def shut_down(self) -> None:
         """Let the thread end."""

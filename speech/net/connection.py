@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
-import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -14,11 +12,11 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
 from loquent.speech.net.dialect import Dialect, Phase
+from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -38,17 +36,15 @@ from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Voice, output_rate
+from loquent.speech.net.welcome import ready
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
 from loquent.speech.text.words import Text
 
 log = logging.getLogger(__name__)
-
-TOLD_LIMITS = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
 
 
 class Connection:
@@ -60,7 +56,7 @@ class Connection:
         models: by name; the first is the default.
         scheduler: steps their engines.
         admission: opens their streams.
-        token: what the client has to present, in "start" or, then checked before, in its Authorization header.
+        keys: what the client has to present, in "start" or, then checked before, in its Authorization header.
         draining: whether the server is on its way down.
     """
 
@@ -73,7 +69,7 @@ class Connection:
         admission: Admission,
         limits: Limits,
         metrics: Metrics,
-        token: str | None,
+        keys: Keys,
         draining: bool,
     ) -> None:
         self.websocket, self.models, self.scheduler = websocket, models, scheduler
@@ -82,7 +78,9 @@ class Connection:
         self.stream: Stream | None = None
         self._another: Callable[[], Stream] | None = None  # opens one more like the first
         self._renewed: asyncio.Event | None = None
-        self._token, self._draining = token, draining
+        self._keys, self._draining = keys, draining
+        self.key: Key | None = websocket.scope.get("loquent.key")  # whose connection it is
+        self._using = contextlib.ExitStack()  # of the key, while the connection lasts
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
         self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
@@ -93,6 +91,7 @@ class Connection:
         self._acknowledged = 0
         self._voice: Voice | None = None
         self._sent_s = 0.0  # seconds of speech sent
+        self._left_with: int | None = None  # close code of a client that has closed
         self._interruptions = self._restarts = 0  # of the stream, and those that its encoder knows of
 
     async def run(self) -> None:
@@ -107,8 +106,13 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self.stream is not None:
-                self.scheduler.detach(self.stream)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """The client is gone, or has everything."""
+        if self.stream is not None:
+            self.scheduler.detach(self.stream)
+        self._using.close()
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
@@ -159,6 +163,7 @@ class Connection:
                 actions = []
                 continue
             if message["type"] == "websocket.disconnect":
+                self._left_with = message.get("code")
                 return
             if (text := message.get("text")) is not None:
                 actions = self.dialect.receive_text(text)
@@ -179,41 +184,42 @@ class Connection:
 
     async def _perform(self, action: Action) -> None:
         try:
-            match action:
-                case Start():
-                    await self._open(action)
-                case Samples(samples):
-                    await self._feed(samples if len(samples) else None, "bad_audio")
-                case TextPiece(text, time_s):
-                    await self._feed(Text(text, time_s), "bad_text")
-                case Flush():
-                    self._flush()
-                case Interrupt(played_s):
-                    self._interrupt(played_s)
-                case Mark(id):
-                    self._mark(id)
-                case Configure(options):
-                    self._configure(options)
-                case Renew():
-                    await self._renew()
-                case Say(message):
-                    self.outgoing.put(dict(message))
-                case Finish():
-                    if not self._live.done:
-                        self._live.end()
-                    self.scheduler.wake()
-                case Fail():
-                    self._fail(action)
+            await self._do(action)
         except Exception:
             log.exception("a message could not be handled")
             self._refuse("internal", "the server failed on this message; its log says why")
 
+    async def _do(self, action: Action) -> None:
+        match action:
+            case Start():
+                await self._open(action)
+            case Samples(samples):
+                await self._feed(samples if len(samples) else None, "bad_audio")
+            case TextPiece(text, time_s):
+                await self._feed(Text(text, time_s), "bad_text")
+            case Flush():
+                self._flush()
+            case Interrupt(played_s):
+                self._interrupt(played_s)
+            case Mark(id):
+                self._mark(id)
+            case Configure(options):
+                self._configure(options)
+            case Renew():
+                await self._renew()
+            case Say(message):
+                self.outgoing.put(dict(message))
+            case Finish():
+                if not self._live.done:
+                    self._live.end()
+                self.scheduler.wake()
+            case Fail():
+                self._fail(action)
+
     async def _open(self, start: Start) -> None:
         name = start.model or next(iter(self.models))
-        if self._token is not None and not self._authorised(start.token):
-            return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
-        if self._draining:
-            return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
+        if not (self._admitted(start.token) and self._counted()):
+            return
         if name not in self.models:
             return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
         try:
@@ -242,27 +248,35 @@ class Connection:
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
-        self.outgoing.put(self._ready(name, model, start))
+        await self._welcome(name, start, ready(name, model, self.stream, start, self.limits))
 
-    def _ready(self, name: str, model: Model, start: Start) -> dict[str, Any]:
-        stream = self._live
-        limits = dataclasses.asdict(self.limits)
-        message: dict[str, Any] = {"type": "ready", "stream": stream.stream, "model": name}
-        if isinstance(stream.inbox, SampleInbox):
-            message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
-            message |= {"channels": start.channels, "encoding": start.encoding}
-        if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
-            message["relaxed"] = relaxed
-        message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
-        if model.gives.sample_rate is not None:
-            rate = output_rate(model.gives.sample_rate, start.output)
-            message["output"] = {"encoding": start.output.encoding, "sample_rate": rate}
-        return message | {"limits": {key: limits[key] for key in TOLD_LIMITS}}
+    async def _welcome(self, name: str, start: Start, message: dict[str, Any]) -> None:
+        """The stream is open: say so."""
+        self.outgoing.put(message)
 
-    def _authorised(self, token: str | None) -> bool:
-        if token is None:
-            return self.websocket.scope.get("authorised", False)
-        return hmac.compare_digest(token.encode(), (self._token or "").encode())
+    def _admitted(self, token: str | None) -> bool:
+        """Whether the client may have streams now; it is told if not."""
+        if token is not None or self.key is None:
+            self.key = self._keys.find(token or "")
+        if self.key is None:
+            self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
+            return False
+        if self._draining:
+            self._refuse("shutting_down", "the server is shutting down; try another one, or later")
+            return False
+        return True
+
+    def _counted(self) -> bool:
+        """Whether the client's key has a place for another stream, which is taken; it is told if not."""
+        assert self.key is not None, "found by `_admitted`"
+        try:
+            for what in ("connections", "streams"):
+                self._using.enter_context(self._keys.use(self.key, what))
+        except KeyLimited as limited:
+            self.metrics.refusals.labels("key").inc()
+            self._refuse("busy", str(limited))
+            return False
+        return True
 
     async def _feed(self, packet: Any, code: str) -> None:
         stream, limits = self._live, self.limits
@@ -278,12 +292,9 @@ class Connection:
         seconds = (inbox.received - before) / inbox.sample_rate if isinstance(inbox, SampleInbox) else 0.0
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
-        if (
-            limits.max_duration_s is not None
-            and isinstance(inbox, SampleInbox)
-            and inbox.seconds > limits.max_duration_s
-        ):
-            longest = f"a stream may have {limits.max_duration_s:g} s of audio"
+        longest_s = (self.key and self.key.max_duration_s) or limits.max_duration_s
+        if longest_s is not None and isinstance(inbox, SampleInbox) and inbox.seconds > longest_s:
+            longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
         while stream.inbox.pending > most and not stream.done:
@@ -476,10 +487,3 @@ class Connection:
         async with asyncio.timeout(self.limits.send_timeout_s):
             await self.websocket.send_text(json.dumps(header))
             await self.websocket.send_bytes(packets)
-
-
-def _described(port: Port) -> dict[str, Any]:
-    """A port as "ready" names it."""
-    if port.kind == "text":
-        return {"kind": "text"}
-    return {"kind": "audio", "sample_rate": port.sample_rate, "encodings": list(ENCODINGS)}

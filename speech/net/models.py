@@ -89,6 +89,14 @@ class Model:
         return engine.open(**asked)
 
 
+    def restore(self, snapshot: bytes) -> Stream:
+        """Go on with a stream; see `Engine.restore` and `Pipeline.restore`."""
+        if len(self.stages) > 1:
+            return Pipeline.restore(snapshot, self.stages)
+        (engine,) = self.stages.values()
+        return engine.restore(snapshot)
+
+
 def models_of(
     engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
     translators: Mapping[tuple[str, str], Engine] | None = None,

@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -37,7 +38,10 @@ from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
+from loquent.speech.net.operation.keys import Key, Keys, checked_key, digest_of
 from loquent.speech.net.protocol import ServerProtocol
+from loquent.speech.net.sessions.connection import ResumableConnection
+from loquent.speech.net.sessions.sessions import Sessions
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox
@@ -56,6 +60,8 @@ def create_app(
     token: str | None = None,
     allowed_origins: Collection[str] = (),
     translators: Mapping[tuple[str, str], Engine] | None = None,
+    keys: Collection[Key] = (),
+    session_folder: Path | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -75,10 +81,20 @@ def create_app(
             an IP address or as localhost (a name can be pointed here by anyone).
         translators: engines by the codes of the languages that they translate from and to, for streams of models that
             make text of speech and are asked to ``translate_to``. To be offered by name, they are among the engines.
+        keys: several keys with names and limits of their own, besides the ``token``.
+        session_folder: where streams that can be resumed are saved; by default they wait in memory. It may be shared
+            with other processes.
     """
-    if token is not None and not (token.isascii() and token.isprintable() and token):
-        raise ValueError("the token has to be printable ASCII, as HTTP headers are")
-    service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, token)
+    own = [] if token is None else [Key("default", digest_of(checked_key(token)))]
+    known = Keys([*own, *keys])
+    sessions = Sessions(limits or Limits(), session_folder)
+    service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, known, sessions)
+    guard = Middleware(
+        Guard,
+        keys=known,
+        allowed_origins=tuple(allowed_origins),
+        on_refusal=lambda reason: service.metrics.refusals.labels(reason).inc(),
+    )
     app = Starlette(
         routes=[
             Route("/", service.page),
@@ -94,7 +110,7 @@ def create_app(
             WebSocketRoute("/v1/realtime", service.realtime),
             WebSocketRoute("/", service.vosk),
         ],
-        middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
+        middleware=[guard],
         lifespan=service.lifespan,
     )
     app.state.service = service
@@ -161,9 +177,11 @@ class Service:
         limits: Limits,
         max_streams: int | None,
         transcribe: Callable[..., Any] | None,
-        token: str | None,
+        keys: Keys,
+        sessions: Sessions,
     ) -> None:
-        self.models, self.limits, self.metrics, self.token = models, limits, Metrics(), token
+        self.models, self.limits, self.metrics = models, limits, Metrics()
+        self.keys, self.sessions = keys, sessions
         engines = list(
             dict.fromkeys(
                 engine for model in models.values() for engine in (*model.stages.values(), *model.translators.values())
@@ -195,11 +213,11 @@ class Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
-        relieving = asyncio.create_task(self._relieve())
+        others = [asyncio.create_task(self._relieve()), asyncio.create_task(self._sweep())]
         yield
-        relieving.cancel()
-        self._stepping.cancel()
-        await asyncio.gather(self._stepping, relieving, return_exceptions=True)
+        for task in (self._stepping, *others):
+            task.cancel()
+        await asyncio.gather(self._stepping, *others, return_exceptions=True)
         self.scheduler.shut_down()
         self.admission.shut_down()
         self.transcriptions.shut_down()
@@ -208,6 +226,14 @@ class Service:
         while True:
             await asyncio.sleep(min(1.0, self.limits.max_lag_s / 4))
             self.relief.look(self.connections, asyncio.get_running_loop().time())
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self.sessions.sweep()
+            except OSError as error:
+                log.error("sessions that wait could not be looked through: %s", error)
+            await asyncio.sleep(self.limits.session_keep_s / 4)
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
@@ -221,7 +247,7 @@ class Service:
 
     async def stream(self, websocket: WebSocket) -> None:
         """``WS /v1/stream``: the native protocol."""
-        await self._serve(websocket, ServerProtocol)
+        await self._serve(websocket, ServerProtocol, functools.partial(ResumableConnection, self.sessions))
 
     async def vosk(self, websocket: WebSocket) -> None:
         """``WS /``: the protocol of vosk-server."""
@@ -235,9 +261,11 @@ class Service:
         """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
         await self._serve(websocket, Realtime)
 
-    async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
+    async def _serve(
+        self, websocket: WebSocket, speaks: type[Dialect], connected: Callable[..., Connection] = Connection
+    ) -> None:
         limits = self.limits
-        connection = Connection(
+        connection = connected(
             websocket,
             speaks(limits.max_text_bytes, limits.max_audio_bytes),
             self.models,
@@ -245,7 +273,7 @@ class Service:
             self.admission,
             limits,
             self.metrics,
-            self.token,
+            self.keys,
             self.draining,
         )
         self.connections.add(connection)
@@ -284,7 +312,7 @@ class Service:
 
     async def describe(self, request: Request) -> Response:
         """``GET /openapi.json``."""
-        return JSONResponse(description(metadata.version("loquent"), self.token is not None))
+        return JSONResponse(description(metadata.version("loquent"), bool(self.keys)))
 
 
 def _goodbye(stream: Stream | None) -> str:
