@@ -309,7 +309,7 @@ class ClientStream:
         if "session" in self.ready:
             self._received[event.stage] = max(event.sequence + 1, self._received.get(event.stage, 0))
             self._unconfirmed += 1
-            if self._unconfirmed >= _CONFIRM_EVERY:
+            if self._unconfirmed >= _CONFIRM_EVERY or isinstance(event, Speech):
                 self._unconfirmed = 0
                 self._later(self._tell({"type": "acknowledge", "received": self._received}))
 

@@ -233,7 +233,7 @@ class Service:
                 await self.sessions.sweep()
             except OSError as error:
                 log.error("sessions that wait could not be looked through: %s", error)
-            await asyncio.sleep(self.limits.session_keep_s / 4)
+            await asyncio.sleep(max(self.limits.session_keep_s / 4, 1.0))
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""

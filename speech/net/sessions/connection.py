@@ -144,7 +144,7 @@ class ResumableConnection(Connection):
         resumed = {"position": record.position, "messages": record.messages, "finished": record.finished}
         self.outgoing.put({**record.ready, "session": action.session, "resumed": resumed})
         for event in kept.log.events:
-            self.outgoing.put(event)
+            self.outgoing.put(event, whole=kept.log.nbytes <= self.limits.max_queue_bytes // 2)
         if self.stream is None:
             self._concluded, self.dialect.phase = True, Phase.CLOSED
             self.outgoing.end_speech()
@@ -289,12 +289,16 @@ class ResumableConnection(Connection):
             self._left.set()
 
     async def _park(self, kept: Kept) -> None:
-        """Let the stream wait for its client, unless it has failed or its client has closed it."""
+        """Let the stream wait for its client, unless it has failed or its client has closed it.
+
+        One that is over waits too, without a snapshot: nobody knows whether the client has read the end.
+        """
+        dropped = self._left_with == 1000 and self.dialect.phase is not Phase.CLOSED
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
         self._concluded = True
         limit = self._clock() + self.limits.stall_timeout_s
-        while not (self._over or self._left_with == 1000):
+        while not (self._over or dropped):
             if (record := self._drained_record()) is not None:
                 return await self.sessions.wait(kept.claim, record)
             if self._clock() > limit:
