@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import functools
 import ipaddress
+import json
+import logging.config
 import re
 import signal
 import socket
@@ -28,11 +30,14 @@ from loquent.speech.commands.arguments import (
     whole_number,
 )
 from loquent.speech.commands.configuration import Pairs
+from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
+from loquent.speech.net.operation.logs import logging_config
 from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:
+    from loquent.speech.net.operation.admin import Loaded
     from loquent.speech.runtime.engine import Engine
 
 
@@ -86,6 +91,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="another limit, as max_load=0.8 or max_duration_s=none; docs/how-to/serve.md lists them (repeatable)",
     )
     add_key_argument(parser, "key that clients have to present")
+    add_operating_arguments(parser)
     streaming = add_streaming_arguments(parser)
     streaming.add_argument(
         "--language",
@@ -119,7 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
-    limits = _limits(arguments)
+    logging.config.dictConfig(logging_config(arguments.log_format, arguments.log_level))
+    limits, operating, tls = _limits(arguments), operating_options(arguments), tls_files(arguments)
     check_options(arguments, stream={})
     voice = None if arguments.speak == "none" else voice_name(arguments.speak)
     listener = _bound(arguments.host, arguments.port)
@@ -127,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     from loquent.speech.runtime.engine import Engine
 
     name = model_name(arguments)
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     recognizer = load_recognizer(arguments, several=True)
     task = streaming_task(recognizer, arguments)
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
@@ -151,8 +158,10 @@ def run(arguments: argparse.Namespace) -> int:
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
         translators=translators,
+        load=functools.partial(_loaded, arguments=arguments),
+        **operating,
     )
-    _serve(app, listener, arguments)
+    _serve(app, listener, arguments, tls)
     return 0
 
 
@@ -191,7 +200,7 @@ def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
     from loquent.speech.runtime.engine import Engine
     from loquent.speech.tasks import load_task
 
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     task = load_task("synthesizer").from_pretrained(name, device=arguments.device).streaming_task()
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     session = engine.open()
@@ -200,11 +209,31 @@ def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
     return engine
 
 
+def _loaded(name: str, arguments: argparse.Namespace) -> Loaded:
+    """A model that is wanted while the server runs, by what is known of its name: a recogniser unless it is known."""
+    from loquent.speech.hub import installed
+    from loquent.speech.net.operation.admin import Loaded
+    from loquent.speech.runtime.engine import Engine
+
+    task = next((one.task for one in installed() if one.name == name), "recognizer")
+    if task == "synthesizer":
+        return Loaded(_speaking(name, arguments))
+    if task == "translator":
+        languages, engine = _translating(name, arguments)
+        return Loaded(engine, languages)
+    chosen = argparse.Namespace(**{**vars(arguments), "model": name, "adapters": []})
+    engine = Engine(
+        streaming_task(load_recognizer(chosen), chosen), capacity=arguments.max_sessions, max_wait_s=GATHER_S
+    )
+    _warm_up(engine)
+    return Loaded(engine)
+
+
 def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, str], Engine]:
     """An engine of a translator that has translated once, and the codes of its languages."""
     from loquent.speech.runtime.engine import Engine
 
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     translator = load_translator(name, arguments)
     engine = Engine(translator.streaming_task(), capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     session = engine.open()
@@ -225,7 +254,9 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> None:
+def _serve(
+    app: Any, listener: socket.socket, arguments: argparse.Namespace, tls: tuple[str, str] | None
+) -> None:
     from loquent.speech.net.server import Server
 
     class Announced(Server):
@@ -234,27 +265,48 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
+                guarded = bool(self.service.keys)
+                lines = _announcement(arguments.host, self.port, arguments.max_sessions, guarded, tls is not None)
+                _tell(arguments, *lines)
 
-    server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
+    server = Announced(
+        app,
+        arguments.host,
+        arguments.port,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        tls=tls,
+    )
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what uvicorn passes on after an orderly end is not to kill us
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
 
-def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
+def _announcement(host: str, port: int, sessions: int, guarded: bool, tls: bool) -> list[str]:
     everywhere = host in ("0.0.0.0", "::", "")
     address = "localhost" if everywhere else f"[{host}]" if ":" in host else host
     lines = [
-        f"microphone page  http://{address}:{port}/",
-        f"websocket        ws://{address}:{port}/v1/stream",
+        f"microphone page  http{'s' * tls}://{address}:{port}/",
+        f"websocket        ws{'s' * tls}://{address}:{port}/v1/stream",
         f"up to {sessions} streams at a time; Ctrl-C stops",
     ]
     if not _loopback(host):
         if not guarded:
             lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
-        lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+        if not tls:
+            lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
+    return lines
+
+
+def _tell(arguments: argparse.Namespace, *lines: str) -> None:
+    """Say something on standard error, whatever the level of the log, in its format."""
+    as_json = arguments.log_format == "json"
+    print(
+        *(json.dumps({"level": "info", "message": line}) if as_json else line for line in lines),
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _loopback(host: str) -> bool:

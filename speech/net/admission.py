@@ -63,10 +63,10 @@ class Admission:
                 audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
-            self.metrics.refusals.labels(full.reason).inc()
+            self.metrics.refused(full.reason, model.task, model.name)
             raise
         except TooManyTables:
-            self.metrics.refusals.labels("tables").inc()
+            self.metrics.refused("tables", model.task, model.name)
             raise
 
     async def resampler(self, model: Model, output_rate: int) -> Resampler:

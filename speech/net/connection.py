@@ -16,6 +16,7 @@ from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
 from loquent.speech.net.dialect import Dialect, Phase
+from loquent.speech.net.operation.account import Account
 from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
@@ -86,6 +87,8 @@ class Connection:
         self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
         self._concluded = False
         self.opened = self._clock()
+        self.account = Account(metrics, self._clock)
+        self._before = 0  # position of the input that another connection has brought
         self._arrivals = Arrivals()
         self._lag_s = 0.0
         self._acknowledged = 0
@@ -110,6 +113,8 @@ class Connection:
 
     async def _leave(self) -> None:
         """The client is gone, or has everything."""
+        self.account.ended("lost" if self._left_with != 1000 else "closed")
+        self.account.close(self.stream, self._before)
         if self.stream is not None:
             self.scheduler.detach(self.stream)
         self._using.close()
@@ -247,7 +252,8 @@ class Connection:
             return self._refuse("bad_options", str(error))
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
-        self.metrics.sessions.labels(name).inc()
+        assert self.key is not None, "found by `_admitted`"
+        self.account.opened(model, self.key.name)
         await self._welcome(name, start, ready(name, model, self.stream, start, self.limits))
 
     async def _welcome(self, name: str, start: Start, message: dict[str, Any]) -> None:
@@ -273,7 +279,7 @@ class Connection:
             for what in ("connections", "streams"):
                 self._using.enter_context(self._keys.use(self.key, what))
         except KeyLimited as limited:
-            self.metrics.refusals.labels("key").inc()
+            self.metrics.refused("key")
             self._refuse("busy", str(limited))
             return False
         return True
@@ -395,6 +401,7 @@ class Connection:
             self._fail(self._verdict)
         else:
             self.dialect.phase = Phase.CLOSED
+            self.account.ended("done")
             self.outgoing.put({"type": "done"})
             self.outgoing.close(1000, "done")
 
@@ -402,9 +409,8 @@ class Connection:
         arrived = self._arrivals.processed(stream.inbox)
         if events and arrived is not None:
             now = self._clock()
-            self.metrics.lag_seconds.observe(now - arrived)  # the packet that made this step possible
-            if events[0].sequence == 0:
-                self.metrics.first_result_seconds.observe(now - (self._arrivals.first or now))
+            first_s = now - (self._arrivals.first or now) if events[0].sequence == 0 else None
+            self.account.result(now - arrived, first_s)  # since the packet that made this step possible
 
     def _acknowledge(self) -> None:
         position = self._live.inbox.processed
@@ -433,6 +439,7 @@ class Connection:
         """Say why, close, and free the slot."""
         self._verdict, self._concluded = None, True
         self.metrics.failures.labels(failure.code).inc()
+        self.account.ended(failure.code)
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, failure.code)
         if self.stream is not None:
@@ -459,6 +466,7 @@ class Connection:
                                 await self.websocket.send_text(message)
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
+                    self.account.ended("slow_reader")
                     if abort := self.websocket.scope.get("loquent.abort"):
                         abort()
                     return

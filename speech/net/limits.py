@@ -35,6 +35,7 @@ class Limits:
     max_uploads:          waiting, transcribed or answered at a time.
     max_receiving:        uploads being received at a time; the slowest gives way to the next one if it is slower than
                           any speech.
+    max_models:           in memory at a time, those that are being unloaded included.
     session_every_s:      of input between two times that a stream that can be resumed is saved; a second of text is 15
                           characters.
     session_keep_s:       that a stream waits for its client to resume it.
@@ -65,6 +66,7 @@ class Limits:
     max_upload_s: float = 2 * 3600.0
     max_uploads: int = 8
     max_receiving: int = 32
+    max_models: int = 8
     session_every_s: float = 5.0
     session_keep_s: float = 300.0
     max_kept_sessions: int = 256

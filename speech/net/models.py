@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,13 @@ from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
 from loquent.speech.text.languages import language_code
 
+_TASKS = {
+    ("audio", "text"): "recognition",
+    ("text", "audio"): "synthesis",
+    ("text", "text"): "translation",
+    ("audio", "audio"): "interpretation",
+}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -22,10 +29,12 @@ class Model:
     stages: engines by the name of the stage; one of them makes plain sessions, several pipelines.
     translators: of the text that comes out, by the codes of the languages that they translate from and to; a stream
         asks for one with the option ``translate_to``.
+    name: that clients ask for.
     """
 
     stages: Mapping[str, Engine]
     translators: Mapping[tuple[str, str], Engine] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def takes(self) -> Port:
@@ -36,6 +45,11 @@ class Model:
     def gives(self) -> Port:
         """What comes out at the end."""
         return [*self.stages.values()][-1].task.gives
+
+    @property
+    def task(self) -> str:
+        """What it does, in metrics and logs."""
+        return _TASKS[self.takes.kind, self.gives.kind]
 
     @property
     def active(self) -> int:
@@ -76,7 +90,7 @@ class Model:
         if spoken is None and written is None and self.has_option("language"):
             chosen["language"] = pair[0]
         stages = {name or RECOGNITION: engine for name, engine in self.stages.items()}
-        return Model({**stages, TRANSLATION: self.translators[pair]}), chosen
+        return Model({**stages, TRANSLATION: self.translators[pair]}, name=self.name), chosen
 
     def open(
         self, *, sample_rate: int | None = None, channels: int = 1, pressure: float = 0.0, **options: Any
@@ -113,8 +127,31 @@ def models_of(
         engines = {"default": engines}
     if not engines:
         raise ValueError("a server needs at least one engine, got an empty mapping")
-    models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
-    for name, model in models.items():
-        if (model.takes.kind, model.gives.kind) == ("audio", "text"):
-            models[name] = replace(model, translators=translators or {})
-    return models
+    return {name: model_of(name, one, {} if translators is None else translators) for name, one in engines.items()}
+
+
+def model_of(
+    name: str, engines: Engine | Mapping[str, Engine], translators: Mapping[tuple[str, str], Engine]
+) -> Model:
+    """A model of an engine, or of engines in a row; the translators are for one that makes text of speech."""
+    model = Model({"": engines} if isinstance(engines, Engine) else dict(engines), name=name)
+    return replace(model, translators=translators) if model.task == "recognition" else model
+
+
+class Fitting(Mapping[str, Model]):
+    """Those of the models that take and give what is asked, as they come and go."""
+
+    def __init__(self, models: Mapping[str, Model], takes: str, gives: str) -> None:
+        self._models, self._kinds = models, (takes, gives)
+
+    def __getitem__(self, name: str) -> Model:
+        model = self._models[name]
+        if (model.takes.kind, model.gives.kind) != self._kinds:
+            raise KeyError(name)
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, one in self._models.items() if (one.takes.kind, one.gives.kind) == self._kinds)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

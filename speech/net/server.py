@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.config import LOGGING_CONFIG
 
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
@@ -38,7 +39,9 @@ from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
+from loquent.speech.net.operation.admin import Admin, Loader
 from loquent.speech.net.operation.keys import Key, Keys, checked_key, digest_of
+from loquent.speech.net.operation.logs import Format, logging_config
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.sessions.connection import ResumableConnection
 from loquent.speech.net.sessions.sessions import Sessions
@@ -62,6 +65,7 @@ def create_app(
     translators: Mapping[tuple[str, str], Engine] | None = None,
     keys: Collection[Key] = (),
     session_folder: Path | None = None,
+    load: Loader | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -84,24 +88,31 @@ def create_app(
         keys: several keys with names and limits of their own, besides the ``token``.
         session_folder: where streams that can be resumed are saved; by default they wait in memory. It may be shared
             with other processes.
+        load: loads a model by name for whoever has an admin key.
     """
     own = [] if token is None else [Key("default", digest_of(checked_key(token)))]
     known = Keys([*own, *keys])
     sessions = Sessions(limits or Limits(), session_folder)
-    service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, known, sessions)
+    translating = dict(translators or {})
+    models = models_of(engines, translating)
+    service = Service(models, translating, limits or Limits(), max_streams, transcribe, known, sessions)
+    admin = service.admin = Admin(service, load, tuple(models)[:1] if transcribe is not None else ())
     guard = Middleware(
         Guard,
         keys=known,
         allowed_origins=tuple(allowed_origins),
-        on_refusal=lambda reason: service.metrics.refusals.labels(reason).inc(),
+        on_refusal=service.metrics.refused,
     )
     app = Starlette(
         routes=[
             Route("/", service.page),
             Route("/health", service.health),
+            Route("/ready", service.ready),
             Route("/metrics", service.show_metrics),
             Route("/openapi.json", service.describe),
             Route("/v1/models", service.list_models),
+            *([Route("/v1/models/{model:path}/load", admin.load, methods=["POST"])] if known.has_admin else []),
+            *([Route("/v1/models/{model:path}", admin.unload, methods=["DELETE"])] if known.has_admin else []),
             Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             Route("/v1/audio/speech", service.speeches, methods=["POST"]),
@@ -126,10 +137,23 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with streams that are finished rather than cut off when it goes down."""
+    """uvicorn, with streams that are finished rather than cut off when it goes down.
+
+    Args:
+        log_format: of the log of the whole process; None leaves logging as it is, but for uvicorn's own.
+        tls: files of a certificate, with those between it and its root, and of its key; both PEM.
+    """
 
     def __init__(
-        self, app: Starlette, host: str = "127.0.0.1", port: int = 8000, grace_s: float = 10.0, log_level: str = "info"
+        self,
+        app: Starlette,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        grace_s: float = 10.0,
+        log_level: str = "info",
+        *,
+        log_format: Format | None = None,
+        tls: tuple[str, str] | None = None,
     ) -> None:
         self.service: Service = app.state.service
         self.grace_s = grace_s
@@ -141,6 +165,10 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 log_level=log_level,
+                log_config=LOGGING_CONFIG if log_format is None else logging_config(log_format, log_level),
+                access_log=log_format is None,
+                ssl_certfile=tls and tls[0],
+                ssl_keyfile=tls and tls[1],
                 http=http,
                 ws=websockets,
                 timeout_keep_alive=limits.keep_alive_timeout_s,
@@ -173,14 +201,16 @@ class Service:
 
     def __init__(
         self,
-        models: Mapping[str, Model],
+        models: dict[str, Model],
+        translators: dict[tuple[str, str], Engine],
         limits: Limits,
         max_streams: int | None,
         transcribe: Callable[..., Any] | None,
         keys: Keys,
         sessions: Sessions,
     ) -> None:
-        self.models, self.limits, self.metrics = models, limits, Metrics()
+        self.models, self.translators, self.limits, self.metrics = models, translators, limits, Metrics()
+        self.admin: Admin | None = None
         self.keys, self.sessions = keys, sessions
         engines = list(
             dict.fromkeys(
@@ -189,25 +219,36 @@ class Service:
         )
         self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step, limits.max_load)
         self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
-        self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())
+        self.sockets = Sockets(limits, self.metrics.refused)
         self.transcriptions = Transcriptions(self.models, self.admission, transcribe, limits)
         self.speeches = Speeches(self.models, self.admission, limits)
         self.connections: set[Connection] = set()
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
-        self._observe(engines)
+        self._observe()
 
-    def _observe(self, engines: list[Engine]) -> None:
+    def _observe(self) -> None:
         self.metrics.connections.set_function(lambda: len(self.sockets))
         self.metrics.load.set_function(lambda: self.scheduler.load)
-        for name, model in self.models.items():
-            stages = tuple(model.stages.values())
-            self.metrics.capacity.labels(name).set_function(functools.partial(self.scheduler.capacity, stages))
-        self.metrics.active.set_function(lambda: sum(engine.active for engine in engines))
-        self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in engines))
+        self.metrics.kept.set_function(lambda: self.sessions.waiting)
+        for model in self.models.values():
+            self.observe(model)
+        self.metrics.active.set_function(lambda: sum(engine.active for engine in self.scheduler.engines))
+        self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in self.scheduler.engines))
         self.metrics.queue_seconds.set_function(
             lambda: sum(stream.inbox.pending for stream in self.scheduler.streams if stream.takes.kind == "audio")
         )
+
+    def observe(self, model: Model) -> None:
+        """Show how a model is used."""
+        stages = tuple(model.stages.values())
+        self.metrics.capacity.labels(model.name).set_function(functools.partial(self.scheduler.capacity, stages))
+        self.metrics.streams.labels(model.task, model.name).set_function(lambda: model.active)
+
+    def forget(self, model: Model) -> None:
+        """Show it no more."""
+        self.metrics.capacity.remove(model.name)
+        self.metrics.streams.remove(model.task, model.name)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -218,6 +259,8 @@ class Service:
         for task in (self._stepping, *others):
             task.cancel()
         await asyncio.gather(self._stepping, *others, return_exceptions=True)
+        if self.admin is not None:
+            self.admin.shut_down()
         self.scheduler.shut_down()
         self.admission.shut_down()
         self.transcriptions.shut_down()
@@ -289,10 +332,21 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 while streams can be opened (if a slot is free)."""
-        broken = self._stepping is not None and self._stepping.done()
-        status = "failed" if broken else "draining" if self.draining else "ok"
+        status = self._status()
         models = {name: {"active": model.active, "capacity": model.capacity} for name, model in self.models.items()}
         return JSONResponse({"status": status, "models": models}, 200 if status == "ok" else 503)
+
+    async def ready(self, request: Request) -> Response:
+        """``GET /ready``: 200 while a model has room for another stream, so a balancer may send one here."""
+        status = self._status()
+        room = {name: self.scheduler.has_room(tuple(model.stages.values())) for name, model in self.models.items()}
+        if status == "ok" and not any(room.values()):
+            status = "full"
+        return JSONResponse({"status": status, "models": room}, 200 if status == "ok" else 503)
+
+    def _status(self) -> str:
+        broken = self._stepping is not None and self._stepping.done()
+        return "failed" if broken else "draining" if self.draining else "ok"
 
     async def show_metrics(self, request: Request) -> Response:
         """``GET /metrics``: for Prometheus."""

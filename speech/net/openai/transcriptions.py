@@ -23,7 +23,7 @@ from loquent.speech.audio.resample import resample_blocks
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
-from loquent.speech.net.models import Model
+from loquent.speech.net.models import Fitting, Model
 from loquent.speech.net.openai.answers import error_answer, failure_event, sent_event, transcription_answer
 from loquent.speech.net.openai.form import TranscriptionRequest, parse_form
 from loquent.speech.net.uploads import NotRead, Refused, Uploads, impatient, watched
@@ -55,9 +55,7 @@ class Transcriptions:
         transcribe: Callable[..., Any] | None,
         limits: Limits,
     ) -> None:
-        self.models = {
-            name: one for name, one in models.items() if one.takes.kind == "audio" and one.gives.kind == "text"
-        }
+        self.models = Fitting(models, takes="audio", gives="text")
         self.admission, self.transcribe, self.limits = admission, transcribe, limits
         self.uploads = Uploads(limits)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-transcribe")
@@ -83,6 +81,7 @@ class Transcriptions:
             form = await self.uploads.receive(Request(scope, receive))
             try:
                 request = parse_form(form, self.models)
+                self.admission.metrics.uploads.labels("recognition", request.model).inc()
                 with self.uploads.place():
                     response = await self._answer(request, receive)
                     return await response(scope, receive, send)
@@ -90,7 +89,7 @@ class Transcriptions:
                 await form.close()
         except Refused as refusal:
             if refusal.status == 429:
-                self.admission.metrics.refusals.labels("uploads").inc()
+                self.admission.metrics.refused("uploads", "recognition")
             response = error_answer(refusal.status, str(refusal), refusal.param, refusal.kind)
         except HTTPException as error:  # a form that cannot be read
             response = error_answer(error.status_code, error.detail)

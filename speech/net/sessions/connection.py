@@ -139,7 +139,8 @@ class ResumableConnection(Connection):
             return self._refuse("busy" if full else "unknown_session", str(error))
         kept = self._kept = Kept.of(record, claim)
         kept.log.acknowledge(action.received)
-        self._sent_s = kept.log.spoken_s
+        self.account.opened(self.models[record.model], record.key, resumed=True)
+        self._sent_s, self._before = kept.log.spoken_s, record.position
         self.dialect.resume(record.start, record.finished)
         resumed = {"position": record.position, "messages": record.messages, "finished": record.finished}
         self.outgoing.put({**record.ready, "session": action.session, "resumed": resumed})
@@ -212,6 +213,7 @@ class ResumableConnection(Connection):
         self._concluded = True
         failure = self.dialect.fail(code, message)
         self.metrics.failures.labels(code).inc()
+        self.account.ended(code)
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, code)
 
