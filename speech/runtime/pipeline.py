@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -176,14 +176,18 @@ class Pipeline(Stream):
         before = [event for session in self.sessions[:-1] for event in session.drain()]
         return before + self.sessions[-1].interrupt(played_s)
 
-    def snapshot(self) -> bytes:
-        """See `Stream.snapshot`. Stages that have ended cannot be saved."""
+    def capture(self) -> Callable[[], bytes]:
+        """See `Stream.capture`. Stages that have ended cannot be saved."""
         if any(session.done for session in self.sessions):
             raise StreamClosed("cannot take a snapshot of a pipeline with a stage that has ended")
-        parts = {name: session.snapshot() for name, session in self._stages.items()}
-        tensors = {name: torch.from_numpy(np.frombuffer(part, np.uint8).copy()) for name, part in parts.items()}
-        header = {"stream": self.stream, "stages": list(parts)}
-        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+        parts = {name: session.capture() for name, session in self._stages.items()}
+        header = json.dumps({"stream": self.stream, "stages": list(parts)})
+
+        def packed() -> bytes:
+            whole = {name: torch.from_numpy(np.frombuffer(part(), np.uint8).copy()) for name, part in parts.items()}
+            return pack(safetensors.torch.save(whole, {"session": header}))
+
+        return packed
 
     def close(self) -> None:
         """See `Stream.close`."""

@@ -25,7 +25,7 @@ from loquent.speech.net.messages import (
 from loquent.speech.net.sessions.folder import Moved
 from loquent.speech.net.sessions.kept import Kept
 from loquent.speech.net.sessions.record import Record
-from loquent.speech.net.sessions.sessions import Sessions
+from loquent.speech.net.sessions.sessions import Captured, Sessions
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
@@ -110,7 +110,7 @@ class ResumableConnection(Connection):
             self._kept = Kept(claim, self.key.name, name, start, dict(message))
             message |= {"session": token}
             try:
-                await self.sessions.save(claim, self._record(), first=True)
+                await self.sessions.save(claim, self._kept.capture(0, self._live.capture()), first=True)
             except OSError as error:
                 log.error("a session could not be kept: %s", error)
                 self._kept = None
@@ -130,11 +130,11 @@ class ResumableConnection(Connection):
             return self._refuse("unknown_session", "no such session waits here, or not any more; start another stream")
         record, claim = found
         if not self._counted():
-            return await self.sessions.wait(claim, record)
+            return await self.sessions.wait(claim, lambda: record)
         try:
             await self._restore(record)
         except (EngineFull, TooManyTables, ValueError) as error:
-            await self.sessions.wait(claim, record)
+            await self.sessions.wait(claim, lambda: record)
             full = not isinstance(error, ValueError)
             return self._refuse("busy" if full else "unknown_session", str(error))
         kept = self._kept = Kept.of(record, claim)
@@ -228,19 +228,17 @@ class ResumableConnection(Connection):
         due = self._position() - kept.saved >= self.limits.session_every_s * unit
         if not (due or kept.holds) or (self._voice and self.outgoing.speech_s >= self.limits.speech_ahead_s):
             return
-        record = self._drained_record()
-        if record is None or self._concluded:
-            return
-        if self.sessions.folder is None:
-            self._saved(record)
-        else:
-            self._saving = asyncio.create_task(self._save(record))
+        if self.sessions.folder is None:  # it is in memory as it is
+            return self._saved(self._position(), kept.messages)
+        captured = self._captured()
+        if captured is not None and not self._concluded:
+            self._saving = asyncio.create_task(self._save(captured, self._position(), kept.messages))
 
-    async def _save(self, record: Record) -> None:
+    async def _save(self, captured: Captured, position: int, messages: int) -> None:
         assert self._kept is not None
         try:
-            await self.sessions.save(self._kept.claim, record)
-            self._saved(record)
+            await self.sessions.save(self._kept.claim, captured)
+            self._saved(position, messages)
         except Moved:
             self._over = True
             self._suspend("moved", "the session goes on elsewhere")
@@ -254,28 +252,24 @@ class ResumableConnection(Connection):
             super()._send(held)
             self._close_if_done()
 
-    def _saved(self, record: Record) -> None:
+    def _saved(self, position: int, messages: int) -> None:
         assert self._kept is not None
-        self._kept.saved, self._kept.saved_messages = record.position, record.messages
+        self._kept.saved, self._kept.saved_messages = position, messages
         if not self._concluded:
-            self.outgoing.put({"type": "saved", "position": record.position, "messages": record.messages})
+            self.outgoing.put({"type": "saved", "position": position, "messages": messages})
 
-    def _drained_record(self) -> Record | None:
-        """Everything, or None while a step is under way, or where a stage of a pipeline has ended."""
+    def _captured(self) -> Captured | None:
+        """Everything as it is now, or None while a step is under way, or where a stage of a pipeline has ended."""
+        assert self._kept is not None
         if self.stream is None:  # it was over when it was resumed
-            return self._kept and self._kept.record(self._kept.saved, None)
+            return self._kept.capture(self._kept.saved, None)
         if any(session.busy for session in self._live.sessions):
             return None
         self._send(self._live.drain())
         try:
-            return self._record()
+            return self._kept.capture(self._position(), None if self._live.done else self._live.capture())
         except StreamClosed:
             return None
-
-    def _record(self) -> Record:
-        assert self._kept is not None
-        snapshot = None if self._live.done else self._live.snapshot()
-        return self._kept.record(self._position(), snapshot)
 
     def _position(self) -> int:
         assert self._kept is not None
@@ -301,8 +295,8 @@ class ResumableConnection(Connection):
         self._concluded = True
         limit = self._clock() + self.limits.stall_timeout_s
         while not (self._over or dropped):
-            if (record := self._drained_record()) is not None:
-                return await self.sessions.wait(kept.claim, record)
+            if (captured := self._captured()) is not None:
+                return await self.sessions.wait(kept.claim, captured)
             if self._clock() > limit:
                 log.error("a session could not be kept: its stream made no progress")
                 break

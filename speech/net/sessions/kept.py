@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,9 +45,14 @@ class Kept:
         """Whether what the stream says has to wait until it is saved."""
         return self.saved_messages < self.hold_until
 
-    def record(self, position: int, snapshot: bytes | None) -> Record:
-        """The session as it is now, for a snapshot that covers the input up to ``position``."""
-        return Record(
+    def capture(self, position: int, snapshot: Callable[[], bytes] | None) -> Callable[[], Record]:
+        """The session as it is now; the function returned makes the record, in any thread.
+
+        Args:
+            position: of the input that the snapshot covers.
+            snapshot: makes it (`Stream.capture`); None: the stream is over.
+        """
+        record = Record(
             key=self.key,
             model=self.model,
             start=self.start,
@@ -55,8 +60,9 @@ class Kept:
             position=position,
             messages=self.messages,
             finished=self.finished,
-            snapshot=snapshot,
+            snapshot=None,
             events=tuple(self.log.events),
             received=dict(self.log.received),
             spoken_s=self.log.spoken_s,
         )
+        return lambda: record if snapshot is None else replace(record, snapshot=snapshot())

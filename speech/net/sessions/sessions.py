@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 _TOKEN_BYTES = 32
 
 
+Captured = Callable[[], Record]  # a session as it was, for a thread to make the record of
+
+
 class Holder(Protocol):
     """The connection that a session is under way on."""
 
@@ -85,7 +88,7 @@ class Sessions:
         self._live[found[1]] = holder
         return found
 
-    async def save(self, claim: Claim, record: Record, first: bool = False) -> None:
+    async def save(self, claim: Claim, captured: Captured, first: bool = False) -> None:
         """Write a session that is under way to the folder, if there is one.
 
         Raises:
@@ -94,15 +97,17 @@ class Sessions:
         """
         if self.folder is not None:
             folder = self.folder
-            await asyncio.to_thread(lambda: folder.write(claim.digest, claim.generation, record.to_bytes(), first))
+            await asyncio.to_thread(
+                lambda: folder.write(claim.digest, claim.generation, captured().to_bytes(), first)
+            )
 
-    async def wait(self, claim: Claim, record: Record) -> None:
+    async def wait(self, claim: Claim, captured: Captured) -> None:
         """Keep a session until its client comes back, or for as long as the limits say."""
         try:
             if self.folder is not None:
-                await self.save(claim, record)
+                await self.save(claim, captured)
             else:
-                self._waiting.pop(claim.digest, None)
+                record = await asyncio.to_thread(captured)
                 self._waiting[claim.digest] = (claim, record, self.clock())
                 self._forget_oldest()
         except Moved:
