@@ -182,7 +182,7 @@ class Session(Stream):
             raise StreamClosed("cannot take a snapshot of a stream that has ended or is in the middle of a step")
         part: State = self.engine.state.gather([self.slot])
         tensors = {f"state.{name}": tensor.contiguous() for name, tensor, _ in part.leaves()}
-        tensors |= {f"inbox.{name}": tensor for name, tensor in self.inbox.tensors().items()}
+        tensors |= {f"inbox.{name}": tensor.clone() for name, tensor in self.inbox.tensors().items()}
         values = {
             "task": self.engine.task.fingerprint,
             "stream": self.stream,
