@@ -14,6 +14,7 @@ from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.snapshot import unpack
 from loquent.speech.runtime.stream import Stream
 
 _HOPELESS = 0.2  # of the lag that is allowed, where the measure says that it can only grow
@@ -59,7 +60,7 @@ class Admission:
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
                 if snapshot is not None:
-                    return model.restore(snapshot), resampler
+                    return model.restore(await asyncio.to_thread(unpack, snapshot)), resampler
                 audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:

@@ -10,6 +10,7 @@ from typing import Any
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
+from loquent.speech.runtime.snapshot import Unpacked
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
 from loquent.speech.text.languages import language_code
@@ -103,7 +104,7 @@ class Model:
         return engine.open(**asked)
 
 
-    def restore(self, snapshot: bytes) -> Stream:
+    def restore(self, snapshot: bytes | Unpacked) -> Stream:
         """Go on with a stream; see `Engine.restore` and `Pipeline.restore`."""
         if len(self.stages) > 1:
             return Pipeline.restore(snapshot, self.stages)

@@ -15,7 +15,7 @@ import torch
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.snapshot import pack, unpack
+from loquent.speech.runtime.snapshot import Unpacked, pack, unpack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 
 _names = itertools.count(1)
@@ -97,7 +97,9 @@ class Pipeline(Stream):
             raise
 
     @classmethod
-    def restore(cls, snapshot: bytes, engines: Mapping[str, Engine], stream: str | None = None) -> Self:
+    def restore(
+        cls, snapshot: bytes | Unpacked, engines: Mapping[str, Engine], stream: str | None = None
+    ) -> Self:
         """Continue from `snapshot` on engines of the same tasks, by the same names.
 
         Raises:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import safetensors.torch
 from torch import Tensor
@@ -85,12 +85,17 @@ def pack(body: bytes) -> bytes:
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
-def unpack(data: bytes) -> tuple[Header, dict[str, Tensor]]:
-    """The header and the tensors of a snapshot.
+Unpacked: TypeAlias = tuple[Header, dict[str, Tensor]]
+
+
+def unpack(data: bytes | Unpacked) -> Unpacked:
+    """The header and the tensors of a snapshot; what is unpacked already, as in another thread, is left as it is.
 
     Raises:
         ValueError: it is no snapshot, one of another version of loquent, or damaged.
     """
+    if isinstance(data, tuple):
+        return data
     start = len(MAGIC) + hashlib.sha256().digest_size
     if data[: len(MAGIC)] != MAGIC or len(data) < start + 8:
         raise ValueError("not a snapshot of a stream, or one of another version of loquent")

@@ -251,6 +251,7 @@ class ResumableConnection(Connection):
             held, self._held = self._held, []
             super()._send(held)
             self._close_if_done()
+        self._save_if_due()  # what has come meanwhile
 
     def _saved(self, position: int, messages: int) -> None:
         assert self._kept is not None

@@ -55,17 +55,22 @@ class Record:
         return len(self.snapshot or b"") + samples + 512 * len(self.events) + 4096
 
     def to_bytes(self) -> bytes:
-        """Everything, in the format of snapshots."""
-        tensors = {"snapshot": torch.from_numpy(np.frombuffer(self.snapshot or b"", np.uint8).copy())}
-        for at, event in enumerate(self.events):
-            if isinstance(event, Speech):
-                tensors[f"speech.{at}"] = torch.from_numpy(np.array(event.samples, np.float32))
+        """The length of a head (8 bytes, little-endian), the head in the format of snapshots, and the snapshot.
+
+        The snapshot has a checksum of its own and may be large: no other is made of it.
+        """
+        tensors = {
+            f"speech.{at}": torch.from_numpy(np.array(event.samples, np.float32))
+            for at, event in enumerate(self.events)
+            if isinstance(event, Speech)
+        }
         plain = ("key", "model", "position", "messages", "finished", "spoken_s")
         header: dict[str, Any] = {name: getattr(self, name) for name in plain}
         header |= {"ready": dict(self.ready), "received": dict(self.received), "over": self.snapshot is None}
         header["start"] = self.start.to_dict()
         header["events"] = [event.to_dict() for event in self.events]
-        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+        head = pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+        return b"".join([len(head).to_bytes(8, "little"), head, self.snapshot or b""])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Record:
@@ -74,7 +79,8 @@ class Record:
         Raises:
             ValueError: it is none, one of another version of loquent, or damaged.
         """
-        header, tensors = unpack(data)
+        end = 8 + int.from_bytes(data[:8], "little")
+        header, tensors = unpack(data[8:end])
         with foreign("a session that was kept"):
             received = header.mapping("received")
             return cls(
@@ -85,7 +91,7 @@ class Record:
                 position=header.count("position"),
                 messages=header.count("messages"),
                 finished=flagged(header, "finished"),
-                snapshot=None if flagged(header, "over") else tensors["snapshot"].numpy().tobytes(),
+                snapshot=None if flagged(header, "over") else data[end:],
                 events=tuple(_event(values, tensors.get(f"speech.{at}")) for at, values in enumerate(header["events"])),
                 received={stage: counted(received, stage) for stage in received},
                 spoken_s=timed(header.get("spoken_s"), "spoken_s"),

@@ -117,15 +117,14 @@ def test_what_follows_from_an_interruption_is_sent_once_it_is_saved(server):
     assert events[at + 1].start == pytest.approx(0.1)
 
 
-def test_a_disk_that_is_full_costs_no_stream(server, caplog, monkeypatch):
-    if server.service.sessions.folder is None:
-        pytest.skip("nothing is written")
+def test_a_disk_that_is_full_costs_no_stream(start_server, tmp_path, caplog, monkeypatch):
+    server = start_server(limits=EVERY, session_folder=tmp_path)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     async def main():
-        async with connect(address(server), model="hear", resumable=True) as stream:
+        async with connect(address(server), resumable=True) as stream:
             monkeypatch.setattr(server.service.sessions.folder, "write", full)
             await stream.send(np.zeros(32_000, np.int16))
             await stream.configure(chunk_ms=50)
