@@ -10,7 +10,7 @@ from loquent.speech.net.models import Model
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.stream import Stream
 
-log = logging.getLogger("loquent.streams")
+log = logging.getLogger(__name__)
 
 
 class Account:

@@ -35,7 +35,7 @@ def test_a_stream_is_one_line_without_what_was_said(start_server, caplog):
         events = said(server)
         while server.service.connections:
             pass
-    (record,) = (record for record in caplog.records if record.name == "loquent.streams")
+    (record,) = (record for record in caplog.records if record.message == "stream over")
     fields = record.fields
     assert {name: fields[name] for name in ("key", "model", "task", "audio_s", "ended", "resumed")} == {
         "key": "",
