@@ -115,7 +115,8 @@ def _tokens(flag: str, action: argparse.Action, value: Any, where: str) -> list[
             raise UsageError(f"{where}: expected true or false, got {value!r}")
         return [f"--{flag}"] if str(value).lower() == "true" else []
     return [
-        f"--{flag}={_checked(action, _text(one, where), where)}" for one in (value if isinstance(value, list) else [value])
+        f"--{flag}={_checked(action, _text(one, where), where)}"
+        for one in (value if isinstance(value, list) else [value])
     ]
 
 

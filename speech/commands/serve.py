@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import ipaddress
-import json
 import logging.config
 import re
 import signal
@@ -33,7 +32,7 @@ from loquent.speech.commands.configuration import Pairs
 from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
-from loquent.speech.net.operation.logs import logging_config
+from loquent.speech.net.operation.logs import JsonLines, logging_config
 from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:
@@ -254,9 +253,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(
-    app: Any, listener: socket.socket, arguments: argparse.Namespace, tls: tuple[str, str] | None
-) -> None:
+def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace, tls: tuple[str, str] | None) -> None:
     from loquent.speech.net.server import Server
 
     class Announced(Server):
@@ -294,19 +291,18 @@ def _announcement(host: str, port: int, sessions: int, guarded: bool, tls: bool)
         if not guarded:
             lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
         if not tls:
-            lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
+            lines.append(
+                "browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front"
+            )
     return lines
 
 
 def _tell(arguments: argparse.Namespace, *lines: str) -> None:
     """Say something on standard error, whatever the level of the log, in its format."""
-    as_json = arguments.log_format == "json"
-    print(
-        *(json.dumps({"level": "info", "message": line}) if as_json else line for line in lines),
-        sep="\n",
-        file=sys.stderr,
-        flush=True,
-    )
+    if arguments.log_format == "json":
+        record = functools.partial(logging.LogRecord, "loquent", logging.INFO, __file__, 0, args=None, exc_info=None)
+        lines = tuple(JsonLines().format(record(line)) for line in lines)
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _loopback(host: str) -> bool:

@@ -16,8 +16,6 @@ from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
 from loquent.speech.net.dialect import Dialect, Phase
-from loquent.speech.net.operation.account import Account
-from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -35,6 +33,8 @@ from loquent.speech.net.messages import (
 )
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
+from loquent.speech.net.operation.account import Account
+from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.net.welcome import ready

@@ -103,7 +103,6 @@ class Model:
         (engine,) = self.stages.values()
         return engine.open(**asked)
 
-
     def restore(self, snapshot: bytes | Unpacked) -> Stream:
         """Go on with a stream; see `Engine.restore` and `Pipeline.restore`."""
         if len(self.stages) > 1:
@@ -131,9 +130,7 @@ def models_of(
     return {name: model_of(name, one, {} if translators is None else translators) for name, one in engines.items()}
 
 
-def model_of(
-    name: str, engines: Engine | Mapping[str, Engine], translators: Mapping[tuple[str, str], Engine]
-) -> Model:
+def model_of(name: str, engines: Engine | Mapping[str, Engine], translators: Mapping[tuple[str, str], Engine]) -> Model:
     """A model of an engine, or of engines in a row; the translators are for one that makes text of speech."""
     model = Model({"": engines} if isinstance(engines, Engine) else dict(engines), name=name)
     return replace(model, translators=translators) if model.task == "recognition" else model

@@ -97,9 +97,7 @@ class Pipeline(Stream):
             raise
 
     @classmethod
-    def restore(
-        cls, snapshot: bytes | Unpacked, engines: Mapping[str, Engine], stream: str | None = None
-    ) -> Self:
+    def restore(cls, snapshot: bytes | Unpacked, engines: Mapping[str, Engine], stream: str | None = None) -> Self:
         """Continue from `snapshot` on engines of the same tasks, by the same names.
 
         Raises:

@@ -31,7 +31,9 @@ class Loaded:
     languages: tuple[str, str] | None = None
 
 
-Loader = Callable[[str], Loaded]  # by the name of a model; runs in a thread of its own, and raises ValueError or OSError
+Loader = Callable[
+    [str], Loaded
+]  # by the name of a model; runs in a thread of its own, and raises ValueError or OSError
 
 
 class Offering(Protocol):
@@ -53,7 +55,8 @@ class Offering(Protocol):
 class Admin:
     """``POST /v1/models/{model}/load`` and ``DELETE /v1/models/{model}``.
 
-    One model is loaded at a time, and one that is there already is not loaded again. New streams see it once it has run.
+    One model is loaded at a time, and one that is there already is not loaded again. New streams see it once it has
+    run.
     A model that is unloaded takes no new streams; those under way end first, then its memory is free.
 
     Args:

@@ -182,7 +182,9 @@ def _key(entry: Any, where: str) -> Key:
     if "key" in values:
         plain = values.pop("key")
         if not isinstance(plain, str) or len(plain) < SHORTEST:
-            raise OptionError(f"{where}: a key is a text of at least {SHORTEST} characters; quote it if it has digits only")
+            raise OptionError(
+                f"{where}: a key is a text of at least {SHORTEST} characters; quote it if it has digits only"
+            )
         values["digest"] = digest_of(checked_key(plain))
     else:
         values["digest"] = values.pop("sha256")

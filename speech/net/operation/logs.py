@@ -17,14 +17,14 @@ class TextLines(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without what was raised."""
         fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
         return super().formatMessage(record) + fields
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``error``, and the record's fields."""
+    """A JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, ``error``, and the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

@@ -133,10 +133,12 @@ class ResumableConnection(Connection):
             return await self.sessions.wait(claim, lambda: record)
         try:
             await self._restore(record)
-        except (EngineFull, TooManyTables, ValueError) as error:
+        except BaseException as error:  # also when this connection has to give way to another one meanwhile
             await self.sessions.wait(claim, lambda: record)
-            full = not isinstance(error, ValueError)
-            return self._refuse("busy" if full else "unknown_session", str(error))
+            if not isinstance(error, EngineFull | TooManyTables | ValueError):
+                raise
+            code = "unknown_session" if isinstance(error, ValueError) else "busy"
+            return self._refuse(code, str(error))
         kept = self._kept = Kept.of(record, claim)
         kept.log.acknowledge(action.received)
         self.account.opened(self.models[record.model], record.key, resumed=True)

@@ -61,6 +61,7 @@ class SessionFolder:
                 if not first and not target.exists():
                     raise Moved(f"session {digest[:8]} goes on elsewhere")
                 written.replace(target)
+            self._sync()
         finally:
             written.unlink(missing_ok=True)
 
@@ -100,6 +101,14 @@ class SessionFolder:
             if (count > self.most or total > self.most_bytes) and file.name not in names:
                 log.warning("a session that waited for its client was given up: there are too many of them")
                 file.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        """Let what was renamed survive a power cut."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _file(self, digest: str, generation: int) -> Path:
         return self.path / f"{digest}-{generation}.session"

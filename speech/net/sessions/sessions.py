@@ -97,9 +97,7 @@ class Sessions:
         """
         if self.folder is not None:
             folder = self.folder
-            await asyncio.to_thread(
-                lambda: folder.write(claim.digest, claim.generation, captured().to_bytes(), first)
-            )
+            await asyncio.to_thread(lambda: folder.write(claim.digest, claim.generation, captured().to_bytes(), first))
 
     async def wait(self, claim: Claim, captured: Captured) -> None:
         """Keep a session until its client comes back, or for as long as the limits say."""

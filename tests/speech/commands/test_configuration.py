@@ -1,4 +1,4 @@
-"""A server's settings from a file, the environment and flags: one description, and what is wrong is said where it is."""
+"""A server's settings from a file, the environment and flags; what is wrong is said with its place."""
 
 import re
 
@@ -41,7 +41,9 @@ def test_the_environment_names_the_file(serve, monkeypatch, tmp_path):
 
 
 def test_limits_are_reached_from_everywhere(serve):
-    got = serve("limit: {max_load: 0.5, max_duration_s: null, buffer_s: 3}", "--limit", "max_lag_s=2", LIMIT="buffer_s=4")
+    got = serve(
+        "limit: {max_load: 0.5, max_duration_s: null, buffer_s: 3}", "--limit", "max_lag_s=2", LIMIT="buffer_s=4"
+    )
     limits = _limits(got)
     assert (limits.max_load, limits.max_duration_s, limits.buffer_s, limits.max_lag_s) == (0.5, None, 4, 2)
     assert limits.max_connections_per_client == 128

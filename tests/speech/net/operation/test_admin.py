@@ -33,7 +33,10 @@ def offered(band_energy, start_server):
 
 def asked(server, method, path, key="the boss"):
     answer = httpx.request(
-        method, f"http://127.0.0.1:{server.port}/v1/models/{path}", headers={"Authorization": f"Bearer {key}"}, timeout=30
+        method,
+        f"http://127.0.0.1:{server.port}/v1/models/{path}",
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=30,
     )
     return answer.status_code, answer.json() if answer.text.startswith("{") else {}
 
@@ -68,9 +71,12 @@ def test_a_model_comes_and_goes_while_streams_of_it_end_first(offered):
             break
         limit.wait(0.02)
     assert "org/new" not in engines, "its memory is free"
-    assert "org/new" not in httpx.get(
-        f"http://127.0.0.1:{server.port}/metrics", headers={"Authorization": "Bearer ann"}
-    ).text.replace("sessions_total", "").split("loquent_capacity_streams{")[1]
+    assert (
+        "org/new"
+        not in httpx.get(f"http://127.0.0.1:{server.port}/metrics", headers={"Authorization": "Bearer ann"})
+        .text.replace("sessions_total", "")
+        .split("loquent_capacity_streams{")[1]
+    )
 
 
 def test_what_cannot_be(offered):

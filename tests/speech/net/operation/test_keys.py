@@ -94,9 +94,8 @@ def test_metrics_and_logs_name_the_key_and_never_show_it(start_server, caplog):
 
 def test_a_file_of_keys(tmp_path):
     file = tmp_path / "keys.yaml"
-    file.write_text(
-        f"- {{name: ann, key: a long enough key, streams: 4}}\n- {{name: ben, sha256: {digest_of('other')}, admin: true}}"
-    )
+    ben = f"{{name: ben, sha256: {digest_of('other')}, admin: true}}"
+    file.write_text(f"- {{name: ann, key: a long enough key, streams: 4}}\n- {ben}")
     ann, ben = read_keys(file)
     assert (ann.name, ann.streams, ann.admin) == ("ann", 4, False)
     keys = Keys([ann, ben])

@@ -61,13 +61,21 @@ def test_lines(format):
         "try:\n    1 / 0\n"
         "except ZeroDivisionError:\n    log.exception('two\\nlines')\n"
     )
-    lines = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr.splitlines()
+    lines = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stderr.splitlines()
     if format == "text":
         assert lines[0].endswith("INFO loquent.streams: stream over key=ann seconds=1.5")
         return
     first, second = map(json.loads, lines)
     assert first.pop("time").endswith("+00:00")
-    assert first == {"level": "info", "logger": "loquent.streams", "message": "stream over", "key": "ann", "seconds": 1.5}
+    assert first == {
+        "level": "info",
+        "logger": "loquent.streams",
+        "message": "stream over",
+        "key": "ann",
+        "seconds": 1.5,
+    }
     assert second["message"] == "two\nlines"
     assert "ZeroDivisionError" in second["error"]
 

@@ -1,4 +1,4 @@
-"""What is kept of streams that wait: as values, as bytes that may be anything, as files that several processes share."""
+"""What is kept of streams that wait: as values, as bytes that may be anything, as files that processes share."""
 
 import asyncio
 import dataclasses
@@ -59,7 +59,8 @@ def test_bytes_that_are_none_are_refused(seed):
 
 
 @pytest.mark.parametrize(
-    "change", [{"position": -1}, {"events": [{"type": "word", "sequence": "x"}]}, {"start": {"type": "finish"}}, {"key": 1}]
+    "change",
+    [{"position": -1}, {"events": [{"type": "word", "sequence": "x"}]}, {"start": {"type": "finish"}}, {"key": 1}],
 )
 def test_values_that_do_not_fit_are_refused(monkeypatch, change):
     from loquent.speech.net.sessions import record as module

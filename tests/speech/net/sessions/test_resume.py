@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -289,8 +290,8 @@ class Process:
                     return self
             time.sleep(0.02)
 
-    def end(self, how):
-        self.process.send_signal(how)
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
         return self.process.wait(30)
 
 
@@ -303,8 +304,7 @@ def processes():
         process.process.wait()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stream_outlives_its_process(band_energy, tmp_path, processes, how):
+def test_a_stream_outlives_its_process(band_energy, tmp_path, processes):
     """Killed in the middle of a sentence; the same events come as if nothing had happened."""
     folder = tmp_path / "kept"
     processes.append(Process(folder).wait())
@@ -316,7 +316,7 @@ def test_a_stream_outlives_its_process(band_energy, tmp_path, processes, how):
                 await stream.send(audio[1600 * at : 1600 * (at + 1)])
                 if at == 25:
                     await stream.marker("heard")
-                    await asyncio.to_thread(processes[0].end, how)
+                    await asyncio.to_thread(processes[0].kill)
                     files = list(folder.glob("*.session"))
                     assert [file.stat().st_mode & 0o777 for file in files] == [0o600]
                     processes.append(Process(folder, port))
@@ -328,6 +328,29 @@ def test_a_stream_outlives_its_process(band_energy, tmp_path, processes, how):
     plain = [event.to_dict() | {"stream": "", "sequence": 0} for event in events if event.type != "marker"]
     assert plain == [event | {"sequence": 0} for event in alone(band_energy, audio)]
     assert (folder.stat().st_mode & 0o777) == 0o700
+
+
+def test_a_server_that_goes_down_keeps_its_streams_for_the_next_one(band_energy, start_server, tmp_path):
+    old, audio = start_server(limits=EVERY, session_folder=tmp_path), noise(32_000)
+    first, plain = Wire(address(old), **START), Wire(address(old), type="start")
+    first.send(audio[:10_050])
+    first.send({"type": "marker", "id": "m"})
+    got = events_of(first.until("word"))
+    old.should_exit = True
+    messages = first.rest()
+    assert messages[-1]["code"] == "restarting"
+    assert plain.rest()[-1]["code"] == "shutting_down"
+    got += events_of(messages)
+    new = start_server(limits=EVERY, session_folder=tmp_path)
+    again = Wire(address(new), type="resume", session=first.ready["session"], received=len(got))
+    assert again.ready["resumed"]["position"] in (0, 10_050)  # what it has read when it is told to go
+    again.send(audio[again.ready["resumed"]["position"] :])
+    again.send({"type": "finish"})
+    got += events_of(again.rest())
+    expected = alone(band_energy, audio)
+    assert [event | {"sequence": 0} for event in got if event["type"] != "marker"] == [
+        event | {"sequence": 0} for event in expected
+    ]
 
 
 async def _finished(stream):
@@ -354,3 +377,21 @@ def test_a_stream_moves_between_two_processes(band_energy, tmp_path, processes):
     back.send(audio[back.ready["resumed"]["position"] :])
     back.send({"type": "finish"})
     assert got + events_of(back.rest()) == alone(band_energy, audio)
+
+
+def test_of_two_who_resume_at_once_one_goes_on(band_energy, start_server):
+    """Whoever is late gets it, and nothing is lost on the way."""
+    server, audio = start_server(limits=EVERY), noise(32_000)
+    first = Wire(address(server), **START)
+    first.send(audio[:16_000])
+    got = events_of(first.until("saved"))
+    first.lose()
+    resume = {"type": "resume", "session": first.ready["session"], "received": len(got)}
+    with ThreadPoolExecutor(4) as pool:
+        wires = list(pool.map(lambda _: Wire(address(server), **resume), range(4)))
+    again = Wire(address(server), **resume)
+    assert {wire.ready["type"] for wire in wires} <= {"ready", "failure"}
+    assert again.ready["resumed"]["position"] == 16_000
+    again.send(audio[16_000:])
+    again.send({"type": "finish"})
+    assert got + events_of(again.rest()) == alone(band_energy, audio)

@@ -86,7 +86,11 @@ def test_stages_in_a_row_are_resumed(server, band_energy, swapped, tones):
             return events, stream.resumed
 
     events, resumed = asyncio.run(main())
-    engines = {"hear": Engine(band_energy.BandEnergy()), "swap": Engine(swapped.Swapped()), "say": Engine(tones.Tones())}
+    engines = {
+        "hear": Engine(band_energy.BandEnergy()),
+        "swap": Engine(swapped.Swapped()),
+        "say": Engine(tones.Tones()),
+    }
     row = Pipeline.open(engines)
     assert resumed >= 1
     assert plain(events) == plain(row.push(audio) + row.finish())
