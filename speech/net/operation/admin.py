@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,6 +142,9 @@ class Admin:
 async def _leave(scheduler: Scheduler, engines: set[Engine]) -> None:
     for engine in engines:
         await scheduler.remove(engine)
+    del engine
+    engines.clear()
+    await asyncio.to_thread(gc.collect)  # models hold themselves in circles, and it may be long until somebody looks
 
 
 def _refused(request: Request) -> Response | None:
