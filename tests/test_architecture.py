@@ -26,6 +26,7 @@ CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
 TTS = {*SPEECH, "tts"}
 TRANSLATE = {*SPEECH, "translate"}
 TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
+NET_ROOMS = ("deepgram", "dialects", "openai", "operation", "sessions", "wyoming")
 MAY_IMPORT = {
     "kernels": {"kernels/cpu", "kernels/gpu"},
     "kernels/cpu": {"kernels"},
@@ -37,12 +38,14 @@ MAY_IMPORT = {
     "speech/runtime": RUNTIME,
     "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
-    "speech/net": {*SPEECH, *(f"speech/net/{room}" for room in ("deepgram", "dialects", "openai", "wyoming"))},
+    "speech/net": {*SPEECH, *(f"speech/net/{room}" for room in NET_ROOMS)},
     "speech/net/deepgram": {*SPEECH, "speech/net", "speech/net/dialects"},
     "speech/net/dialects": {*SPEECH, "speech/net", "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},
-    "speech/net/wyoming": {*SPEECH, "speech/net"},
-    "speech/commands": {*SPEECH, "speech/net", "speech/commands/translation"},
+    "speech/net/wyoming": {*SPEECH, "speech/net", "speech/net/operation"},
+    "speech/net/operation": {*SPEECH, "speech/net", "speech/net/openai"},
+    "speech/net/sessions": {*SPEECH, "speech/net"},
+    "speech/commands": {*SPEECH, "speech/net", "speech/net/operation", "speech/commands/translation"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},
     "asr/recordings": SPEECH,

@@ -285,5 +285,5 @@ def test_events() -> None:
 
 
 def test_metrics() -> None:
-    told = set(re.findall(r"`(loquent_\w+?)(?:_total)?(?:\{\w+\})?`", page("how-to/serve.md")))
+    told = set(re.findall(r"`(loquent_\w+?)(?:_total)?(?:\{[\w,]+\})?`", page("how-to/serve.md")))
     assert told == {family.name for family in Metrics().registry.collect()}

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from loquent.speech.commands.arguments import CommandError, UsageError, explained, normalised
@@ -74,7 +74,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
-    arguments, rest = parser.parse_known_args(normalised(argv))
+    arguments, rest = parser.parse_known_args(_settled(normalised(argv), parser))
     overrides: list[str] | None = getattr(arguments, "overrides", None)
     if overrides is not None and not any(word.startswith("-") for word in rest):
         overrides += rest  # argparse stops taking them at the first flag
@@ -88,6 +88,19 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _settled(words: list[str], parser: _Parser) -> list[str]:
+    """The words of a command line, with what a file and the environment say, where the command takes them."""
+    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
+    if at is None or words[at] not in parser.commands or {"-h", "--help"} & set(words):
+        return words
+    from loquent.speech.commands.configuration import with_settings
+
+    try:
+        return words[: at + 1] + with_settings(words[at + 1 :], parser.commands[words[at]], words[at], os.environ)
+    except UsageError as error:
+        parser.error(str(error))
+
+
 def _explained(error: Exception) -> str:
     """One line. Errors that the user can do something about are ours, or about values, files and connections."""
     text = " ".join(str(error).split())
@@ -96,7 +109,7 @@ def _explained(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {text or 'no details'}; --debug shows where it happened"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="loquent",
         description="Streaming speech: recordings and microphones to text, text to speech, translation, and a server.",
@@ -107,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show where an error happened (also LOQUENT_DEBUG=1)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    parser.commands = commands.choices
     for module in COMMANDS.values():
         command = importlib.import_module(module)
         added = command.add_parser(commands)
@@ -120,7 +134,9 @@ def _help_format(prog: str) -> argparse.HelpFormatter:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage in one line."""
+    """Reports wrong usage in one line; ``commands`` are the parsers of its subcommands."""
+
+    commands: Mapping[str, argparse.ArgumentParser] = {}
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"loquent: {message}; see `{self.prog} --help`\n")

@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import functools
 import ipaddress
+import logging.config
+import re
 import signal
 import socket
 import sys
@@ -25,11 +27,17 @@ from loquent.speech.commands.arguments import (
     optional,
     streaming_task,
     voice_name,
+    whole_number,
 )
+from loquent.speech.commands.configuration import Pairs
+from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
+from loquent.speech.net.operation.logs import JsonLines, logging_config
+from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:
+    from loquent.speech.net.operation.admin import Loaded
     from loquent.speech.runtime.engine import Engine
 
 
@@ -45,6 +53,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "with a microphone, /health and /metrics. Ctrl-C finishes the streams under way.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML with the other flags by name, without dashes; $LOQUENT_SERVE_MAX_SESSIONS and the like win over it, "
+        "and flags over both",
+    )
     network = parser.add_argument_group("network")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     network.add_argument("--port", type=int, default=8000, help="port, 0 for any (default: 8000)")
@@ -58,8 +72,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     network.add_argument(
         "--connections-per-client",
-        type=optional(int),
-        default=Limits.max_connections_per_client,
+        type=optional(whole_number(1)),
+        default=argparse.SUPPRESS,
         metavar="N",
         help="connections from one address at a time; none: no limit, as behind a proxy all come from one "
         f"(default: {Limits.max_connections_per_client})",
@@ -73,7 +87,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     network.add_argument(
         "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
     )
+    network.add_argument(
+        "--limit",
+        action=Pairs,
+        type=_limit,
+        default={},
+        dest="limits",
+        metavar="NAME=VALUE",
+        help="another limit, as max_load=0.8 or max_duration_s=none; docs/how-to/serve.md lists them (repeatable)",
+    )
     add_key_argument(parser, "key that clients have to present")
+    add_operating_arguments(parser)
     streaming = add_streaming_arguments(parser)
     streaming.add_argument(
         "--language",
@@ -121,8 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
-    if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
-        raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
+    logging.config.dictConfig(logging_config(arguments.log_format, arguments.log_level))
+    limits, operating, tls = _limits(arguments), operating_options(arguments), tls_files(arguments)
     wyoming_address = None if arguments.wyoming is None else _wyoming_address(arguments)
     check_options(arguments, stream={})
     name, voice = model_name(arguments), None if arguments.speak == "none" else voice_name(arguments.speak)
@@ -133,7 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     recognizer = load_recognizer(arguments, several=True)
     task = streaming_task(recognizer, arguments)
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
@@ -150,7 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
         engines,
-        Limits(max_connections_per_client=arguments.connections_per_client),
+        limits,
         transcribe=functools.partial(
             recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}
         ),
@@ -160,9 +184,30 @@ def run(arguments: argparse.Namespace) -> int:
         aliases=aliases,
         voice_aliases=voice_aliases,
         wyoming=wyoming,
+        load=functools.partial(_loaded, arguments=arguments),
+        **operating,
     )
-    _serve(app, listener, arguments)
+    _serve(app, listener, arguments, tls)
     return 0
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    """What the flags say of limits."""
+    named = {f"max_{name}": value for name, value in vars(arguments).items() if name == "connections_per_client"}
+    return Limits(**{**arguments.limits, **named})
+
+
+def _limit(text: str) -> dict[str, Any]:
+    """A limit by name, as the field of `Limits` has it."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        number = None if value.lower() == "none" else int(value) if re.fullmatch(r"\d+", value) else float(value)
+        parse_options(Limits, {name: number})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return {name: number}
 
 
 def _warm_up(engine: Engine) -> None:
@@ -194,7 +239,7 @@ def _speaking(name: str, arguments: argparse.Namespace, aliases: Mapping[str, st
     from loquent.speech.runtime.engine import Engine
     from loquent.speech.tasks import load_task
 
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     task = load_task("synthesizer").from_pretrained(name, device=arguments.device).streaming_task()
     engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     session = engine.open()
@@ -208,11 +253,31 @@ def _speaking(name: str, arguments: argparse.Namespace, aliases: Mapping[str, st
     return engine
 
 
+def _loaded(name: str, arguments: argparse.Namespace) -> Loaded:
+    """A model that is wanted while the server runs, by what is known of its name: a recogniser unless it is known."""
+    from loquent.speech.hub import installed
+    from loquent.speech.net.operation.admin import Loaded
+    from loquent.speech.runtime.engine import Engine
+
+    task = next((one.task for one in installed() if one.name == name), "recognizer")
+    if task == "synthesizer":
+        return Loaded(_speaking(name, arguments, {}))
+    if task == "translator":
+        languages, engine = _translating(name, arguments)
+        return Loaded(engine, languages)
+    chosen = argparse.Namespace(**{**vars(arguments), "model": name, "adapters": []})
+    engine = Engine(
+        streaming_task(load_recognizer(chosen), chosen), capacity=arguments.max_sessions, max_wait_s=GATHER_S
+    )
+    _warm_up(engine)
+    return Loaded(engine)
+
+
 def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, str], Engine]:
     """An engine of a translator that has translated once, and the codes of its languages."""
     from loquent.speech.runtime.engine import Engine
 
-    print(f"Loading {name} …", file=sys.stderr)
+    _tell(arguments, f"Loading {name} …")
     translator = load_translator(name, arguments)
     engine = Engine(translator.streaming_task(), capacity=arguments.max_sessions, max_wait_s=GATHER_S)
     session = engine.open()
@@ -244,7 +309,7 @@ def _bound(host: str, port: int, option: str) -> socket.socket:
     return listener
 
 
-def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> None:
+def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace, tls: tuple[str, str] | None) -> None:
     from loquent.speech.net.server import Server
 
     class Announced(Server):
@@ -253,26 +318,46 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
+                guarded = bool(self.service.keys)
+                lines = _announcement(arguments.host, self.port, arguments.max_sessions, guarded, tls is not None)
+                _tell(arguments, *lines)
                 if self.service.wyoming is not None:
                     _announce_wyoming(*self.service.wyoming.address[:2])
 
-    server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
+    server = Announced(
+        app,
+        arguments.host,
+        arguments.port,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        tls=tls,
+    )
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what uvicorn passes on after an orderly end is not to kill us
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
 
-def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
+def _announcement(host: str, port: int, sessions: int, guarded: bool, tls: bool) -> list[str]:
     lines = [
-        f"microphone page  http://{_reached(host)}:{port}/",
-        f"websocket        ws://{_reached(host)}:{port}/v1/stream",
+        f"microphone page  http{'s' * tls}://{_reached(host)}:{port}/",
+        f"websocket        ws{'s' * tls}://{_reached(host)}:{port}/v1/stream",
         f"up to {sessions} streams at a time; Ctrl-C stops",
     ]
     if not _loopback(host):
         if not guarded:
             lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
-        lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
+        if not tls:
+            lines.append(
+                "browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front"
+            )
+    return lines
+
+
+def _tell(arguments: argparse.Namespace, *lines: str) -> None:
+    """Say something on standard error, whatever the level of the log, in its format."""
+    if arguments.log_format == "json":
+        record = functools.partial(logging.LogRecord, "loquent", logging.INFO, __file__, 0, args=None, exc_info=None)
+        lines = tuple(JsonLines().format(record(line)) for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 

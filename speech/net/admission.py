@@ -14,6 +14,7 @@ from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Model
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.runtime.snapshot import unpack
 from loquent.speech.runtime.stream import Stream
 
 _HOPELESS = 0.2  # of the lag that is allowed, where the measure says that it can only grow
@@ -39,10 +40,13 @@ class Admission:
         multichannel: bool = False,
         options: Mapping[str, Any],
         output_rate: int | None = None,
+        snapshot: bytes | None = None,
     ) -> tuple[Stream, Resampler | None]:
         """A stream of a model and, if ``output_rate`` is given, what brings its speech to that rate.
 
-        With ``multichannel`` each channel has a slot of its own.
+        Args:
+            multichannel: whether each channel has a slot of its own.
+            snapshot: of a stream to go on with, which the options are of.
 
         Raises:
             EngineFull, TooManyTables: there is no room now.
@@ -57,14 +61,24 @@ class Admission:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
+                if snapshot is not None:
+                    return model.restore(await asyncio.to_thread(unpack, snapshot), multichannel), resampler
                 audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "multichannel": multichannel}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
-            self.metrics.refusals.labels(full.reason).inc()
+            self.metrics.refused(full.reason, model.task, model.name)
             raise
         except TooManyTables:
-            self.metrics.refusals.labels("tables").inc()
+            self.metrics.refused("tables", model.task, model.name)
             raise
+
+    async def resampler(self, model: Model, output_rate: int) -> Resampler:
+        """What brings the speech of a model to a rate.
+
+        Raises:
+            TooManyTables: there is no room now.
+        """
+        return await self._in_turn([*model.stages.values()][-1].resamplers.get, model.gives.sample_rate, output_rate)
 
     def shut_down(self) -> None:
         """Let the thread end."""

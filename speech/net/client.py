@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,16 @@ from loquent.speech.audio.codecs import ENCODINGS, Decoder, decoder, encoder
 from loquent.speech.audio.files import PCM16_SCALE, to_mono_float32
 from loquent.speech.audio.sources import AudioSource
 from loquent.speech.net.messages import Output, Start
+from loquent.speech.net.sessions.unsaved import Unsaved
 from loquent.speech.runtime.events import Event, Marker, Speech
 
 # A server under load may take some time to answer, and an event can be long; neither is a reason to give up.
 _OPEN_TIMEOUT_S, _MAX_EVENT_BYTES = 10.0, 16 * 2**20
+_RESUMED = ("lost", "restarting")  # ends of a connection after which its stream goes on over another one
+_RETRIED = ("lost", "restarting", "shutting_down", "busy")  # answers after which it is tried again
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0  # before it is
+_CONFIRM_EVERY = 32  # events
+_MOST_UNSAVED_BYTES = 64 * 2**20  # that are kept to be sent again; beyond it, sending waits
 
 
 class StreamError(Exception):
@@ -84,6 +91,8 @@ async def connect(
     output: Output | None = None,
     acknowledge: bool = False,
     multichannel: bool = False,
+    resumable: bool = False,
+    patience_s: float = 60.0,
     **options: Any,
 ) -> AsyncIterator[ClientStream]:
     """Open a stream; leaving the block without `ClientStream.finish` drops it.
@@ -98,6 +107,9 @@ async def connect(
         output: how the speech of a model that speaks travels back; PCM16 at the model's own rate by default.
         acknowledge: whether `ClientStream.acknowledged` is kept up to date.
         multichannel: whether every channel is a stream of its own; `channel_of` tells which one an event is about.
+        resumable: whether the stream goes on over another connection when this one is lost. What the server has not
+            saved is kept meanwhile, and sent again.
+        patience_s: how long to try to reconnect, in seconds.
         options: of the model.
 
     Raises:
@@ -106,9 +118,29 @@ async def connect(
     scheme, _, rest = url.partition("://")
     if "/" not in rest:
         url = f"{scheme}://{rest}/v1/stream"
-    start = Start(sample_rate, channels, encoding, model, token, options, output or Output(), acknowledge, multichannel)
+    start = Start(
+        sample_rate,
+        channels,
+        encoding,
+        model,
+        token,
+        options,
+        output or Output(),
+        acknowledge,
+        multichannel,
+        resumable,
+    )
+    stream = ClientStream(url, await _dial(url), start, patience_s)
     try:
-        websocket = await open_websocket(
+        await stream._open()
+        yield stream
+    finally:
+        await stream._close()
+
+
+async def _dial(url: str) -> ClientConnection:
+    try:
+        return await open_websocket(
             url, compression=None, max_size=_MAX_EVENT_BYTES, open_timeout=_OPEN_TIMEOUT_S, ping_timeout=None
         )
     except InvalidStatus as error:
@@ -119,13 +151,6 @@ async def connect(
         raise _error("lost", f"{url} answered with status {status}; is it this kind of server?") from error
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise _error("lost", f"cannot connect to {url}: {error}; is the server running?") from error
-    async with websocket:
-        stream = ClientStream(websocket, start)
-        try:
-            await stream._open()
-            yield stream
-        finally:
-            await stream._close()
 
 
 class ClientStream:
@@ -134,17 +159,22 @@ class ClientStream:
     Attributes:
         ready: what the server answered: the model, its ports, limits.
         acknowledged: samples or characters that the server has processed, if it was asked to tell.
+        resumed: how often it went on over another connection.
     """
 
-    def __init__(self, websocket: ClientConnection, start: Start) -> None:
+    def __init__(self, url: str, websocket: ClientConnection, start: Start, patience_s: float = 60.0) -> None:
         self.ready: dict[str, Any] = {}
-        self.acknowledged = 0
-        self._websocket, self._start = websocket, start
+        self.acknowledged = self.resumed = 0
+        self._url, self._websocket, self._start, self._patience_s = url, websocket, start, patience_s
+        self._unsaved, self._received, self._unconfirmed = Unsaved(), dict[str, int](), 0
+        self._sending, self._room = asyncio.Lock(), asyncio.Event()
+        self._others: set[asyncio.Task[None]] = set()
         self._encoder = encoder(start.encoding, start.sample_rate or 48_000, start.channels)
         self._decoder: Decoder | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._markers: dict[str, asyncio.Future[Marker]] = {}
         self._error: StreamError | None = None
+        self._ended = False
         self._reader: asyncio.Task[None] | None = None
 
     async def send(self, packet: np.ndarray | bytes) -> None:
@@ -159,13 +189,14 @@ class ClientStream:
             assert size is not None
             frame = self._start.channels * size
             for begin in range(0, len(packet), most - most % frame):
-                await self._send(packet[begin : begin + most - most % frame])
+                part = packet[begin : begin + most - most % frame]
+                await self._send(part, len(part) // frame)
             return
         samples = packet.astype(np.float32) / np.float32(PCM16_SCALE) if packet.dtype == np.int16 else packet
         longest = max(1, most // (4 * self._start.channels))
         for begin in range(0, len(samples), longest):
             for data in self._encoder.encode(samples[begin : begin + longest]):
-                await self._send(data)
+                await self._send(data, len(data) // (self._start.channels * (size or 1)))
 
     async def write(self, text: str, time_s: float | None = None) -> None:
         """Send text to a model that takes it, in pieces of any kind: a word is used once the next one has begun.
@@ -174,7 +205,8 @@ class ClientStream:
             time_s: of the speech that the text stands for, in seconds.
         """
         message = {"type": "text", "text": text} | ({} if time_s is None else {"time_s": time_s})
-        await self._send(json.dumps(message))
+        if text:
+            await self._send(json.dumps(message), len(text))
 
     async def flush(self) -> None:
         """Let the text so far come to its end without waiting for more."""
@@ -230,9 +262,14 @@ class ClientStream:
             raise self._error
 
     async def _open(self) -> None:
+        self.ready = await self._answer(self._start.to_dict())
+        self._reader = asyncio.create_task(self._read())
+
+    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send the first message; returns "ready"."""
         try:
-            await self._websocket.send(json.dumps(self._start.to_dict()))
-            answer = json.loads(await self._websocket.recv())
+            await self._websocket.send(json.dumps(message))
+            answer: dict[str, Any] = json.loads(await self._websocket.recv())
         except ConnectionClosed as error:
             raise _error("lost", f"the connection was lost before the server answered: {error}") from error
         if answer.get("type") == "failure":
@@ -240,10 +277,19 @@ class ClientStream:
         if answer.get("type") != "ready":
             got = answer.get("type")
             raise _error("bad_message", f"expected 'ready', got {got!r}: is it another kind of server?")
-        self.ready = answer
-        self._reader = asyncio.create_task(self._read())
+        return answer
 
     async def _read(self) -> None:
+        while True:
+            error = await self._read_connection()
+            if error is not None and error.code in _RESUMED and "session" in self.ready:
+                error = await self._resume(error)
+                if error is None:
+                    continue
+            return self._end(error)
+
+    async def _read_connection(self) -> StreamError | None:
+        """Take events until the stream is done, or this connection is over; returns why, if it is not done."""
         error = _error("lost", "the server closed the connection without a word")
         try:
             async for text in self._websocket:
@@ -252,22 +298,76 @@ class ClientStream:
                     case "failure":
                         error = _error(message["code"], message["message"])
                     case "done":
-                        return self._end(None)
+                        return None
                     case "acknowledged":
                         self.acknowledged = message["position"]
+                    case "saved":
+                        self._unsaved.saved(message["position"], message["messages"])
+                        self._room.set()
                     case "speech":
-                        self._events.put_nowait(self._heard(message, await self._websocket.recv()))
+                        self._take(self._heard(message, await self._websocket.recv()))
                     case _:
-                        event = Event.from_dict(message)
-                        if isinstance(event, Marker) and event.id in self._markers:
-                            self._markers[event.id].set_result(event)
-                        self._events.put_nowait(event)
+                        self._take(Event.from_dict(message))
         except ConnectionClosed as closed:
             if error.code == "lost":
                 error = _error("lost", f"the connection was lost: {closed}")
         except ValueError as invalid:
             error = _error("bad_message", f"the server sent something that is no event: {invalid}")
-        self._end(error)
+        return error
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Marker) and event.id in self._markers and not self._markers[event.id].done():
+            self._markers[event.id].set_result(event)
+        self._events.put_nowait(event)
+        if "session" in self.ready:
+            self._received[event.stage] = max(event.sequence + 1, self._received.get(event.stage, 0))
+            self._unconfirmed += 1
+            if self._unconfirmed >= _CONFIRM_EVERY or isinstance(event, Speech):
+                self._unconfirmed = 0
+                self._later(self._tell({"type": "acknowledge", "received": self._received}))
+
+    async def _resume(self, why: StreamError) -> StreamError | None:
+        """Go on over another connection; returns why that cannot be, if it cannot."""
+        loop, pause_s = asyncio.get_running_loop(), _FIRST_PAUSE_S
+        resume: dict[str, Any] = {"type": "resume", "session": self.ready["session"], "received": self._received}
+        resume |= {} if self._start.token is None else {"token": self._start.token}
+        limit = loop.time() + self._patience_s
+        while True:
+            try:
+                await self._websocket.close()
+                self._websocket = await _dial(self._url)
+                ready = await self._answer(resume)
+                break
+            except StreamError as error:
+                if error.code not in _RETRIED:
+                    return error
+                if loop.time() + pause_s > limit:
+                    return why
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # not all clients of a server at the same time
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self.resumed += 1
+        self._decoder, self._unconfirmed = None, 0
+        self._unsaved.saved(ready["resumed"]["position"], ready["resumed"]["messages"])
+        await self._sending.acquire()  # nothing new goes before what is sent again
+        self._later(self._send_again(self._unsaved.messages()))
+        return None
+
+    async def _send_again(self, messages: list[str | bytes]) -> None:
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                for message in messages:
+                    await self._websocket.send(message)
+        finally:
+            self._sending.release()
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await self._websocket.send(json.dumps(message))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     def _heard(self, message: dict[str, Any], data: str | bytes) -> Speech:
         """A speech event with the samples that came behind it."""
@@ -285,13 +385,17 @@ class ClientStream:
         return event
 
     def _end(self, error: StreamError | None) -> None:
-        self._error = error
+        self._error, self._ended = error, True
+        self._room.set()
         self._events.put_nowait(None)
         for echo in self._markers.values():
             if not echo.done():
                 echo.set_exception(error or _error("lost", "the stream ended before the marker was reached"))
 
-    async def _send(self, data: bytes | str) -> None:
+    async def _send(self, data: bytes | str, units: int = 0) -> None:
+        """Send a message; ``units``: samples or characters of input in it."""
+        if "session" in self.ready:
+            return await self._send_kept(data, units)
         try:
             await self._websocket.send(data)
         except ConnectionClosed as closed:
@@ -299,10 +403,23 @@ class ClientStream:
                 await self._reader
             raise self._error or _error("lost", f"the stream has ended: {closed}") from closed
 
+    async def _send_kept(self, data: bytes | str, units: int) -> None:
+        while self._unsaved.nbytes > _MOST_UNSAVED_BYTES and not self._ended:
+            self._room.clear()
+            await self._room.wait()
+        async with self._sending:
+            if self._ended:
+                raise self._error or _error("lost", "the stream has ended")
+            self._unsaved.add(data, units)
+            with contextlib.suppress(ConnectionClosed):  # it is sent again over the next connection
+                await self._websocket.send(data)
+
     async def _close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        tasks = [*self._others, *([self._reader] if self._reader is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._websocket.close()
 
 
 async def transcribe_source(url: str, source: AudioSource, **options: Any) -> AsyncIterator[Event]:
@@ -329,5 +446,5 @@ async def _send_all(stream: ClientStream, source: AudioSource) -> None:
     except StreamError:
         return  # the reader tells it
     except BaseException:
-        await stream._websocket.close()
+        await stream._close()
         raise

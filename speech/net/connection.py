@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hmac
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,6 +33,8 @@ from loquent.speech.net.messages import (
 )
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Models, UnknownModel
+from loquent.speech.net.operation.account import Account
+from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Speaker, Voice, output_rate, speaking
 from loquent.speech.net.welcome import ready
@@ -56,7 +57,7 @@ class Connection:
         models: by name; the first is the default.
         scheduler: steps their engines.
         admission: opens their streams.
-        token: what the client has to present, in "start" or, then checked before, in its Authorization header.
+        keys: what the client has to present, in "start" or, then checked before, in its Authorization header.
         draining: whether the server is on its way down.
     """
 
@@ -69,7 +70,7 @@ class Connection:
         admission: Admission,
         limits: Limits,
         metrics: Metrics,
-        token: str | None,
+        keys: Keys,
         draining: bool,
     ) -> None:
         self.websocket, self.models, self.scheduler = websocket, models, scheduler
@@ -78,15 +79,20 @@ class Connection:
         self.stream: Stream | None = None
         self._another: Callable[[], Stream] | None = None  # opens one more like the first
         self._renewed: asyncio.Event | None = None
-        self._token, self._draining = token, draining
+        self._keys, self._draining = keys, draining
+        self.key: Key | None = websocket.scope.get("loquent.key")  # whose connection it is
+        self._using = contextlib.ExitStack()  # of the key, while the connection lasts
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
         self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
         self._concluded = False
         self.opened = self._clock()
+        self.account = Account(metrics, self._clock)
+        self._before = 0  # position of the input that another connection has brought
         self._arrivals = Arrivals()
         self._lag_s = 0.0
         self._acknowledged = 0
+        self._left_with: int | None = None  # close code of a client that has closed
         self._speaker: Speaker | None = None
         self._response: Stream | None = None  # says a text beside the stream
         self._responded = True  # whether it has ended
@@ -103,7 +109,14 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._detach()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """The client is gone, or has everything."""
+        self.account.ended("lost" if self._left_with != 1000 else "closed")
+        self.account.close(self.stream, self._before)
+        self._detach()
+        self._using.close()
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
@@ -155,6 +168,7 @@ class Connection:
                 actions = []
                 continue
             if message["type"] == "websocket.disconnect":
+                self._left_with = message.get("code")
                 return
             actions = self.dialect.receive(message)
 
@@ -173,42 +187,43 @@ class Connection:
 
     async def _perform(self, action: Action) -> None:
         try:
-            match action:
-                case Start():
-                    await self._open(action)
-                case Samples(samples):
-                    await self._feed(samples if len(samples) else None, "bad_audio")
-                case TextPiece(text, time_s):
-                    await self._feed(Text(text, time_s), "bad_text")
-                case Flush():
-                    self._flush()
-                case Interrupt(played_s):
-                    self._interrupt(played_s)
-                case Mark(id):
-                    self._mark(id)
-                case Configure(options):
-                    self._configure(options)
-                case Renew():
-                    await self._renew()
-                case Speak():
-                    await self._speak(action)
-                case Say(message):
-                    self.outgoing.put(dict(message))
-                case Finish():
-                    if not self._live.done:
-                        self._live.end()
-                    self.scheduler.wake()
-                case Fail():
-                    self._fail(action)
+            await self._do(action)
         except Exception:
             log.exception("a message could not be handled")
             self._refuse("internal", "the server failed on this message; its log says why")
 
+    async def _do(self, action: Action) -> None:
+        match action:
+            case Start():
+                await self._open(action)
+            case Samples(samples):
+                await self._feed(samples if len(samples) else None, "bad_audio")
+            case TextPiece(text, time_s):
+                await self._feed(Text(text, time_s), "bad_text")
+            case Flush():
+                self._flush()
+            case Interrupt(played_s):
+                self._interrupt(played_s)
+            case Mark(id):
+                self._mark(id)
+            case Configure(options):
+                self._configure(options)
+            case Renew():
+                await self._renew()
+            case Speak():
+                await self._speak(action)
+            case Say(message):
+                self.outgoing.put(dict(message))
+            case Finish():
+                if not self._live.done:
+                    self._live.end()
+                self.scheduler.wake()
+            case Fail():
+                self._fail(action)
+
     async def _open(self, start: Start) -> None:
-        if self._token is not None and not self._authorised(start.token):
-            return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
-        if self._draining:
-            return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
+        if not (self._admitted(start.token) and self._counted()):
+            return
         try:
             name = self.models.named(start.model, self.dialect.foreign_models)
         except UnknownModel as error:
@@ -240,13 +255,37 @@ class Connection:
             return self._refuse("bad_options", str(error))
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
-        self.metrics.sessions.labels(name).inc()
-        self.outgoing.put(ready(name, model, self.stream, start, self.limits))
+        assert self.key is not None, "found by `_admitted`"
+        self.account.opened(model, self.key.name)
+        await self._welcome(name, start, ready(name, model, self.stream, start, self.limits))
 
-    def _authorised(self, token: str | None) -> bool:
-        if token is None:
-            return self.websocket.scope.get("authorised", False)
-        return hmac.compare_digest(token.encode(), (self._token or "").encode())
+    async def _welcome(self, name: str, start: Start, message: dict[str, Any]) -> None:
+        """The stream is open: say so."""
+        self.outgoing.put(message)
+
+    def _admitted(self, token: str | None) -> bool:
+        """Whether the client may have streams now; it is told if not."""
+        if token is not None or self.key is None:
+            self.key = self._keys.find(token or "")
+        if self.key is None:
+            self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
+            return False
+        if self._draining:
+            self._refuse("shutting_down", "the server is shutting down; try another one, or later")
+            return False
+        return True
+
+    def _counted(self) -> bool:
+        """Whether the client's key has a place for another stream, which is taken; it is told if not."""
+        assert self.key is not None, "found by `_admitted`"
+        try:
+            for what in ("connections", "streams"):
+                self._using.enter_context(self._keys.use(self.key, what))
+        except KeyLimited as limited:
+            self.metrics.refused("key")
+            self._refuse("busy", str(limited))
+            return False
+        return True
 
     async def _feed(self, packet: Any, code: str) -> None:
         stream, limits = self._live, self.limits
@@ -262,12 +301,9 @@ class Connection:
         seconds = (inbox.received - before) / inbox.sample_rate if isinstance(inbox, SampleInbox) else 0.0
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
-        if (
-            limits.max_duration_s is not None
-            and isinstance(inbox, SampleInbox)
-            and inbox.seconds > limits.max_duration_s
-        ):
-            longest = f"a stream may have {limits.max_duration_s:g} s of audio"
+        longest_s = (self.key and self.key.max_duration_s) or limits.max_duration_s
+        if longest_s is not None and isinstance(inbox, SampleInbox) and inbox.seconds > longest_s:
+            longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
         while stream.inbox.pending > most and not stream.done:
@@ -405,6 +441,7 @@ class Connection:
             self._fail(self._verdict)
         else:
             self.dialect.phase = Phase.CLOSED
+            self.account.ended("done")
             self.outgoing.put({"type": "done"})
             self.outgoing.close(1000, "done")
 
@@ -412,9 +449,8 @@ class Connection:
         arrived = self._arrivals.processed(stream.inbox)
         if events and arrived is not None:
             now = self._clock()
-            self.metrics.lag_seconds.observe(now - arrived)  # the packet that made this step possible
-            if events[0].sequence == 0:
-                self.metrics.first_result_seconds.observe(now - (self._arrivals.first or now))
+            first_s = now - (self._arrivals.first or now) if events[0].sequence == 0 else None
+            self.account.result(now - arrived, first_s)  # since the packet that made this step possible
 
     def _acknowledge(self) -> None:
         position = self._live.inbox.processed
@@ -443,6 +479,7 @@ class Connection:
         """Say why, close, and free the slot."""
         self._verdict, self._concluded = None, True
         self.metrics.failures.labels(failure.code).inc()
+        self.account.ended(failure.code)
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, failure.code)
         self._detach()
@@ -470,6 +507,7 @@ class Connection:
                             await self._send_all([message])
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
+                    self.account.ended("slow_reader")
                     if abort := self.websocket.scope.get("loquent.abort"):
                         abort()
                     return

@@ -144,6 +144,11 @@ class Dialect:
         self.start, self.phase = start, Phase.STREAMING
         return start
 
+    def resume(self, start: Start, finished: bool) -> None:
+        """Go on with a stream that was opened over another connection."""
+        self._opened(start)
+        self.phase = Phase.FINISHING if finished else Phase.STREAMING
+
     def _samples(self, data: bytes) -> Samples:
         assert self.decoder is not None, "made by `_opened`"
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
+import contextlib
 import ipaddress
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,9 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from loquent.speech.net.operation.keys import KeyLimited, Keys
+
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/", "/health")  # of pages that need no token
+OPEN_PATHS = ("/", "/health", "/ready")  # of pages that need no token
+SPEECH = "/v1/audio/speech"
+UPLOADS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/listen")
 SCHEMES = ("bearer", "token")  # the latter is Deepgram's
 PREFLIGHT_S = 600  # that a browser may remember what it was told
 
@@ -26,7 +30,7 @@ class Guard:
     A browser lets any page open a websocket to localhost, so who listens on 127.0.0.1 only is not safe from pages.
 
     Args:
-        token: what has to be presented; None: nothing.
+        keys: one of which has to be presented, if there are any.
         allowed_origins: origins ("https://example.org"), host names of pages of any scheme and port ("example.org"), or
             "*" for any.
 
@@ -34,8 +38,14 @@ class Guard:
         ValueError: an origin that no browser would send.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, allowed_origins: Collection[str]) -> None:
-        self.app, self.token = app, token
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        allowed_origins: Collection[str],
+        on_refusal: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self.app, self.keys, self.on_refusal = app, keys, on_refusal
         self.allowed_origins = frozenset(_checked(origin) for origin in allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,15 +61,30 @@ class Guard:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 return await _preflight(origin, headers)(scope, receive, send)  # which never presents a token
             send = _shared_with(origin, send)
-        if self.token is not None and (scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS):
-            scheme, _, shown = (presented or "").partition(" ")
-            right = scheme.lower() in SCHEMES and hmac.compare_digest(shown.encode("latin-1"), self.token.encode())
+        if not self.keys or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            return await self.app(scope, receive, send)
+        scheme, _, shown = (presented or "").partition(" ")
+        key = self.keys.find(shown) if scheme.lower() in SCHEMES else None
+        if key is None:
             # A page cannot give a websocket headers: it shows its token in "start".
-            if not right and (scope["type"] == "http" or presented is not None):
-                why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
-                return await _refuse(401, why, scope, receive, send)
-            scope["authorised"] = right
-        await self.app(scope, receive, send)
+            if scope["type"] == "websocket" and presented is None:
+                return await self.app(scope, receive, send)
+            why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
+            return await _refuse(401, why, scope, receive, send)
+        scope["loquent.key"] = key
+        if scope["type"] == "websocket":
+            return await self.app(scope, receive, send)  # which counts it, and can say why there is no place for it
+        try:
+            with contextlib.ExitStack() as using:
+                using.enter_context(self.keys.use(key, "connections"))
+                if scope["path"] == SPEECH:
+                    using.enter_context(self.keys.use(key, "streams"))
+                if scope["path"] in UPLOADS:
+                    self.keys.upload(key)
+                await self.app(scope, receive, send)
+        except KeyLimited as limited:
+            self.on_refusal("key")
+            await _refuse(429, str(limited), scope, receive, send)
 
     def _may_come_from(self, origin: str | None, host: str) -> bool:
         if origin is None or "*" in self.allowed_origins or origin in self.allowed_origins:

@@ -35,6 +35,13 @@ class Limits:
     max_uploads:          waiting, transcribed or answered at a time.
     max_receiving:        uploads being received at a time; the slowest gives way to the next one if it is slower than
                           any speech.
+    max_models:           in memory at a time, those that are being unloaded included.
+    session_every_s:      of input between two times that a stream that can be resumed is saved; a second of text is 15
+                          characters.
+    session_keep_s:       that a stream waits for its client to resume it.
+    max_kept_sessions:    streams that wait so; the oldest give way.
+    max_kept_bytes:       of all of them together, likewise.
+    max_unconfirmed_bytes: of events that a client has not acknowledged, of a stream that can be resumed.
     """
 
     max_connections: int = 900
@@ -59,6 +66,12 @@ class Limits:
     max_upload_s: float = 2 * 3600.0
     max_uploads: int = 8
     max_receiving: int = 32
+    max_models: int = 8
+    session_every_s: float = 5.0
+    session_keep_s: float = 300.0
+    max_kept_sessions: int = 256
+    max_kept_bytes: int = 2**30
+    max_unconfirmed_bytes: int = 8 * 2**20
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

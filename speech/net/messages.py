@@ -15,6 +15,8 @@ CLOSE_CODES = {
     "too_large": 1009,  # a message longer than the limits in "ready"
     "bad_options": 1008,  # the model does not take these options
     "unknown_model": 1008,
+    "unknown_session": 1008,  # there is none of this token and key, or not any more
+    "moved": 1008,  # the session goes on over another connection
     "unauthorized": 1008,
     "handshake_timeout": 1008,  # no "start" in time
     "idle_timeout": 1008,  # neither input nor messages for too long
@@ -23,6 +25,7 @@ CLOSE_CODES = {
     "busy": 1013,  # all streams are taken: try again later
     "overloaded": 1013,  # the server cannot keep up with the input
     "shutting_down": 1001,
+    "restarting": 1012,  # the session waits: resume it
     "internal": 1011,
 }
 
@@ -52,6 +55,7 @@ class Start:
     output: Output = Output()
     acknowledge: bool = False  # tell how much of the input has been processed
     multichannel: bool = False  # every channel is a stream of its own; else they are mixed
+    resumable: bool = False  # keep the stream when the connection is lost
 
     def to_dict(self) -> dict[str, Any]:
         """The message a client sends; fields left to their defaults are left out."""
@@ -60,10 +64,26 @@ class Start:
             del values["output"]
         else:
             values["output"] = {name: value for name, value in asdict(self.output).items() if value is not None}
-        for name in ("acknowledge", "multichannel"):
+        for name in ("acknowledge", "multichannel", "resumable"):
             if not values[name]:
                 del values[name]
         return {"type": "start"} | values
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a stream; ``received``: by stage, how many of its events the client has."""
+
+    session: str = field(repr=False)
+    received: Mapping[str, int]
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    """The client has so many events of each stage, and they need not be kept for it."""
+
+    received: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -150,5 +170,18 @@ class Speak:
 
 
 Action: TypeAlias = (
-    Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Speak | Finish | Fail
+    Start
+    | Resume
+    | Acknowledge
+    | Samples
+    | TextPiece
+    | Flush
+    | Interrupt
+    | Mark
+    | Configure
+    | Renew
+    | Say
+    | Speak
+    | Finish
+    | Fail
 )

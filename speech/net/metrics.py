@@ -24,12 +24,14 @@ class Metrics:
         self.first_result_seconds = Histogram(
             "loquent_first_result_seconds",
             "Time from a stream's first audio to its first event.",
+            ["task", "model"],
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )
         self.lag_seconds = Histogram(
             "loquent_lag_seconds",
             "Time from the arrival of the last audio an event needed to the event.",
+            ["task", "model"],
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )
@@ -46,7 +48,7 @@ class Metrics:
         self.refusals = Counter(
             "loquent_refusals",
             "Streams, uploads and connections refused or cut, by what there was too little of.",
-            ["reason"],
+            ["reason", "task", "model"],
             registry=self.registry,
         )
         self.connections = Gauge("loquent_connections", "Connections that are open.", registry=self.registry)
@@ -61,6 +63,29 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+
+        self.streams = Gauge(
+            "loquent_streams", "Streams that a model's engines have.", ["task", "model"], registry=self.registry
+        )
+        self.uploads = Counter(
+            "loquent_uploads", "Files sent to be transcribed.", ["task", "model"], registry=self.registry
+        )
+        self.resumed = Counter(
+            "loquent_sessions_resumed", "Streams resumed by their clients.", ["task", "model"], registry=self.registry
+        )
+        self.kept = Gauge(
+            "loquent_sessions_kept", "Streams that wait in memory for their clients.", registry=self.registry
+        )
+        self.key_sessions = Counter(
+            "loquent_key_sessions", "Streams opened over websockets, by key.", ["key"], registry=self.registry
+        )
+        self.key_seconds = Counter(
+            "loquent_key_audio_seconds", "Audio received over websockets, by key.", ["key"], registry=self.registry
+        )
+
+    def refused(self, reason: str, task: str = "", model: str = "") -> None:
+        """Count a stream, an upload or a connection that was refused."""
+        self.refusals.labels(reason, task, model).inc()
 
     def observe_step(self, engine: object, streams: int, seconds: float) -> None:
         """Take up one batched step of an engine."""

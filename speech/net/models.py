@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.channels import Channels
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
+from loquent.speech.runtime.snapshot import Unpacked
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
 from loquent.speech.text.languages import language_code
@@ -20,6 +22,12 @@ from loquent.speech.text.languages import language_code
 OPENAI_MODELS = ("gpt-", "whisper-1")  # that hear
 OPENAI_VOICE_MODELS = ("gpt-", "tts-1")
 DEEPGRAM_MODELS = ("nova", "flux", "enhanced", "base-", "whisper")
+_TASKS = {
+    ("audio", "text"): "recognition",
+    ("text", "audio"): "synthesis",
+    ("text", "text"): "translation",
+    ("audio", "audio"): "interpretation",
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,13 @@ class Model:
     translators: of the text that comes out, by the codes of the languages that they translate from and to; a stream
         asks for one with the option ``translate_to``.
     voices: other names of voices, for the option ``voice``.
+    name: that clients ask for.
     """
 
     stages: Mapping[str, Engine]
     translators: Mapping[tuple[str, str], Engine] = field(default_factory=dict)
     voices: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def takes(self) -> Port:
@@ -49,12 +59,17 @@ class Model:
     @property
     def hears(self) -> bool:
         """Whether it makes text of audio."""
-        return (self.takes.kind, self.gives.kind) == ("audio", "text")
+        return self.task == "recognition"
 
     @property
     def speaks(self) -> bool:
         """Whether it makes audio of text."""
-        return (self.takes.kind, self.gives.kind) == ("text", "audio")
+        return self.task == "synthesis"
+
+    @property
+    def task(self) -> str:
+        """What it does, in metrics and logs."""
+        return _TASKS[self.takes.kind, self.gives.kind]
 
     @property
     def active(self) -> int:
@@ -95,7 +110,7 @@ class Model:
         if spoken is None and written is None and self.has_option("language"):
             chosen["language"] = pair[0]
         stages = {name or RECOGNITION: engine for name, engine in self.stages.items()}
-        return Model({**stages, TRANSLATION: self.translators[pair]}), chosen
+        return Model({**stages, TRANSLATION: self.translators[pair]}, name=self.name), chosen
 
     def open(
         self,
@@ -126,13 +141,22 @@ class Model:
         (engine,) = self.stages.values()
         return engine.open(**asked)
 
+    def restore(self, snapshot: bytes | Unpacked, multichannel: bool = False) -> Stream:
+        """Go on with a stream; see `Engine.restore`, `Pipeline.restore` and `Channels.restore`."""
+        if multichannel:
+            return Channels.restore(snapshot, self.restore)
+        if len(self.stages) > 1:
+            return Pipeline.restore(snapshot, self.stages)
+        (engine,) = self.stages.values()
+        return engine.restore(snapshot)
+
 
 class UnknownModel(ValueError):
     """There is no model of the name that a client asks for."""
 
 
-class Models(dict[str, Model]):
-    """Models by name; the first is that of clients that name none.
+class Models(MutableMapping[str, Model]):
+    """Models by name, as they come and go; the first is that of clients that name none.
 
     Args:
         aliases: further names, by each the name of the model that it stands for.
@@ -142,13 +166,35 @@ class Models(dict[str, Model]):
     """
 
     def __init__(self, models: Mapping[str, Model], aliases: Mapping[str, str] | None = None) -> None:
-        super().__init__(models)
-        self.aliases = dict(aliases or {})
-        for alias, name in self.aliases.items():
+        self._models, self._aliases = dict(models), dict(aliases or {})
+        self._fits: Callable[[Model], bool] = lambda model: True
+        for alias, name in self._aliases.items():
             if alias in self or not alias:
                 raise ValueError(f"alias {alias!r} is the name of a model itself; choose another one")
             if name not in self:
                 raise ValueError(f"alias {alias!r} stands for {name!r}, which is none of {', '.join(self)}")
+
+    def __getitem__(self, name: str) -> Model:
+        if not self._fits(model := self._models[name]):
+            raise KeyError(name)
+        return model
+
+    def __setitem__(self, name: str, model: Model) -> None:
+        self._models[name] = model
+
+    def __delitem__(self, name: str) -> None:
+        del self._models[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, model in self._models.items() if self._fits(model))
+
+    def __len__(self) -> int:
+        return sum(map(self._fits, self._models.values()))
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Further names, by each the name of the model that it stands for now."""
+        return {alias: name for alias, name in self._aliases.items() if name in self and alias not in self._models}
 
     def named(self, asked: str | None, foreign: tuple[str, ...] = ()) -> str:
         """The name of the model that a client means.
@@ -169,9 +215,10 @@ class Models(dict[str, Model]):
         raise UnknownModel(f"no model {(asked or '')[:100]!r}; this server has {', '.join([*self, *self.aliases])}")
 
     def only(self, fits: Callable[[Model], bool]) -> Models:
-        """Some of them, with their aliases."""
-        models = {name: model for name, model in self.items() if fits(model)}
-        return Models(models, {alias: name for alias, name in self.aliases.items() if name in models})
+        """Some of them, with their aliases; they come and go with the others."""
+        some = copy.copy(self)
+        some._fits = fits
+        return some
 
 
 def models_of(
@@ -194,10 +241,21 @@ def models_of(
         engines = {"default": engines}
     if not engines:
         raise ValueError("a server needs at least one engine, got an empty mapping")
-    models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
-    for name, model in models.items():
-        if model.hears:
-            models[name] = replace(model, translators=translators or {})
-        if model.gives.kind == "audio":
-            models[name] = replace(model, voices=voices or {})
-    return Models(models, aliases)
+    return Models(
+        {name: model_of(name, one, translators or {}, voices or {}) for name, one in engines.items()}, aliases
+    )
+
+
+def model_of(
+    name: str,
+    engines: Engine | Mapping[str, Engine],
+    translators: Mapping[tuple[str, str], Engine],
+    voices: Mapping[str, str],
+) -> Model:
+    """A model of an engine, or of engines in a row; translators and other names of voices, if they are for it."""
+    model = Model({"": engines} if isinstance(engines, Engine) else dict(engines), name=name)
+    return replace(
+        model,
+        translators=translators if model.hears else {},
+        voices=voices if model.gives.kind == "audio" else {},
+    )

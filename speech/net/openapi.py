@@ -90,6 +90,10 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
                 "get": _operation("health", "Whether streams can be opened.", "application/json", _any())
                 | {"responses": _answers("application/json", _any()) | {"503": {"description": "They cannot."}}}
             },
+            "/ready": {
+                "get": _operation("ready", "Whether there is room for a stream.", "application/json", _any())
+                | {"responses": _answers("application/json", _any()) | {"503": {"description": "There is none."}}}
+            },
             "/metrics": {"get": _operation("metrics", "For Prometheus.", "text/plain") | {"security": security}},
             "/openapi.json": {
                 "get": _operation("openapi", "This description.", "application/json", _any()) | {"security": security}

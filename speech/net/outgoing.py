@@ -48,12 +48,12 @@ class Outgoing:
         self._queue: deque[tuple[Entry, bool]] = deque()  # (message, whether it may be superseded)
         self._news = asyncio.Event()
 
-    def put(self, message: Event | dict[str, Any]) -> None:
-        """Append an event, or another message."""
+    def put(self, message: Event | dict[str, Any], whole: bool = False) -> None:
+        """Append an event, or another message; of the ``whole`` of something, no partial result is dropped."""
         if isinstance(message, Speech):
             self.speech_s += message.end - message.start
             return self._append(message, False)
-        partial = isinstance(message, Partial)
+        partial = isinstance(message, Partial) and not whole
         if partial and len(self._queue) >= COALESCE_FROM:
             kept = deque(entry for entry in self._queue if not entry[1])
             self.dropped += len(self._queue) - len(kept)

@@ -12,6 +12,8 @@ Client -> server::
     {"type": "configure", "options": {…}}     from the next chunk on, where the model allows it
     {"type": "interrupt", "played_s": 2.5}    stop speaking; answered by the event "interrupted"
     {"type": "finish"}                nothing follows; the rest of the events comes, then "done"
+    {"type": "resume", "session": "…", "received": 12, "token": "…"}     instead of "start": go on with a stream
+    {"type": "acknowledge", "received": 12}     events of the stream that need not be kept for this client
 
 Server -> client::
 
@@ -20,6 +22,7 @@ Server -> client::
     {"type": "speech", …, "encoding": …, "sample_rate": …, "packets": [bytes of each packet]}
     <binary: the packets of the "speech" before it, in a row>
     {"type": "acknowledged", "position": …}          input processed so far, in samples or characters, if asked for
+    {"type": "saved", "position": …, "messages": …}  input that need not be sent again, of a stream that can be resumed
     {"type": "failure", "code": …, "message": …}     and the connection is closed with the code in `CLOSE_CODES`
     {"type": "done"}                                  and the connection is closed with 1000
 
@@ -29,6 +32,7 @@ All fields of "start" but ``type`` are optional. Instead of sending it, a client
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -37,13 +41,26 @@ from typing import Any
 from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
 from loquent.speech.net.dialect import Dialect, Phase, integer, refuse, shown, string
-from loquent.speech.net.messages import Action, Configure, Finish, Flush, Interrupt, Mark, Output, Start, TextPiece
+from loquent.speech.net.messages import (
+    Acknowledge,
+    Action,
+    Configure,
+    Finish,
+    Flush,
+    Interrupt,
+    Mark,
+    Output,
+    Resume,
+    Start,
+    TextPiece,
+)
 from loquent.speech.runtime.events import Event
 
 MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
 MAX_ITEMS = 1000  # of an option that is a list or an object
+MAX_STAGES = 16  # of a pipeline
 MAX_TEXT = 4096  # characters of an option's value, or of a token
 _NO_OPTIONS = ("sample_rate", "channels", "multichannel", "stream")
 
@@ -76,6 +93,16 @@ class ServerProtocol(Dialect):
         match message.get("type"):
             case "start":
                 return self._open(message)
+            case "resume":
+                self._expect(Phase.WAITING, "'resume'")
+                _only(message, "resume", {"type", "session", "received", "token"})
+                token = None if message.get("token") is None else string(message["token"], "'token'", MAX_TEXT)
+                return Resume(_name(message.get("session"), "'session'"), _received(message.get("received", 0)), token)
+            case "acknowledge":
+                if self.phase is not Phase.FINISHING:
+                    self._expect(Phase.STREAMING, "'acknowledge'")
+                _only(message, "acknowledge", {"type", "received"})
+                return Acknowledge(_received(message.get("received")))
             case "text":
                 return self._text_piece(message)
             case "flush":
@@ -106,8 +133,7 @@ class ServerProtocol(Dialect):
 
     def _open(self, message: dict[str, Any]) -> Action:
         self._expect(Phase.WAITING, "'start'")
-        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output"}
-        _only(message, "start", known | {"acknowledge", "multichannel"})
+        _only(message, "start", {"type", *(field.name for field in dataclasses.fields(Start))})
         rate = message.get("sample_rate")
         start = Start(
             sample_rate=None if rate is None else integer(rate, "sample_rate", LOWEST_RATE, HIGHEST_RATE),
@@ -119,7 +145,10 @@ class ServerProtocol(Dialect):
             output=_output(message.get("output", {})),
             acknowledge=_truth(message, "acknowledge"),
             multichannel=_truth(message, "multichannel"),
+            resumable=_truth(message, "resumable"),
         )
+        if start.resumable and start.encoding == "opus":
+            refuse("a stream of Opus cannot be resumed, as its decoder cannot; send pcm16, float32 or mulaw")
         return self._opened(start)
 
     def _text_piece(self, message: dict[str, Any]) -> Action:
@@ -154,7 +183,7 @@ class ServerProtocol(Dialect):
         refuse(f"got {what} while {self.phase.value}; {advice[self.phase]}")
 
 
-_KINDS = "'start', 'text', 'flush', 'marker', 'configure', 'interrupt' or 'finish'"
+_KINDS = "'start', 'text', 'flush', 'marker', 'configure', 'interrupt', 'finish', 'resume' or 'acknowledge'"
 
 
 def _only(message: dict[str, Any], kind: str, known: set[str]) -> None:
@@ -164,6 +193,14 @@ def _only(message: dict[str, Any], kind: str, known: set[str]) -> None:
 
 def _name(value: Any, what: str) -> str:
     return string(value, what, MAX_NAME)
+
+
+def _received(value: Any) -> dict[str, int]:
+    """Numbers of events by stage; of a stream of one stage, a number alone."""
+    values = value if isinstance(value, dict) else {"": value}
+    if len(values) > MAX_STAGES:
+        refuse(f"'received' has {len(values)} stages; no stream has more than {MAX_STAGES}")
+    return {stage: integer(count, "received", 0, 2**44) for stage, count in values.items()}
 
 
 def _seconds(value: Any, what: str) -> float | None:

@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.config import LOGGING_CONFIG
 
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
@@ -34,13 +36,18 @@ from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Models, models_of
+from loquent.speech.net.models import Model, Models, models_of
 from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
+from loquent.speech.net.operation.admin import Admin, Loader
+from loquent.speech.net.operation.keys import Key, Keys, checked_key, digest_of
+from loquent.speech.net.operation.logs import Format, logging_config
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.recordings import Recordings
+from loquent.speech.net.sessions.connection import ResumableConnection
+from loquent.speech.net.sessions.sessions import Sessions
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.net.wyoming.listener import WyomingListener
 from loquent.speech.runtime.engine import Engine
@@ -63,6 +70,9 @@ def create_app(
     aliases: Mapping[str, str] | None = None,
     voice_aliases: Mapping[str, str] | None = None,
     wyoming: socket.socket | None = None,
+    keys: Collection[Key] = (),
+    session_folder: Path | None = None,
+    load: Loader | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -87,20 +97,36 @@ def create_app(
         voice_aliases: likewise, of voices.
         wyoming: bound to an address where the Wyoming protocol is spoken, too: it knows no token, so whoever reaches
             that address may use the server.
+        keys: several keys with names and limits of their own, besides the ``token``.
+        session_folder: where streams that can be resumed are saved; by default they wait in memory. It may be shared
+            with other processes.
+        load: loads a model by name for whoever has an admin key.
     """
-    if token is not None and not (token.isascii() and token.isprintable() and token):
-        raise ValueError("the token has to be printable ASCII, as HTTP headers are")
-    models = models_of(engines, translators, aliases, voice_aliases)
-    service = Service(models, limits or Limits(), max_streams, transcribe, token)
+    own = [] if token is None else [Key("default", digest_of(checked_key(token)))]
+    known = Keys([*own, *keys])
+    sessions = Sessions(limits or Limits(), session_folder)
+    translating, other_voices = dict(translators or {}), dict(voice_aliases or {})
+    models = models_of(engines, translating, aliases, other_voices)
+    service = Service(models, translating, limits or Limits(), max_streams, transcribe, known, sessions)
+    admin = service.admin = Admin(service, load, other_voices, tuple(models)[:1] if transcribe is not None else ())
     if wyoming is not None:
         service.wyoming = WyomingListener(wyoming, service.models, service.limits, service.sockets, service.request)
+    guard = Middleware(
+        Guard,
+        keys=known,
+        allowed_origins=tuple(allowed_origins),
+        on_refusal=service.metrics.refused,
+    )
     app = Starlette(
         routes=[
             Route("/", service.page),
             Route("/health", service.health),
+            Route("/ready", service.ready),
             Route("/metrics", service.show_metrics),
             Route("/openapi.json", service.describe),
             Route("/v1/models", service.list_models),
+            *([Route("/v1/models/{model:path}/load", admin.load, methods=["POST"])] if known.has_admin else []),
+            *([Route("/v1/models/{model:path}", admin.unload, methods=["DELETE"])] if known.has_admin else []),
             Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", service.translations, methods=["POST"]),
@@ -111,7 +137,7 @@ def create_app(
             WebSocketRoute("/v1/realtime", service.realtime),
             WebSocketRoute("/", service.vosk),
         ],
-        middleware=[Middleware(Guard, token=token, allowed_origins=tuple(allowed_origins))],
+        middleware=[guard],
         lifespan=service.lifespan,
     )
     app.state.service = service
@@ -127,10 +153,23 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with streams that are finished rather than cut off when it goes down."""
+    """uvicorn, with streams that are finished rather than cut off when it goes down.
+
+    Args:
+        log_format: of the log of the whole process; None leaves logging as it is, but for uvicorn's own.
+        tls: files of a certificate, with those between it and its root, and of its key; both PEM.
+    """
 
     def __init__(
-        self, app: Starlette, host: str = "127.0.0.1", port: int = 8000, grace_s: float = 10.0, log_level: str = "info"
+        self,
+        app: Starlette,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        grace_s: float = 10.0,
+        log_level: str = "info",
+        *,
+        log_format: Format | None = None,
+        tls: tuple[str, str] | None = None,
     ) -> None:
         self.service: Service = app.state.service
         self.grace_s = grace_s
@@ -142,6 +181,10 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 log_level=log_level,
+                log_config=LOGGING_CONFIG if log_format is None else logging_config(log_format, log_level),
+                access_log=log_format is None,
+                ssl_certfile=tls and tls[0],
+                ssl_keyfile=tls and tls[1],
                 http=http,
                 ws=websockets,
                 timeout_keep_alive=limits.keep_alive_timeout_s,
@@ -175,12 +218,16 @@ class Service:
     def __init__(
         self,
         models: Models,
+        translators: dict[tuple[str, str], Engine],
         limits: Limits,
         max_streams: int | None,
         transcribe: Callable[..., Any] | None,
-        token: str | None,
+        keys: Keys,
+        sessions: Sessions,
     ) -> None:
-        self.models, self.limits, self.metrics, self.token = models, limits, Metrics(), token
+        self.models, self.translators, self.limits, self.metrics = models, translators, limits, Metrics()
+        self.admin: Admin | None = None
+        self.keys, self.sessions = keys, sessions
         engines = list(
             dict.fromkeys(
                 engine for model in models.values() for engine in (*model.stages.values(), *model.translators.values())
@@ -188,7 +235,7 @@ class Service:
         )
         self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step, limits.max_load)
         self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
-        self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())
+        self.sockets = Sockets(limits, self.metrics.refused)
         self.recordings = Recordings(transcribe, limits)
         self.transcriptions = Transcriptions(models, self.admission, self.recordings)
         self.translations = Transcriptions(models, self.admission, self.recordings, translate=True)
@@ -198,30 +245,43 @@ class Service:
         self.wyoming: WyomingListener | None = None
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
-        self._observe(engines)
+        self._observe()
 
-    def _observe(self, engines: list[Engine]) -> None:
+    def _observe(self) -> None:
         self.metrics.connections.set_function(lambda: len(self.sockets))
         self.metrics.load.set_function(lambda: self.scheduler.load)
-        for name, model in self.models.items():
-            stages = tuple(model.stages.values())
-            self.metrics.capacity.labels(name).set_function(functools.partial(self.scheduler.capacity, stages))
-        self.metrics.active.set_function(lambda: sum(engine.active for engine in engines))
-        self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in engines))
+        self.metrics.kept.set_function(lambda: self.sessions.waiting)
+        for model in self.models.values():
+            self.observe(model)
+        self.metrics.active.set_function(lambda: sum(engine.active for engine in self.scheduler.engines))
+        self.metrics.queue_depth.set_function(lambda: sum(engine.waiting for engine in self.scheduler.engines))
         self.metrics.queue_seconds.set_function(
             lambda: sum(stream.inbox.pending for stream in self.scheduler.streams if stream.takes.kind == "audio")
         )
+
+    def observe(self, model: Model) -> None:
+        """Show how a model is used."""
+        stages = tuple(model.stages.values())
+        self.metrics.capacity.labels(model.name).set_function(functools.partial(self.scheduler.capacity, stages))
+        self.metrics.streams.labels(model.task, model.name).set_function(lambda: model.active)
+
+    def forget(self, model: Model) -> None:
+        """Show it no more."""
+        self.metrics.capacity.remove(model.name)
+        self.metrics.streams.remove(model.task, model.name)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
-        relieving = asyncio.create_task(self._relieve())
+        others = [asyncio.create_task(self._relieve()), asyncio.create_task(self._sweep())]
         async with self.wyoming or contextlib.nullcontext():
             yield
-        relieving.cancel()
-        self._stepping.cancel()
-        await asyncio.gather(self._stepping, relieving, return_exceptions=True)
+        for task in (self._stepping, *others):
+            task.cancel()
+        await asyncio.gather(self._stepping, *others, return_exceptions=True)
+        if self.admin is not None:
+            self.admin.shut_down()
         self.scheduler.shut_down()
         self.admission.shut_down()
         self.recordings.shut_down()
@@ -230,6 +290,14 @@ class Service:
         while True:
             await asyncio.sleep(min(1.0, self.limits.max_lag_s / 4))
             self.relief.look(self.connections, asyncio.get_running_loop().time())
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self.sessions.sweep()
+            except OSError as error:
+                log.error("sessions that wait could not be looked through: %s", error)
+            await asyncio.sleep(max(self.limits.session_keep_s / 4, 1.0))
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
@@ -243,7 +311,7 @@ class Service:
 
     async def stream(self, websocket: WebSocket) -> None:
         """``WS /v1/stream``: the native protocol."""
-        await self._serve(websocket, ServerProtocol)
+        await self._serve(websocket, ServerProtocol, functools.partial(ResumableConnection, self.sessions))
 
     async def vosk(self, websocket: WebSocket) -> None:
         """``WS /``: the protocol of vosk-server."""
@@ -258,15 +326,19 @@ class Service:
         await self._serve(websocket, Realtime if {"intent", "model"} & websocket.query_params.keys() else Vllm)
 
     async def request(self, client: Socket, dialect: Dialect) -> None:
-        """A request of a Wyoming client, which shows no token."""
-        await self._connect(client, dialect, None)
+        """A request of a Wyoming client."""
+        await self._connect(client, dialect)
 
-    async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
+    async def _serve(
+        self, websocket: WebSocket, speaks: type[Dialect], connected: Callable[..., Connection] = Connection
+    ) -> None:
         dialect = speaks(self.limits.max_text_bytes, self.limits.max_audio_bytes)
-        await self._connect(websocket, dialect, self.token)
+        await self._connect(websocket, dialect, connected)
 
-    async def _connect(self, client: Socket, dialect: Dialect, token: str | None) -> None:
-        connection = Connection(
+    async def _connect(
+        self, client: Socket, dialect: Dialect, connected: Callable[..., Connection] = Connection
+    ) -> None:
+        connection = connected(
             client,
             dialect,
             self.models,
@@ -274,7 +346,7 @@ class Service:
             self.admission,
             self.limits,
             self.metrics,
-            token,
+            self.keys,
             self.draining,
         )
         self.connections.add(connection)
@@ -290,10 +362,21 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 while streams can be opened (if a slot is free)."""
-        broken = self._stepping is not None and self._stepping.done()
-        status = "failed" if broken else "draining" if self.draining else "ok"
+        status = self._status()
         models = {name: {"active": model.active, "capacity": model.capacity} for name, model in self.models.items()}
         return JSONResponse({"status": status, "models": models}, 200 if status == "ok" else 503)
+
+    async def ready(self, request: Request) -> Response:
+        """``GET /ready``: 200 while a model has room for another stream, so a balancer may send one here."""
+        status = self._status()
+        room = {name: self.scheduler.has_room(tuple(model.stages.values())) for name, model in self.models.items()}
+        if status == "ok" and not any(room.values()):
+            status = "full"
+        return JSONResponse({"status": status, "models": room}, 200 if status == "ok" else 503)
+
+    def _status(self) -> str:
+        broken = self._stepping is not None and self._stepping.done()
+        return "failed" if broken else "draining" if self.draining else "ok"
 
     async def show_metrics(self, request: Request) -> Response:
         """``GET /metrics``: for Prometheus."""
@@ -314,7 +397,7 @@ class Service:
 
     async def describe(self, request: Request) -> Response:
         """``GET /openapi.json``."""
-        return JSONResponse(description(metadata.version("loquent"), self.token is not None))
+        return JSONResponse(description(metadata.version("loquent"), bool(self.keys)))
 
 
 def _goodbye(stream: Stream | None) -> str:

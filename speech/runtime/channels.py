@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from typing import Any, Self
 
-import numpy as np
-import safetensors.torch
 import torch
 
 from loquent.speech.audio.files import to_mono_float32
 from loquent.speech.runtime.events import Event, Marker
 from loquent.speech.runtime.inbox import Inbox
-from loquent.speech.runtime.snapshot import counted, pack, unpack
+from loquent.speech.runtime.snapshot import Unpacked, counted, pack_parts, unpack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 
 MOST = 64  # channels
@@ -65,7 +62,7 @@ class Channels(Stream):
         return cls(tuple(streams), name)
 
     @classmethod
-    def restore(cls, snapshot: bytes, restored: Callable[[bytes], Stream]) -> Self:
+    def restore(cls, snapshot: bytes | Unpacked, restored: Callable[[bytes], Stream]) -> Self:
         """Continue from `snapshot`; ``restored`` continues a stream of one channel, such as `Engine.restore`.
 
         Raises:
@@ -163,12 +160,10 @@ class Channels(Stream):
         """See `Stream.interrupt`."""
         return self._told([event for one in self.streams for event in one.interrupt(played_s)])
 
-    def snapshot(self) -> bytes:
-        """See `Stream.snapshot`. A channel that has ended cannot be saved."""
-        parts = {str(channel): one.snapshot() for channel, one in enumerate(self.streams)}
-        tensors = {name: torch.from_numpy(np.frombuffer(part, np.uint8).copy()) for name, part in parts.items()}
-        header = {"stream": self.stream, "reached": dict(zip(parts, self._reached, strict=True))}
-        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+    def capture(self) -> Callable[[], bytes]:
+        """See `Stream.capture`. A channel that has ended cannot be saved."""
+        parts = {str(channel): one.capture() for channel, one in enumerate(self.streams)}
+        return pack_parts({"stream": self.stream, "reached": dict(zip(parts, self._reached, strict=True))}, parts)
 
     def close(self) -> None:
         """See `Stream.close`."""

@@ -20,7 +20,7 @@ from loquent.speech.runtime.load import Pace
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.snapshot import Header, foreign, under, unpack
+from loquent.speech.runtime.snapshot import Header, Unpacked, foreign, under, unpack
 from loquent.speech.runtime.task import Memo, Relaxing, Restorable, Shaped, Task, Turn
 from loquent.speech.runtime.text_inbox import TextInbox
 
@@ -150,7 +150,7 @@ class Engine:
         session.relaxed = {name: value for name, value in given if value != getattr(asked, name)}
         return self._begun(session)
 
-    def restore(self, snapshot: bytes, stream: str | None = None) -> Session:
+    def restore(self, snapshot: bytes | Unpacked, stream: str | None = None) -> Session:
         """Continue a stream from `Session.snapshot`, as if it had never been interrupted.
 
         Raises:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-import numpy as np
-import safetensors.torch
 import torch
 
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.snapshot import pack, unpack
+from loquent.speech.runtime.snapshot import Unpacked, pack_parts, unpack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 
 _names = itertools.count(1)
@@ -97,7 +94,7 @@ class Pipeline(Stream):
             raise
 
     @classmethod
-    def restore(cls, snapshot: bytes, engines: Mapping[str, Engine], stream: str | None = None) -> Self:
+    def restore(cls, snapshot: bytes | Unpacked, engines: Mapping[str, Engine], stream: str | None = None) -> Self:
         """Continue from `snapshot` on engines of the same tasks, by the same names.
 
         Raises:
@@ -176,14 +173,12 @@ class Pipeline(Stream):
         before = [event for session in self.sessions[:-1] for event in session.drain()]
         return before + self.sessions[-1].interrupt(played_s)
 
-    def snapshot(self) -> bytes:
-        """See `Stream.snapshot`. Stages that have ended cannot be saved."""
+    def capture(self) -> Callable[[], bytes]:
+        """See `Stream.capture`. Stages that have ended cannot be saved."""
         if any(session.done for session in self.sessions):
             raise StreamClosed("cannot take a snapshot of a pipeline with a stage that has ended")
-        parts = {name: session.snapshot() for name, session in self._stages.items()}
-        tensors = {name: torch.from_numpy(np.frombuffer(part, np.uint8).copy()) for name, part in parts.items()}
-        header = {"stream": self.stream, "stages": list(parts)}
-        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+        parts = {name: session.capture() for name, session in self._stages.items()}
+        return pack_parts({"stream": self.stream, "stages": list(parts)}, parts)
 
     def close(self) -> None:
         """See `Stream.close`."""

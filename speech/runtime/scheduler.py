@@ -63,9 +63,21 @@ class Scheduler:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-step")
         self._listeners: dict[Session, Callable[[], None]] = {}
         self._streams: dict[Stream, None] = {}
+        self._removals: dict[Engine, asyncio.Event] = {}  # engines that leave once they have no streams
         self._news = asyncio.Event()
         self._launched: deque[_Launched] = deque()
         self._read_at = -math.inf  # when the last launched step was
+
+    def add(self, engine: Engine) -> None:
+        """Step another engine from now on."""
+        self.engines = (*self.engines, engine)
+        self.wake()
+
+    async def remove(self, engine: Engine) -> None:
+        """Step an engine no more; returns once its streams are over. No new ones may be opened meanwhile."""
+        gone = self._removals.setdefault(engine, asyncio.Event())
+        self.wake()
+        await gone.wait()
 
     @property
     def streams(self) -> list[Stream]:
@@ -110,6 +122,12 @@ class Scheduler:
             self._opening.subtract(engines)
             self._openings -= streams
 
+    def has_room(self, engines: Collection[Engine]) -> bool:
+        """Whether `place` would keep one now."""
+        with contextlib.suppress(EngineFull), self.place(engines):
+            return True
+        return False
+
     @property
     def load(self) -> float:
         """Share of its time that the machine needs to keep the streams there are at the pace of their sources."""
@@ -147,6 +165,8 @@ class Scheduler:
         for session in stream.sessions:
             self._listeners.pop(session, None)
         stream.close()
+        if self._removals:
+            self.wake()
 
     def wake(self) -> None:
         """Say that a stream got input, was drained or has ended."""
@@ -156,6 +176,7 @@ class Scheduler:
         """Step for ever; cancel to stop."""
         while True:
             self._news.clear()
+            self._let_go()
             due = [(deadline, engine) for engine in self.engines if (deadline := engine.next_deadline()) is not None]
             deadline, engine = min(due, key=lambda entry: entry[0], default=(math.inf, None))
             if engine is not None and deadline <= engine.clock() and len(self._launched) < AHEAD:
@@ -168,6 +189,14 @@ class Scheduler:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(deadline - engine.clock()):
                         await self._news.wait()
+
+    def _let_go(self) -> None:
+        """Forget the engines to be removed that have no streams, nor any on the way."""
+        for engine, gone in list(self._removals.items()):
+            if not (engine.active or self._opening[engine] or any(one.engine is engine for one in self._launched)):
+                self.engines = tuple(other for other in self.engines if other is not engine)
+                del self._removals[engine], self._opening[engine]
+                gone.set()
 
     async def in_worker(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function between two steps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import safetensors.torch
@@ -175,14 +176,14 @@ class Session(Stream):
         self._done = self._closed = True
         self.engine.release(self)
 
-    def snapshot(self) -> bytes:
-        """See `Stream.snapshot`."""
+    def capture(self) -> Callable[[], bytes]:
+        """See `Stream.capture`."""
         if self._done or self.busy:
             raise StreamClosed("cannot take a snapshot of a stream that has ended or is in the middle of a step")
         part: State = self.engine.state.gather([self.slot])
         tensors = {f"state.{name}": tensor.contiguous() for name, tensor, _ in part.leaves()}
-        tensors |= {f"inbox.{name}": tensor for name, tensor in self.inbox.tensors().items()}
-        header = {
+        tensors |= {f"inbox.{name}": tensor.clone() for name, tensor in self.inbox.tensors().items()}
+        values = {
             "task": self.engine.task.fingerprint,
             "stream": self.stream,
             "sequence": self.sequence,
@@ -192,7 +193,8 @@ class Session(Stream):
             "inbox": self.inbox.to_dict(),
             "memo": self.memo.to_dict(),
         }
-        return pack(safetensors.torch.save(tensors, {"session": json.dumps(header)}))
+        header = json.dumps(values)
+        return lambda: pack(safetensors.torch.save(tensors, {"session": header}))
 
     # ----------------------------------------------------------------------------------------- what the engine calls
 

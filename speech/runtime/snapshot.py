@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeAlias
 
+import numpy as np
 import safetensors.torch
+import torch
 from torch import Tensor
 
 MAGIC = b"loquent2"
@@ -85,12 +87,27 @@ def pack(body: bytes) -> bytes:
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
-def unpack(data: bytes) -> tuple[Header, dict[str, Tensor]]:
-    """The header and the tensors of a snapshot.
+def pack_parts(header: Mapping[str, Any], parts: Mapping[str, Callable[[], bytes]]) -> Callable[[], bytes]:
+    """What makes one snapshot of several, in any thread; each becomes a tensor of bytes under its name."""
+
+    def packed() -> bytes:
+        whole = {name: torch.from_numpy(np.frombuffer(part(), np.uint8).copy()) for name, part in parts.items()}
+        return pack(safetensors.torch.save(whole, {"session": json.dumps(header)}))
+
+    return packed
+
+
+Unpacked: TypeAlias = tuple[Header, dict[str, Tensor]]
+
+
+def unpack(data: bytes | Unpacked) -> Unpacked:
+    """The header and the tensors of a snapshot; what is unpacked already, as in another thread, is left as it is.
 
     Raises:
         ValueError: it is no snapshot, one of another version of loquent, or damaged.
     """
+    if isinstance(data, tuple):
+        return data
     start = len(MAGIC) + hashlib.sha256().digest_size
     if data[: len(MAGIC)] != MAGIC or len(data) < start + 8:
         raise ValueError("not a snapshot of a stream, or one of another version of loquent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from loquent.speech.runtime.events import Event
@@ -133,11 +134,19 @@ class Stream(ABC):
             stream speaks. While a step is under way it comes after that step.
         """
 
-    @abstractmethod
     def snapshot(self) -> bytes:
         """The whole stream as bytes, to be continued here or in another process as if nothing had happened.
 
         Take it between steps. Events that were not drained belong to the old stream and are not included.
+
+        Raises:
+            StreamClosed: it has ended, or is in the middle of a step.
+        """
+        return self.capture()()
+
+    @abstractmethod
+    def capture(self) -> Callable[[], bytes]:
+        """`snapshot` in two parts: this one copies the stream; the function it returns makes the bytes, in any thread.
 
         Raises:
             StreamClosed: it has ended, or is in the middle of a step.

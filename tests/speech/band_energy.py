@@ -1,6 +1,6 @@
 """A small but real streaming task: three levels that follow the loudness of a stream, read out as words.
 
-Run as a script it serves itself: ``python band_energy.py PORT``.
+Run as a script it serves itself: ``python band_energy.py PORT [FOLDER]``, with sessions in the folder.
 """
 
 from __future__ import annotations
@@ -137,8 +137,12 @@ class BandEnergy:
 
 
 if __name__ == "__main__":
+    from pathlib import Path
+
     from loquent.speech.net.limits import Limits
     from loquent.speech.net.server import create_app, serve
     from loquent.speech.runtime.engine import Engine
 
-    serve(create_app(Engine(BandEnergy(), capacity=8), Limits()), port=int(sys.argv[1]))
+    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    limits = Limits(session_every_s=0.5, max_load=1e9)
+    serve(create_app(Engine(BandEnergy(), capacity=8), limits, session_folder=folder), port=int(sys.argv[1]))

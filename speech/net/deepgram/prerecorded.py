@@ -79,12 +79,13 @@ class Prerecorded:
             wanted = self._wanted(request)
             uploads = self.recordings.uploads
             async with uploads.receive_file(request) as file:
+                self.admission.metrics.uploads.labels("recognition", wanted.model).inc()
                 with uploads.place():
                     body = await self._answer(wanted, file, id, receive)
                     return await JSONResponse(body)(scope, receive, send)
         except Refused as refusal:
             if refusal.status == 429:
-                self.admission.metrics.refusals.labels("uploads").inc()
+                self.admission.metrics.refused("uploads", "recognition")
             headers = {"Connection": "close"} if refusal.status == 408 else None
             error = {"err_code": http.HTTPStatus(refusal.status).phrase, "err_msg": str(refusal), "request_id": id}
             response = JSONResponse(error, refusal.status, headers)

@@ -47,7 +47,8 @@ class Realtime(Dialect):
         # Audio comes as text, a third longer than it is.
         super().__init__(max(max_text_bytes, max_audio_bytes * 4 // 3 + MAX_TEXT), max_audio_bytes)
         self.session = _session("transcription")
-        self._conversation, self._voice = new_id("conv"), None
+        self._conversation = new_id("conv")
+        self._voice: str | None = None
         self._items: dict[str, dict[str, Any]] = {}  # of the conversation, the newest last
         self._unspoken = ""  # text of the newest item
         self._response: Response | None = None
@@ -96,7 +97,7 @@ class Realtime(Dialect):
         """The deltas of a response; speech of a recogniser's own is not sent."""
         return [] if self._response is None else self._events(self._response.piece(speech, packets))
 
-    def _told_of_response(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def _told_of_response(self, message: Event | dict[str, Any]) -> list[dict[str, Any]]:
         response = self._response
         assert response is not None, "made with the action that asks for it"
         match message:

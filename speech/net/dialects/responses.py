@@ -154,8 +154,8 @@ def message_item(given: Any) -> dict[str, Any]:
         refuse(f"item.role has to be one of {', '.join(ROLES)}, got {shown(role)}")
     if not isinstance(content, list) or not 1 <= len(content) <= MAX_ITEMS:
         refuse(f"item.content has to be a list of parts, got {shown(content)}")
-    texts = [part.get("text") for part in content if isinstance(part, dict)]
-    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+    texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if len(texts) < len(content):
         refuse("item.content: each part needs a 'text'; audio goes in 'input_audio_buffer.append'")
     text = string("".join(texts), "the text of an item", LONGEST_INPUT)
     return {

@@ -40,7 +40,7 @@ class Vllm(Realtime):
                 self._transcript = ""
             case {"type": "failure", "code": code, "message": why}:
                 said.append({"type": "error", "error": why, "code": code})
-            case {"type": "session.created" | "transcription.done" | "error"}:
+            case dict() if message["type"] in ("session.created", "transcription.done", "error"):
                 said.append(message)
         return [json.dumps(one) for one in said]
 

@@ -72,6 +72,7 @@ class Transcriptions:
             form = await uploads.receive(Request(scope, receive))
             try:
                 request = parse_form(form, self.models, self.translate)
+                self.admission.metrics.uploads.labels("recognition", request.model).inc()
                 with uploads.place():
                     response = await self._answer(request, receive)
                     return await response(scope, receive, send)
@@ -79,7 +80,7 @@ class Transcriptions:
                 await form.close()
         except Refused as refusal:
             if refusal.status == 429:
-                self.admission.metrics.refusals.labels("uploads").inc()
+                self.admission.metrics.refused("uploads", "recognition")
             response = error_answer(refusal.status, str(refusal), refusal.param, refusal.kind)
         except HTTPException as error:  # a form that cannot be read
             response = error_answer(error.status_code, error.detail)

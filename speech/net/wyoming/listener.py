@@ -14,6 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 from loquent.speech.net.dialect import MessageRefused, Phase, Socket
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import Models
+from loquent.speech.net.operation.keys import NOBODY
 from loquent.speech.net.sockets import Sockets
 from loquent.speech.net.wyoming.framing import Framer, WyomingEvent
 from loquent.speech.net.wyoming.requests import WyomingRequest
@@ -101,7 +102,8 @@ class _Client:
     query_params: Mapping[str, str] = {}
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, framer: Framer) -> None:
-        self.scope: MutableMapping[str, Any] = {"loquent.abort": self._abort}
+        # The protocol knows no keys.
+        self.scope: MutableMapping[str, Any] = {"loquent.abort": self._abort, "loquent.key": NOBODY}
         self.request: WyomingRequest | None = None
         self.gone = self.refused = False
         self._reader, self._writer, self._framer = reader, writer, framer

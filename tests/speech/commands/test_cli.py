@@ -180,7 +180,7 @@ class TestUsage:
         monkeypatch.setattr(
             "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options)
         )
-        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, *others: listener.close())
         assert main(["serve", "--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--head", head]) == 0
         assert served["transcribe"].keywords == {"head": head}
         assert served["transcribe"](np.zeros(16_000, np.float32)).text == ""
@@ -190,7 +190,7 @@ class TestUsage:
         monkeypatch.setattr(
             "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options)
         )
-        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, *_: listener.close())
         flags = [
             "serve",
             "--port",
@@ -213,7 +213,7 @@ class TestUsage:
         monkeypatch.setattr(
             "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(engines)
         )
-        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, *others: listener.close())
         flags = ["--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--language"]
         assert main(["serve", *flags, "English"]) == 0
         assert served["loquent/commands"].task.settings.language == "English"

@@ -41,7 +41,7 @@ def start(server, **values):
 
 def refusals(server, reason):
     text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
-    return sum(map(float, re.findall(rf'^loquent_refusals_total{{reason="{reason}"}} (.*)$', text, re.MULTILINE)))
+    return sum(map(float, re.findall(rf'^loquent_refusals_total{{.*reason="{reason}".*}} (.*)$', text, re.MULTILINE)))
 
 
 def test_a_full_server_makes_no_tables(start_server, band_energy):
@@ -181,7 +181,7 @@ def test_a_stream_that_does_not_fit_is_refused_and_says_why(start_server, band_e
         text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
         assert "loquent_load 0.7" in text
         assert 'loquent_capacity_streams{model="band"} 1.0' in text
-        assert 'loquent_refusals_total{reason="load"} 1.0' in text
+        assert 'loquent_refusals_total{model="band",reason="load",task="recognition"} 1.0' in text
 
 
 def test_those_that_came_last_end_with_what_they_have_said(start_server, band_energy):

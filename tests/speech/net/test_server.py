@@ -357,8 +357,8 @@ def test_metrics_and_models(start_server):
         "step_seconds_count 11.0",
     ):
         assert f"loquent_{line}" in text
-    assert metric(server, "loquent_first_result_seconds_count") == 1
-    assert metric(server, "loquent_lag_seconds_count") == 11
+    assert metric(server, 'loquent_first_result_seconds_count{model="band",task="recognition"}') == 1
+    assert metric(server, 'loquent_lag_seconds_count{model="band",task="recognition"}') == 11
     assert httpx.get(http(server, "/v1/models")).json()["data"][0]["id"] == "band"
 
 

@@ -33,7 +33,7 @@ def wait_until(condition):
 
 def refusals(server, reason):
     text = httpx.get(url(server, "/metrics")).text
-    return sum(map(float, re.findall(rf'^loquent_refusals_total{{reason="{reason}"}} (.*)$', text, re.MULTILINE)))
+    return sum(map(float, re.findall(rf'^loquent_refusals_total{{.*reason="{reason}".*}} (.*)$', text, re.MULTILINE)))
 
 
 @pytest.mark.parametrize(

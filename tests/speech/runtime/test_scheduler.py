@@ -1,6 +1,7 @@
 """Engines on an event loop: who is due first is stepped first, and waking up costs what is ready."""
 
 import asyncio
+import contextlib
 
 import numpy as np
 
@@ -116,3 +117,39 @@ def test_a_packet_costs_the_same_however_much_waits(band_energy):
         moved.append(inbox._raw._buffer is not before)
     assert sum(moved) <= 1
     assert inbox.received == 192_000 * 9 + 10_000
+
+
+def test_engines_come_and_go(band_energy):
+    """One that is removed is stepped until its streams are over, and no other notices."""
+
+    async def main():
+        first, second = (Engine(band_energy.BandEnergy(), 2) for _ in range(2))
+        scheduler = Scheduler([first], max_load=1e9)
+        running = asyncio.create_task(scheduler.run())
+        scheduler.add(second)
+        assert scheduler.engines == (first, second)
+        sessions = [engine.open() for engine in (first, second)]
+        events = [[], []]
+        for session, taken in zip(sessions, events, strict=True):
+            scheduler.attach(session, lambda session=session, taken=taken: taken.extend(session.drain()))
+        removal = asyncio.create_task(scheduler.remove(second))
+        for session in sessions:
+            session.feed(noise(16_000))
+        scheduler.wake()
+        while min(map(len, events)) < 20:
+            await asyncio.sleep(0)
+        assert not removal.done()
+        assert second in scheduler.engines
+        scheduler.detach(sessions[1])
+        await removal
+        assert scheduler.engines == (first,)
+        with contextlib.suppress(asyncio.CancelledError):
+            running.cancel()
+            await running
+        scheduler.shut_down()
+        return events
+
+    first, second = asyncio.run(main())
+    assert [event.to_dict() | {"stream": ""} for event in first] == [
+        event.to_dict() | {"stream": ""} for event in second
+    ]

@@ -1,0 +1,133 @@
+"""Several keys: who may come in, and how much each may do."""
+
+import json
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from loquent.speech.net.operation.keys import Key, KeyLimited, Keys, digest_of, read_keys
+
+
+def key(name, **limits):
+    return Key(name, digest_of(f"the key of {name}"), **limits)
+
+
+def opened(server, name, **start):
+    websocket = connect(f"ws://127.0.0.1:{server.port}/v1/stream").__enter__()
+    websocket.send(json.dumps({"type": "start", "token": f"the key of {name}", **start}))
+    return websocket, json.loads(websocket.recv(timeout=30))
+
+
+def test_every_key_lets_in_and_no_other(start_server):
+    server = start_server(keys=[key("ann"), key("ben")], token="sesame")
+    for presented, status in (("the key of ann", 200), ("the key of ben", 200), ("sesame", 200), ("the key of", 401)):
+        got = httpx.get(f"http://127.0.0.1:{server.port}/v1/models", headers={"Authorization": f"Bearer {presented}"})
+        assert got.status_code == status
+    assert opened(server, "ann")[1]["type"] == "ready"
+    assert opened(server, "cleo")[1]["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize("limit", ["streams", "connections"])
+def test_a_key_has_as_many_streams_as_it_may(start_server, limit):
+    server = start_server(keys=[key("ann", **{limit: 1}), key("ben")])
+    first, answer = opened(server, "ann")
+    assert answer["type"] == "ready"
+    _, answer = opened(server, "ann")
+    assert answer["code"] == "busy"
+    assert f"the key 'ann' has 1 {limit}" in answer["message"]
+    assert opened(server, "ben")[1]["type"] == "ready"
+    first.close()
+    while server.service.keys._in_use["ann", "streams"]:
+        pass
+    assert opened(server, "ann")[1]["type"] == "ready"
+
+
+def test_a_key_has_streams_as_long_as_it_may(start_server):
+    server = start_server(keys=[key("ann", max_duration_s=0.5)])
+    websocket, _ = opened(server, "ann")
+    websocket.send(bytes(32_000))
+    messages = [json.loads(websocket.recv(timeout=30))]
+    while messages[-1]["type"] != "failure":
+        messages.append(json.loads(websocket.recv(timeout=30)))
+    assert messages[-1]["code"] == "too_long"
+
+
+def test_uploads_a_minute():
+    now = [0.0]
+    keys, ann = Keys([key("ann", uploads_a_minute=2)], clock=lambda: now[0]), key("ann", uploads_a_minute=2)
+    keys.upload(ann)
+    now[0] = 20.0
+    keys.upload(ann)
+    with pytest.raises(KeyLimited, match="try again in 40 s"):
+        keys.upload(ann)
+    now[0] = 60.0
+    keys.upload(ann)
+
+
+def test_uploads_over_http(start_server):
+    server = start_server(keys=[key("ann", uploads_a_minute=1)])
+    headers = {"Authorization": "Bearer the key of ann"}
+    url = f"http://127.0.0.1:{server.port}/v1/audio/transcriptions"
+    assert httpx.post(url, headers=headers).status_code == 400
+    answer = httpx.post(url, headers=headers)
+    assert answer.status_code == 429
+    assert "1 files a minute" in answer.json()["error"]["message"]
+
+
+def test_metrics_and_logs_name_the_key_and_never_show_it(start_server, caplog):
+    server = start_server(keys=[key("ann")])
+    with caplog.at_level("INFO", logger="loquent"):
+        websocket, _ = opened(server, "ann")
+        websocket.send(bytes(32_000))
+        websocket.send('{"type": "finish"}')
+        while json.loads(websocket.recv(timeout=30))["type"] != "done":
+            pass
+        while server.service.connections:
+            pass
+    headers = {"Authorization": "Bearer the key of ann"}
+    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics", headers=headers).text
+    assert 'loquent_key_sessions_total{key="ann"} 1.0' in text
+    assert 'loquent_key_audio_seconds_total{key="ann"} 1.0' in text
+    assert "the key of ann" not in text + caplog.text
+
+
+def test_a_file_of_keys(tmp_path):
+    file = tmp_path / "keys.yaml"
+    ben = f"{{name: ben, sha256: {digest_of('other')}, admin: true}}"
+    file.write_text(f"- {{name: ann, key: a long enough key, streams: 4}}\n- {ben}")
+    ann, ben = read_keys(file)
+    assert (ann.name, ann.streams, ann.admin) == ("ann", 4, False)
+    keys = Keys([ann, ben])
+    assert keys.has_admin
+    assert keys.find("a long enough key") is ann
+    assert keys.find("other") is ben
+    assert keys.find("a long enough kez") is None
+    assert "long enough" not in repr(ann)
+    with pytest.raises(ValueError, match="same name: ann, ann"):
+        Keys([ann, Key("ann", digest_of("third"))])
+    with pytest.raises(ValueError, match="same value: ann, cleo"):
+        Keys([ann, Key("cleo", ann.digest)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", "expected a list of keys"),
+        ("- {name: ann}", "key 1: give either the key or its sha256"),
+        ("- {name: ann, key: short}", "at least 16 characters"),
+        ("- {key: a long enough key}", "has no name"),
+        ("- {name: ann, key: a long enough key, stream: 4}", "did you mean streams"),
+        ("- {name: ann, key: a long enough key, streams: 0}", "streams of the key 'ann' has to be positive"),
+        ("- {name: a b, key: a long enough key}", "the name of a key"),
+        ("- {name: ann, sha256: abc}", "64 hexadecimal digits"),
+        ("- {name: ann, key: a long enough kéy}", "printable ASCII"),
+        ("- {name: secret in here", "is not YAML$"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_keys(tmp_path, text, expected):
+    file = tmp_path / "keys.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=expected) as error:
+        read_keys(file)
+    assert "long enough" not in str(error.value)
