@@ -26,7 +26,7 @@ CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
 TTS = {*SPEECH, "tts"}
 TRANSLATE = {*SPEECH, "translate"}
 TRAINING = {*SPEECH, "recipes", "recipes/loop", "recipes/data"}
-NET_ROOMS = ("deepgram", "dialects", "openai", "operation", "sessions", "wyoming")
+NET_ROOMS = ("connections", "deepgram", "dialects", "openai", "operation", "sessions", "wyoming")
 MAY_IMPORT = {
     "kernels": {"kernels/cpu", "kernels/gpu"},
     "kernels/cpu": {"kernels"},
@@ -39,12 +39,13 @@ MAY_IMPORT = {
     "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
     "speech/net": {*SPEECH, *(f"speech/net/{room}" for room in NET_ROOMS)},
+    "speech/net/connections": {*SPEECH, "speech/net", "speech/net/operation"},
     "speech/net/deepgram": {*SPEECH, "speech/net", "speech/net/dialects"},
     "speech/net/dialects": {*SPEECH, "speech/net", "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},
     "speech/net/wyoming": {*SPEECH, "speech/net", "speech/net/operation"},
     "speech/net/operation": {*SPEECH, "speech/net", "speech/net/openai"},
-    "speech/net/sessions": {*SPEECH, "speech/net"},
+    "speech/net/sessions": {*SPEECH, "speech/net", "speech/net/connections"},
     "speech/commands": {*SPEECH, "speech/net", "speech/net/operation", "speech/commands/translation"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},

@@ -8,7 +8,8 @@ import logging
 from typing import Any
 
 from loquent.speech.audio.resamplers import TooManyTables
-from loquent.speech.net.connection import Connection
+from loquent.speech.net.connections.connection import Connection
+from loquent.speech.net.connections.voice import Speaker, Voice, output_rate
 from loquent.speech.net.dialect import Phase
 from loquent.speech.net.messages import (
     Acknowledge,
@@ -26,7 +27,6 @@ from loquent.speech.net.sessions.folder import Moved
 from loquent.speech.net.sessions.kept import Kept
 from loquent.speech.net.sessions.record import Record
 from loquent.speech.net.sessions.sessions import Captured, Sessions
-from loquent.speech.net.voice import Speaker, Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
@@ -91,7 +91,7 @@ class ResumableConnection(Connection):
         if isinstance(action, Interrupt | Configure) and self.sessions.folder is not None:
             kept.hold_until = kept.messages + 1
         if isinstance(action, Interrupt):
-            kept.log.drop_speech(self._speaker.sent_s if self._speaker else 0.0)
+            kept.log.drop_speech(self._writer.speaker.sent_s if self._writer.speaker else 0.0)
             self._held = [event for event in self._held if not isinstance(event, Speech)]
         await super()._do(action)
         kept.messages += isinstance(action, _MESSAGES)
@@ -105,9 +105,9 @@ class ResumableConnection(Connection):
 
     async def _welcome(self, name: str, start: Start, message: dict[str, Any]) -> None:
         if start.resumable:
-            assert self.key is not None, "found by `_admitted`"
-            token, claim = self.sessions.open(self.key.name, self)
-            self._kept = Kept(claim, self.key.name, name, start, dict(message))
+            key = self.permit.key.name
+            token, claim = self.sessions.open(key, self)
+            self._kept = Kept(claim, key, name, start, dict(message))
             message |= {"session": token}
             try:
                 await self.sessions.save(claim, self._kept.capture(0, self._live.capture()), first=True)
@@ -119,19 +119,16 @@ class ResumableConnection(Connection):
         await super()._welcome(name, start, message)
 
     async def _resume(self, action: Resume) -> None:
-        if not self._admitted(action.token):
-            return
-        assert self.key is not None, "found by `_admitted`"
+        self.permit.present(action.token)
         try:
-            found = await self.sessions.resume(action.session, self.key.name, self)
+            found = await self.sessions.resume(action.session, self.permit.key.name, self)
         except ValueError as error:
             return self._refuse("unknown_session", f"the session cannot be read: {error}")
         if found is None:
             return self._refuse("unknown_session", "no such session waits here, or not any more; start another stream")
         record, claim = found
-        if not self._counted():
-            return await self.sessions.wait(claim, lambda: record)
         try:
+            self.permit.take_place()
             await self._restore(record)
         except BaseException as error:  # also when this connection has to give way to another one meanwhile
             await self.sessions.wait(claim, lambda: record)
@@ -143,8 +140,8 @@ class ResumableConnection(Connection):
         kept.log.acknowledge(action.received)
         self.account.opened(self.models[record.model], record.key, resumed=True)
         self._before = record.position
-        if self._speaker is not None:
-            self._speaker.sent_s = kept.log.spoken_s
+        if self._writer.speaker is not None:
+            self._writer.speaker.sent_s = kept.log.spoken_s
         self.dialect.resume(record.start, record.finished)
         resumed = {"position": record.position, "messages": record.messages, "finished": record.finished}
         self.outgoing.put({**record.ready, "session": action.session, "resumed": resumed})
@@ -183,7 +180,7 @@ class ResumableConnection(Connection):
         elif rate is not None:
             resampler = await self.admission.resampler(model, rate)
         if spoken is not None and resampler is not None:
-            self._speaker = Speaker(Voice(spoken, start.output, resampler))
+            self._writer.speaker = Speaker(Voice(spoken, start.output, resampler))
 
     # --------------------------------------------------------------------------------------------------- to the client
 

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from loquent.speech.audio.resample import LARGEST_TABLE, Resampler
 from loquent.speech.audio.resamplers import Resamplers, TooManyTables
 from loquent.speech.net.admission import Relief
-from loquent.speech.net.arrivals import Arrivals
+from loquent.speech.net.connections.arrivals import Arrivals
 from loquent.speech.net.limits import Limits
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox

@@ -20,8 +20,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from loquent.speech.net.connections.outgoing import COALESCE_FROM, Close, Outgoing
 from loquent.speech.net.limits import Limits
-from loquent.speech.net.outgoing import COALESCE_FROM, Close, Outgoing
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Partial, Word

@@ -24,7 +24,9 @@ class Close:
 
 @dataclass(frozen=True)
 class SpeechEnd:
-    """No speech follows: what its encoder holds back is due."""
+    """No speech follows: what its encoder holds back is due, and then a message, if one is given."""
+
+    then: dict[str, Any] | None = None
 
 
 Entry: TypeAlias = str | Speech | SpeechEnd | Close
@@ -63,9 +65,9 @@ class Outgoing:
             self.size += len(text)
             self._append(text, partial)
 
-    def end_speech(self) -> None:
-        """Append the end of the speech."""
-        self._append(SpeechEnd(), False)
+    def end_speech(self, then: dict[str, Any] | None = None) -> None:
+        """Append the end of the speech, and a message about which the client is told once all of it has been sent."""
+        self._append(SpeechEnd(then), False)
 
     def close(self, code: int, reason: str) -> None:
         """Append the end."""

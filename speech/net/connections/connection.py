@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from starlette.websockets import WebSocketDisconnect
 
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
-from loquent.speech.net.arrivals import Arrivals
+from loquent.speech.net.connections.arrivals import Arrivals
+from loquent.speech.net.connections.outgoing import Outgoing
+from loquent.speech.net.connections.permit import Permit
+from loquent.speech.net.connections.voice import Speaker, Voice, output_rate, speaking
+from loquent.speech.net.connections.welcome import ready
+from loquent.speech.net.connections.writer import Writer
 from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, Socket
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
@@ -34,10 +36,7 @@ from loquent.speech.net.messages import (
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import Models, UnknownModel
 from loquent.speech.net.operation.account import Account
-from loquent.speech.net.operation.keys import Key, KeyLimited, Keys
-from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
-from loquent.speech.net.voice import Speaker, Voice, output_rate, speaking
-from loquent.speech.net.welcome import ready
+from loquent.speech.net.operation.keys import KeyLimited, Keys
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
@@ -79,9 +78,7 @@ class Connection:
         self.stream: Stream | None = None
         self._another: Callable[[], Stream] | None = None  # opens one more like the first
         self._renewed: asyncio.Event | None = None
-        self._keys, self._draining = keys, draining
-        self.key: Key | None = websocket.scope.get("loquent.key")  # whose connection it is
-        self._using = contextlib.ExitStack()  # of the key, while the connection lasts
+        self.permit = Permit(keys, websocket.scope.get("loquent.key"), draining)
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
         self._verdict: Fail | None = None  # to be sent once the stream has nothing more to say
@@ -90,10 +87,9 @@ class Connection:
         self.account = Account(metrics, self._clock)
         self._before = 0  # position of the input that another connection has brought
         self._arrivals = Arrivals()
-        self._lag_s = 0.0
         self._acknowledged = 0
         self._left_with: int | None = None  # close code of a client that has closed
-        self._speaker: Speaker | None = None
+        self._writer = Writer(websocket, dialect, self.outgoing, limits.send_timeout_s)
         self._response: Stream | None = None  # says a text beside the stream
         self._responded = True  # whether it has ended
 
@@ -116,7 +112,7 @@ class Connection:
         self.account.ended("lost" if self._left_with != 1000 else "closed")
         self.account.close(self.stream, self._before)
         self._detach()
-        self._using.close()
+        self.permit.close()
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
@@ -140,15 +136,7 @@ class Connection:
         Args:
             now: time of the event loop, in seconds.
         """
-        session = self._live.sessions[0]
-        if isinstance(session.inbox, SampleInbox) and not session.busy:  # else as it was between its steps
-            self._lag_s = 0.0
-            if session.ready:
-                wanted = session.engine.task.wants(session.memo) or 0
-                needed = wanted * session.inbox.sample_rate // session.inbox.model_rate
-                position = min(session.inbox.processed + needed, session.inbox.received)
-                self._lag_s = self._arrivals.lag(position, now)
-        return self._lag_s
+        return self._arrivals.overdue(self._live.sessions[0], now)
 
     # ------------------------------------------------------------------------------------------------- from the client
 
@@ -188,6 +176,11 @@ class Connection:
     async def _perform(self, action: Action) -> None:
         try:
             await self._do(action)
+        except MessageRefused as refusal:
+            self._refuse(refusal.code, str(refusal))
+        except KeyLimited as limited:
+            self.metrics.refused("key")
+            self._refuse("busy", str(limited))
         except Exception:
             log.exception("a message could not be handled")
             self._refuse("internal", "the server failed on this message; its log says why")
@@ -222,8 +215,8 @@ class Connection:
                 self._fail(action)
 
     async def _open(self, start: Start) -> None:
-        if not (self._admitted(start.token) and self._counted()):
-            return
+        self.permit.present(start.token)
+        self.permit.take_place()
         try:
             name = self.models.named(start.model, self.dialect.foreign_models)
         except UnknownModel as error:
@@ -248,44 +241,19 @@ class Connection:
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
             if speech is not None and resampler is not None:
-                self._speaker = Speaker(Voice(speech, start.output, resampler))
+                self._writer.speaker = Speaker(Voice(speech, start.output, resampler))
         except (EngineFull, TooManyTables) as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
             return self._refuse("bad_options", str(error))
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
-        assert self.key is not None, "found by `_admitted`"
-        self.account.opened(model, self.key.name)
+        self.account.opened(model, self.permit.key.name)
         await self._welcome(name, start, ready(name, model, self.stream, start, self.limits))
 
     async def _welcome(self, name: str, start: Start, message: dict[str, Any]) -> None:
         """The stream is open: say so."""
         self.outgoing.put(message)
-
-    def _admitted(self, token: str | None) -> bool:
-        """Whether the client may have streams now; it is told if not."""
-        if token is not None or self.key is None:
-            self.key = self._keys.find(token or "")
-        if self.key is None:
-            self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
-            return False
-        if self._draining:
-            self._refuse("shutting_down", "the server is shutting down; try another one, or later")
-            return False
-        return True
-
-    def _counted(self) -> bool:
-        """Whether the client's key has a place for another stream, which is taken; it is told if not."""
-        assert self.key is not None, "found by `_admitted`"
-        try:
-            for what in ("connections", "streams"):
-                self._using.enter_context(self._keys.use(self.key, what))
-        except KeyLimited as limited:
-            self.metrics.refused("key")
-            self._refuse("busy", str(limited))
-            return False
-        return True
 
     async def _feed(self, packet: Any, code: str) -> None:
         stream, limits = self._live, self.limits
@@ -301,7 +269,7 @@ class Connection:
         seconds = (inbox.received - before) / inbox.sample_rate if isinstance(inbox, SampleInbox) else 0.0
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
-        longest_s = (self.key and self.key.max_duration_s) or limits.max_duration_s
+        longest_s = self.permit.key.max_duration_s or limits.max_duration_s
         if longest_s is not None and isinstance(inbox, SampleInbox) and inbox.seconds > longest_s:
             longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
@@ -351,7 +319,8 @@ class Connection:
         if self._response is not None:
             self.scheduler.detach(self._response)
         try:
-            self._response, self._speaker = await speaking(speak, self.models, self.admission, self._draining)
+            self.permit.present(None)
+            self._response, self._writer.speaker = await speaking(speak, self.models, self.admission)
         except MessageRefused as refusal:
             self.metrics.failures.labels(refusal.code).inc()
             return self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
@@ -363,7 +332,7 @@ class Connection:
         """Drop what was not sent; the stream says what was heard of the rest."""
         stream = self._response or self._live
         self.outgoing.drop_speech()
-        events = stream.interrupt(self._speaker.interrupt(played_s) if self._speaker else 0.0)
+        events = stream.interrupt(self._writer.speaker.interrupt(played_s) if self._writer.speaker else 0.0)
         self.scheduler.wake()
         if stream is self._response:
             return self._respond(events)
@@ -415,13 +384,13 @@ class Connection:
             self.outgoing.put(event if isinstance(event, Speech) else {"type": "said", "event": event})
         if self._response is not None and self._response.done and not self._responded:
             self._responded = True
-            self.outgoing.end_speech()
+            self.outgoing.end_speech({"type": "spoken"})
             self._close_if_done()
 
     @property
     def _pauses(self) -> bool:
         """Whether the stream's own speech has to be sent before it goes on."""
-        own = self._speaker is not None and self._response is None
+        own = self._writer.speaker is not None and self._response is None
         return own and self.outgoing.speech_s >= self.limits.speech_ahead_s
 
     def _close_if_done(self) -> None:
@@ -491,46 +460,17 @@ class Connection:
 
     async def _write(self) -> None:
         """Send until the end of the queue, the loss of the client, or of patience with it."""
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone; RuntimeError: closed by uvicorn itself
-            while True:
-                message = await self.outgoing.get()
-                try:
-                    match message:
-                        case Close():
-                            async with asyncio.timeout(self.limits.send_timeout_s):
-                                return await self.websocket.close(message.code, message.reason)
-                        case Speech():
-                            await self._say(message)
-                        case SpeechEnd():
-                            await self._say_rest()
-                        case _:
-                            await self._send_all([message])
-                except TimeoutError:
-                    self.metrics.failures.labels("slow_reader").inc()
-                    self.account.ended("slow_reader")
-                    if abort := self.websocket.scope.get("loquent.abort"):
-                        abort()
-                    return
+        try:
+            await self._writer.run(self._on_spoken)
+        except TimeoutError:
+            self.metrics.failures.labels("slow_reader").inc()
+            self.account.ended("slow_reader")
+            if abort := self.websocket.scope.get("loquent.abort"):
+                abort()
 
-    async def _say(self, speech: Speech) -> None:
-        """Encode and send speech, then let its stream go on if it has paused for the client."""
-        speaker = self._speaker
-        assert speaker is not None, "made with the stream that speaks"
-        if (encoded := await speaker.encode(speech)) is not None:
-            await self._send_all(self.dialect.spoken(*encoded))
-            speaker.sent_s = speech.end
+    def _on_spoken(self) -> None:
+        """Let a stream go on that has paused for the client."""
         self._on_response()
         if self.stream is not None and not self._concluded:
             self._on_step()
         self.scheduler.wake()
-
-    async def _say_rest(self) -> None:
-        if self._speaker is not None and (rest := await self._speaker.rest()) is not None:
-            await self._send_all(self.dialect.spoken(*rest))
-        if self._response is not None:
-            await self._send_all(self.dialect.told({"type": "spoken"}))
-
-    async def _send_all(self, messages: Sequence[str | bytes]) -> None:
-        async with asyncio.timeout(self.limits.send_timeout_s):
-            for one in messages:
-                await (self.websocket.send_text(one) if isinstance(one, str) else self.websocket.send_bytes(one))

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 from loquent.speech.audio.codecs import ENCODINGS
+from loquent.speech.net.connections.voice import output_rate
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import Start
 from loquent.speech.net.models import Model
-from loquent.speech.net.voice import output_rate
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port

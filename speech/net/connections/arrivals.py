@@ -6,6 +6,8 @@ from collections import deque
 from typing import NamedTuple
 
 from loquent.speech.runtime.inbox import Inbox
+from loquent.speech.runtime.sample_inbox import SampleInbox
+from loquent.speech.runtime.session import Session
 
 MERGED_S = 0.02  # what arrives within so much time is one arrival, however many messages it came in
 
@@ -27,6 +29,7 @@ class Arrivals:
         self.first: float | None = None  # time of the first message
         self._waiting: deque[_Arrival] = deque()
         self._due = 0.0
+        self._lag_s = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -53,6 +56,17 @@ class Arrivals:
         while len(self._waiting) > 1 and inbox.passed(self._waiting[0].position + 1):
             self._waiting.popleft()
         return self._waiting[0].time if self._waiting else None
+
+    def overdue(self, session: Session, now: float) -> float:
+        """Seconds by which the input of a session's next step is late; during a step, as it was before it."""
+        inbox = session.inbox
+        if isinstance(inbox, SampleInbox) and not session.busy:
+            self._lag_s = 0.0
+            if session.ready:
+                wanted = session.engine.task.wants(session.memo) or 0
+                needed = wanted * inbox.sample_rate // inbox.model_rate
+                self._lag_s = self.lag(min(inbox.processed + needed, inbox.received), now)
+        return self._lag_s
 
     def lag(self, position: int, now: float) -> float:
         """Seconds by which the input up to ``position`` is overdue; 0 if it has not come or has been processed."""

@@ -98,14 +98,12 @@ class Speaker:
         return await asyncio.to_thread(self.voice.finish, self._last)
 
 
-async def speaking(speak: Speak, models: Models, admission: Admission, draining: bool) -> tuple[Stream, Speaker]:
+async def speaking(speak: Speak, models: Models, admission: Admission) -> tuple[Stream, Speaker]:
     """A stream that says a text and then ends, not yet attached, and what encodes its speech.
 
     Raises:
         MessageRefused: the server has not got the voice, or no room for it.
     """
-    if draining:
-        raise MessageRefused("the server is shutting down; try another one, or later", "shutting_down")
     voices, start = models.only(lambda model: model.speaks), speak.start
     if not voices:
         raise MessageRefused("this server has no voice", "unknown_model")
