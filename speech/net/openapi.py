@@ -44,8 +44,18 @@ _KINDS: dict[str, dict[str, Any]] = {
     },
 }
 _SPEECH_KINDS: dict[str, dict[str, Any]] = {
-    "input": {"type": "string", "maxLength": speech_body.LONGEST_INPUT},
-    "voice": {"oneOf": [{"type": "string"}, {"type": "object", "properties": {"id": {"type": "string"}}}]},
+    "input": {"type": "string", "pattern": r"\S", "maxLength": speech_body.LONGEST_INPUT},
+    "voice": {
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"id": {"type": "string"}},
+                "required": ["id"],
+                "additionalProperties": False,
+            },
+        ]
+    },
     "response_format": {"type": "string", "enum": list(speech_body.FORMATS), "default": "mp3"},
     "speed": {"type": "number", "minimum": speech_body.SLOWEST, "maximum": speech_body.FASTEST, "default": 1},
     "stream_format": {"type": "string", "enum": list(speech_body.STREAM_FORMATS), "default": "audio"},
@@ -122,7 +132,7 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
 
 
 def _transcription() -> dict[str, Any]:
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {}}
     return _of_file("createTranscription", "Transcribe a file.", FIELDS, events)
 
 
@@ -168,10 +178,13 @@ def _listen() -> dict[str, Any]:
 def _speech() -> dict[str, Any]:
     kinds, fields = _SPEECH_KINDS, speech_body.FIELDS
     properties = {name: kinds.get(name, {"type": "string"}) | {"description": text} for name, text in fields.items()}
+    for name in properties.keys() - {"input", "speed"}:  # null and an empty text are as good as nothing
+        properties[name] = {"anyOf": [properties[name], {"enum": [None, ""]}]}
+    properties["speed"] = {"anyOf": [properties["speed"], {"type": "null"}]}
     body = {"type": "object", "required": ["input"], "properties": properties, "additionalProperties": False}
     sound = {"schema": {"type": "string", "format": "binary"}}
     answers: dict[str, Any] = {format.media_type: sound for format in FILE_FORMATS.values()}
-    answers["text/event-stream"] = {"schema": {"type": "string"}}
+    answers["text/event-stream"] = {}
     errors = tuple(status for status in _ERRORS if status not in ("413", "429"))
     return {
         "operationId": "createSpeech",

@@ -13,13 +13,17 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from uvicorn.config import LOGGING_CONFIG
 
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import models_of
+from loquent.speech.net.openai.answers import error_answer
 from loquent.speech.net.operation.admin import Admin, Loader
 from loquent.speech.net.operation.keys import Key, Keys, checked_key, digest_of
 from loquent.speech.net.operation.logs import Format, logging_config
@@ -110,10 +114,19 @@ def create_app(
             WebSocketRoute("/", service.vosk),
         ],
         middleware=[guard],
+        exception_handlers={HTTPException: _no_such_thing},
         lifespan=service.lifespan,
     )
     app.state.service = service
     return app
+
+
+async def _no_such_thing(request: Request, error: Exception) -> Response:
+    """Answer in JSON for a path or a method that there is not, as for everything else that is wrong."""
+    assert isinstance(error, HTTPException)
+    answer = error_answer(error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def serve(
