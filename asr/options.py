@@ -12,6 +12,10 @@ from loquent.speech.text.languages import language_code
 T = TypeVar("T")
 
 Mode = Literal["transcribe", "translate"]  # text in the language that is spoken, or in English
+MAX_PHRASES, MAX_PHRASE = 1000, 200  # of one stream; characters of each
+MAX_PHRASE_TOKENS = 10_000  # of all of them
+MAX_BOOST = 100.0  # nats
+WHISPER_BOOST = 2.0  # nats
 
 
 def check_language(language: str) -> None:
@@ -24,6 +28,18 @@ def check_language(language: str) -> None:
         language_code(language)
     except ValueError as error:
         raise ValueError(f"language: {error}") from error
+
+
+def check_phrases(phrases: tuple[str, ...], boost: float) -> None:
+    """Refuse phrases that are too many or too long, and a boost that is none.
+
+    Raises:
+        ValueError: see there.
+    """
+    if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
+        raise ValueError(f"phrases: expected at most {MAX_PHRASES} of {MAX_PHRASE} characters, got {len(phrases)}")
+    if not 0 < boost <= MAX_BOOST:
+        raise ValueError(f"phrase_boost: expected a number above 0, and at most {MAX_BOOST} nats, got {boost!r}")
 
 
 def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

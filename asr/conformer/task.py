@@ -19,9 +19,9 @@ from loquent.asr.conformer.encoder import SUBSAMPLING
 from loquent.asr.conformer.memo import ConformerMemo
 from loquent.asr.conformer.model import ConformerModel
 from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions
-from loquent.asr.conformer.restoring import MAX_PHRASE_TOKENS, check_memo
+from loquent.asr.conformer.restoring import check_memo
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
-from loquent.asr.options import checked_options
+from loquent.asr.options import MAX_PHRASE_TOKENS, checked_options
 from loquent.asr.search.biasing import Biasing
 from loquent.asr.search.ctc import CTCBeamSearch, CTCGreedySearch
 from loquent.asr.search.language_model import Fusion

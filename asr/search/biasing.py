@@ -51,6 +51,7 @@ class Biasing:
         self._kept = [0.0] * len(self._children)  # what remains of the score when the match breaks off here
         self._kept_depth = [0] * len(self._children)  # and how many of its tokens that is for
         self._link()
+        self._gains: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def of(cls, phrases: Iterable[Sequence[int]], score: float = 1.5) -> Self:
@@ -74,6 +75,12 @@ class Biasing:
                 return child, given_back + self._worth[child]
         return 0, given_back
 
+    def walk(self, tokens: Iterable[int], node: int = 0) -> int:
+        """The node after some more tokens."""
+        for token in tokens:
+            node, _ = self.advance(node, token)
+        return node
+
     def finish(self, node: int) -> float:
         """How the score changes when nothing follows: minus what an incomplete match has earned."""
         return self._kept[node] - self._worth[node]
@@ -92,6 +99,31 @@ class Biasing:
         if inside:
             out[list(inside)] = torch.tensor(list(inside.values()))
         return out
+
+    def gains(self, node: int, greedy: bool) -> tuple[Tensor, Tensor]:
+        """What sets the few tokens that are in phrases apart from the others as the next one: a sparse `changes`.
+
+        Args:
+            greedy: whether there is one hypothesis only. A token that is in a phrase then gains its score, and no more:
+                nothing takes a match back that began by mistake, so what it has earned must not speak for going on with
+                it. Among several hypotheses everything counts that would be given back without the token.
+
+        Returns:
+            (N,) int64 tokens and (N,) float32 gains. At a node but the root they add to those at the root.
+        """
+        if (found := self._gains.get((node, greedy))) is None:
+            gains = dict[int, float]()
+            for place in [0] if node == 0 else [*reversed(list(self._suffixes(node))), node]:
+                kept = self._kept[node] if place == node else 0.0
+                for token, child in self._children[place].items():
+                    gains[token] = self._score[child] if greedy else self._worth[child] - kept
+            if node:
+                root = self._children[0]
+                gains = {t: gain - (self._score[root[t]] if t in root else 0.0) for t, gain in gains.items()}
+                gains = {token: gain for token, gain in gains.items() if gain}
+            found = torch.tensor(list(gains), dtype=torch.long), torch.tensor(list(gains.values()))
+            self._gains[node, greedy] = found
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""

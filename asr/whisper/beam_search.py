@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.asr.options import Mode
+from loquent.asr.options import WHISPER_BOOST, Mode
+from loquent.asr.search.biasing import Biasing
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class DecodingOptions:
     prompt: tuple[int, ...] = ()  # tokens of the text before the window
     prefix: tuple[int, ...] = ()  # tokens that the window's text begins with
     seed: int = 0  # of the sampling
+    phrases: tuple[str, ...] = ()  # names and terms to prefer
+    phrase_boost: float = WHISPER_BOOST  # what a matching token gains, in nats
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.best_of < 1:
@@ -52,6 +55,8 @@ class Branch:
     slot: int  # in the decoder's pool
     tokens: list[int]  # after the prompt
     score: float  # sum of log-probabilities
+    bonus: float = 0.0  # what phrases have earned it
+    node: int = 0  # where it is among them
 
 
 @dataclass
@@ -62,13 +67,15 @@ class BeamSearch:
     options: DecodingOptions
     index: int  # of the window in its batch: its slots are index · hypotheses …
     prefix: list[int] = field(default_factory=list)  # the end of the prompt that belongs to the window's text
+    biasing: Biasing | None = None  # its phrases
+    node: int = 0  # where the text before it is among them
     hypotheses: list[Branch] = field(init=False)
-    finished: list[tuple[list[int], float]] = field(default_factory=list)
+    finished: list[Branch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         base = self.index * self.options.hypotheses
         self.slots = range(base, base + self.options.hypotheses)
-        self.hypotheses = [Branch(base, [], 0.0)]
+        self.hypotheses = [Branch(base, [], 0.0, node=self.node)]
         self.generator = torch.Generator().manual_seed(self.options.seed)
 
     @property
@@ -93,42 +100,57 @@ class BeamSearch:
         total = scores + np.array([hypothesis.score for hypothesis in self.hypotheses])[:, None]
         width = total.shape[1]
         sampled = self.options.temperature > 0
-        order = np.arange(total.size) if sampled else np.argsort(-total, axis=None, kind="stable")
-        children: list[tuple[Branch, int, float]] = []
+        rank_by = total if self.biasing is None else total + self._bonuses(tokens)
+        order = np.arange(total.size) if sampled else np.argsort(-rank_by, axis=None, kind="stable")
+        children: list[Branch] = []
         for rank, flat in enumerate(order.tolist()):
-            parent, column = divmod(flat, width)
-            score = float(total[parent, column])
+            parent, column = self.hypotheses[flat // width], flat % width
+            score = float(total[flat // width, column])
             if score == -np.inf or len(children) == self.options.hypotheses:
                 break
-            token = int(tokens[parent, column])
+            token = int(tokens[flat // width, column])
+            node, earned = self.biasing.advance(parent.node, token) if self.biasing else (0, 0.0)
+            child = Branch(parent.slot, parent.tokens, score, parent.bonus + earned, node)
             if token != eot:
-                children.append((self.hypotheses[parent], token, score))
+                child.tokens = [*parent.tokens, token]
+                children.append(child)
             elif rank < self.options.hypotheses:  # an end among the best; a worse one is no more than a candidate
-                self.finished.append((self.hypotheses[parent].tokens, score))
+                self.finished.append(child)
         copies = self._settle(children)
         wanted = self.options.best_of if sampled else max(1, round(self.options.beam_size * self.options.patience))
         full = self.hypotheses and (self.length >= most or len(self.prompt) + self.length >= capacity)
         if full:
-            best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score)
-            self.finished += [(one.tokens, one.score) for one in best[: max(0, wanted - len(self.finished))]]
+            for one in self.hypotheses if self.biasing else ():
+                one.bonus += self.biasing.finish(one.node)
+            best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score - hypothesis.bonus)
+            self.finished += best[: max(0, wanted - len(self.finished))]
         if full or len(self.finished) >= wanted:
             self.hypotheses = []
         return copies if self.hypotheses else []
 
-    def _settle(self, children: list[tuple[Branch, int, float]]) -> list[tuple[int, int]]:
+    def _bonuses(self, tokens: np.ndarray) -> np.ndarray:
+        """What phrases have earned each hypothesis with each of its candidates (hypotheses, N)."""
+        assert self.biasing is not None
+        return np.array(
+            [
+                [one.bonus + self.biasing.advance(one.node, token)[1] for token in row]
+                for one, row in zip(self.hypotheses, tokens.tolist(), strict=True)
+            ]
+        )
+
+    def _settle(self, children: list[Branch]) -> list[tuple[int, int]]:
         """Give children slots: a parent's first child stays in its slot, further ones move to slots now free."""
-        taken = {parent.slot for parent, _, _ in children}
+        taken = {child.slot for child in children}
         free = iter([slot for slot in self.slots if slot not in taken])
-        copies, settled = [], []
-        for parent, token, score in children:
-            slot = parent.slot
-            if slot in taken:
-                taken.remove(slot)
+        copies = []
+        for child in children:
+            if child.slot in taken:
+                taken.remove(child.slot)
             else:
                 slot = next(free)
-                copies.append((parent.slot, slot))
-            settled.append(Branch(slot, [*parent.tokens, token], score))
-        self.hypotheses = settled
+                copies.append((child.slot, slot))
+                child.slot = slot
+        self.hypotheses = children
         return copies
 
     def best(self) -> tuple[list[int], float]:
@@ -136,4 +158,5 @@ class BeamSearch:
         if not self.finished:
             return [], 0.0
         penalty = self.options.length_penalty
-        return max(self.finished, key=lambda one: one[1] / max(len(one[0]), 1) ** penalty)
+        best = max(self.finished, key=lambda one: (one.score + one.bonus) / max(len(one.tokens), 1) ** penalty)
+        return best.tokens, best.score

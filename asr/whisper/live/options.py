@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from loquent.asr.options import Mode, check_language
+from loquent.asr.options import WHISPER_BOOST, Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
 from loquent.speech.policies.commit import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 
@@ -28,18 +28,23 @@ class WhisperStreamOptions:
     mode:     "transcribe", or "translate" into English; its public name is ``task``.
     prompt:   text that precedes the speech: names and spellings to expect.
     adapter:  name of one that the recogniser has, by default the one for the language; "none" is the model as it is.
+    phrases:  names and terms to prefer, at most 1000.
+    phrase_boost: what a matching token gains, in nats.
     """
 
     language: str | None = None
     mode: Mode = "transcribe"
     prompt: str = ""
     adapter: str | None = None
+    phrases: tuple[str, ...] = ()
+    phrase_boost: float = WHISPER_BOOST
 
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
     def __post_init__(self) -> None:
         if self.language:
             check_language(self.language)
+        check_phrases(self.phrases, self.phrase_boost)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.phrases import phrase_biasing
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.endpoint import Endpointer, SpeechStart, UtteranceEnd
 from loquent.speech.audio.features import WhisperLogMel
@@ -123,6 +124,7 @@ class WhisperStreamingTask:
         prompt = _closed(options.prompt.strip())
         context = self.tokenizer.encode(" " + prompt)[-self._context :] if prompt else []
         memo = WhisperMemo(options, language, context, adapter, chosen.digest if chosen else "")
+        memo.biasing = phrase_biasing(self.tokenizer, options.phrases, options.phrase_boost)
         self.adapters.acquire(memo)
         return memo
 
@@ -134,6 +136,7 @@ class WhisperStreamingTask:
                 under its name.
         """
         memo = WhisperMemo.from_dict(values)
+        memo.biasing = phrase_biasing(self.tokenizer, memo.options.phrases, memo.options.phrase_boost)
         check_memo(
             memo,
             self.tokenizer,
@@ -331,7 +334,8 @@ class WhisperStreamingTask:
         origin = window.start / FRAMES_PER_SECOND
         said = [round((word.end - origin) * ENCODER_RATE) for word in window.words for _ in range(word.tokens)]
         past, heard = window.committed[-LOOP:], (memo.frames - window.start) // 2
-        return Draft(certain[known:], window.open, window.open_scores, max(limit, 0), past, said[-LOOP:], heard), known
+        fed, most = certain[known:], max(limit, 0)
+        return Draft(fed, window.open, window.open_scores, most, past, said[-LOOP:], heard, memo.biasing), known
 
     def _take(
         self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, final: bool, events: list[Event]

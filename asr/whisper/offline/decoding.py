@@ -19,6 +19,7 @@ from torch import Tensor
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.logit_filters import logit_filters
+from loquent.asr.whisper.phrases import phrase_biasing, with_gains
 from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.kernels.best_tokens import top_tokens
@@ -131,7 +132,9 @@ class WindowDecoder:
         if prefix:  # the window's own text needs room behind both
             most = min(most, capacity - capacity // 4 - len(sot) - len(prefix) - 1)
         before = [tokenizer.sot_prev, *options.prompt[-most:]] if options.prompt else []
-        return BeamSearch([*before, *sot, *prefix], options, index, prefix)
+        biasing = phrase_biasing(tokenizer, options.phrases, options.phrase_boost)
+        node = biasing.walk(prefix) if biasing else 0
+        return BeamSearch([*before, *sot, *prefix], options, index, prefix, biasing, node)
 
     def _run(
         self, searches: list[BeamSearch], memory: AudioMemory, rows: Sequence[int], options: DecodingOptions
@@ -192,12 +195,16 @@ class WindowDecoder:
         self, logits: Tensor, searches: list[BeamSearch], options: DecodingOptions
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability and token of each hypothesis' continuations, (B, N) each, best first at temperature 0."""
+        places = [(search.biasing, hypothesis.node) for search in searches for hypothesis in search.hypotheses]
+        greedy = options.temperature > 0 or options.beam_size == 1
+        preferred = with_gains(logits, places, greedy=greedy)
         if options.temperature == 0:
-            scores, tokens = top_tokens(logits, 2 * options.beam_size if options.beam_size > 1 else 1)
+            scores, tokens = top_tokens(preferred, 2 * options.beam_size if options.beam_size > 1 else 1)
         else:
-            cumulative = (logits / options.temperature).softmax(-1).cumsum(-1)
+            cumulative = (preferred / options.temperature).softmax(-1).cumsum(-1)
             draws = torch.cat([search.draw() for search in searches]).to(logits.device)
             tokens = torch.searchsorted(cumulative, draws * cumulative[:, -1:]).clamp(max=logits.shape[1] - 1)
+        if options.temperature > 0 or preferred is not logits:
             scores = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
         return scores.cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 

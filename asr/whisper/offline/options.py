@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from loquent.asr.options import Mode, check_language
+from loquent.asr.options import WHISPER_BOOST, Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import FILTERED_SPEECH, SpeechOptions
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class TranscribeOptions:
     initial_prompt: str | None = None  # text before the first window: names, spelling, style
     carry_initial_prompt: bool = False  # before every window
     hotwords: str | None = None  # names and terms to expect, before every window but one with a prefix
+    phrases: tuple[str, ...] = ()  # names and terms to prefer wherever they may have been said, at most 1000
+    phrase_boost: float = WHISPER_BOOST  # what a matching token gains, in nats
     prefix: str | None = None  # text that the first window begins with
     suppress_tokens: tuple[int, ...] | None = None  # never written; -1 and None: what is written but not said
     suppress_blank: bool = True  # no window begins with a space
@@ -74,6 +76,7 @@ class TranscribeOptions:
             check_language(self.language)
             if self.multilingual:
                 raise ValueError(f"multilingual: the language is detected, so leave out language={self.language!r}")
+        check_phrases(self.phrases, self.phrase_boost)
         if self.carry_initial_prompt and self.initial_prompt is None:
             raise ValueError("carry_initial_prompt: there is no initial_prompt to carry")
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
@@ -103,4 +106,6 @@ class TranscribeOptions:
             without_timestamps=self.without_timestamps,
             max_initial_timestamp=self.max_initial_timestamp,
             sample_len=self.sample_len,
+            phrases=self.phrases,
+            phrase_boost=self.phrase_boost,
         )
