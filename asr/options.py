@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from loquent.asr.families import FAMILIES, family_named
 from loquent.speech.runtime.options import OptionError, parse_options
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ def check_language(language: str) -> None:
     """Refuse what is no language.
 
     Raises:
-        ValueError: the text is neither the code nor the English name of a language that any model knows.
+        ValueError: the text has neither codes nor English names of languages that any model knows.
     """
     try:
-        language_code(language)
+        language_codes(language)
     except ValueError as error:
         raise ValueError(f"language: {error}") from error
 

@@ -145,6 +145,18 @@ class Recognizer(ABC):
         """
 
     @abstractmethod
+    def detect_language(self, source: RecordingSource, language: str | None = None) -> dict[str, float]:
+        """Probability of each language that the recording may be in, by code, most probable first.
+
+        Args:
+            language: codes or English names with commas between them, which it is known to be one of.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            ValueError: the model does not know one of the languages.
+        """
+
+    @abstractmethod
     def streaming_task(self, **options: Any) -> Task:
         """What an `Engine` runs; options are the fields of `StreamingOptions` or `ConformerOptions`."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Transcript:
     language_probability: float  # 1.0 if it was given
     duration_s: float
     warnings: tuple[str, ...] = ()  # what is damaged in the recording, or missing of it, a sentence each
+    languages: Mapping[str, float] = field(default_factory=dict)  # those it was detected among, most probable first
 
 
 class SegmentBuilder:

@@ -35,7 +35,7 @@ from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 
 FRAME_S = 0.01 * SUBSAMPLING
 FRAME_MS = 10 * SUBSAMPLING
@@ -91,7 +91,7 @@ class ConformerStreamingTask:
             ValueError: the model cannot do what is asked.
         """
         language = options.language or self.settings.language
-        if language and language_code(language) != self.model.config.language:
+        if language and self.model.config.language not in language_codes(language):
             raise ValueError(f"this model recognises {self.model.config.language!r} only, not {language!r}")
         if options.mode != "transcribe":
             raise ValueError(f"this model can only 'transcribe', not {options.mode!r}")

@@ -49,15 +49,14 @@ def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], *, 
     Returns:
         (B, V); ``scores`` itself where no text has phrases, and its very numbers in those that have none.
     """
-    rows, tokens, gains = list[int](), list[Tensor](), list[Tensor]()
+    rows, tokens, gains = list[Tensor](), list[Tensor](), list[Tensor]()
     for row, (biasing, node) in enumerate(places):
         for one in (0, node)[: 1 + (node > 0)] if biasing else ():
             of_tokens, values = biasing.gains(one, greedy)
-            rows += [row] * len(of_tokens)
+            rows.append(torch.full_like(of_tokens, row))
             tokens.append(of_tokens)
             gains.append(values)
     if not rows:
         return scores
-    where = torch.tensor(rows), torch.cat(tokens)
-    device = scores.device
-    return scores.index_put([index.to(device) for index in where], torch.cat(gains).to(device), accumulate=True)
+    row, token, gain = (torch.cat(parts).to(scores.device) for parts in (rows, tokens, gains))
+    return scores.index_put((row, token), gain, accumulate=True)

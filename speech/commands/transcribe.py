@@ -41,6 +41,7 @@ from loquent.speech.commands.translation.translate_to import (
     translation_asked,
 )
 from loquent.speech.runtime.options import OptionError
+from loquent.speech.text.languages import only_language
 from loquent.speech.transcript import Segment
 
 
@@ -186,7 +187,11 @@ def _translator(arguments: argparse.Namespace, asked: Asked) -> SegmentTranslato
     from loquent.speech.runtime.engine import Engine
 
     engine = Engine(load_asked(asked, arguments).streaming_task(), BATCH)
-    early = arguments.language is not None or arguments.task == "translate" or model_name(arguments).endswith(".en")
+    early = (
+        only_language(arguments.language) is not None
+        or arguments.task == "translate"
+        or model_name(arguments).endswith(".en")
+    )
     return SegmentTranslator(engine, asked, early, arguments.task == "translate", term_options(arguments))
 
 

@@ -12,7 +12,7 @@ from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import only_language
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Model:
         if target is None:
             return self, chosen
         spoken = chosen.get("language")
-        spoken = language_code(spoken) if isinstance(spoken, str) and spoken else None
+        spoken = only_language(spoken) if isinstance(spoken, str) else None
         written = "en" if chosen.get("task") == "translate" else spoken
         fitting = [pair for pair in self.translators if pair[1] == target and written in (None, pair[0])]
         if not fitting:

@@ -103,6 +103,18 @@ class Endpoint(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Language(Event):
+    """The language that the words which follow are in, where it was not told but detected.
+
+    probability: among the languages that it may be.
+    """
+
+    type: ClassVar[str] = "language"
+    language: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Translation(Event):
     """Committed text in another language (or another form), to be appended to what came before it.
 

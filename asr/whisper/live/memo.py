@@ -59,6 +59,7 @@ class WhisperMemo:
 
     options:   that it began with.
     language:  code; None until it is detected.
+    languages: codes that it is detected among; none: all.
     prompt:    tokens of the prompt.
     adapter:   name of the stream's adapter, and what the weights of that name were when it began.
     frames:    mel frames received.
@@ -72,6 +73,7 @@ class WhisperMemo:
 
     options: WhisperStreamOptions
     language: str | None
+    languages: list[str]
     prompt: list[int]
     adapter: str | None = None
     adapter_digest: str = ""

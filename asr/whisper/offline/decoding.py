@@ -60,12 +60,18 @@ class WindowDecoder:
             decoder.set_audio(self.model.encoder(mel[None].to(memory.frames.device))[0], memory, slot)
         return memory
 
-    def detect_language(self, memory: AudioMemory, rows: Sequence[int]) -> list[dict[str, float]]:
+    def detect_language(
+        self, memory: AudioMemory, rows: Sequence[int], among: Sequence[str] = ()
+    ) -> list[dict[str, float]]:
         """Probability of each language, by code, in the windows of the given slots, most probable first.
 
         English-only models know one: {"en": 1.0}.
+
+        Args:
+            among: codes of those that it may be; all by default.
         """
         languages = self.tokenizer.language_tokens
+        languages = {code: languages[code] for code in among} if languages and among else languages
         if not languages:
             return [{"en": 1.0} for _ in rows]
         decoder = self.model.decoder

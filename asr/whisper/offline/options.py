@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from loquent.asr.options import WHISPER_BOOST, Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import FILTERED_SPEECH, SpeechOptions
+from loquent.speech.text.languages import only_language
 
 if TYPE_CHECKING:
     from loquent.asr.whisper.beam_search import DecodingOptions
@@ -19,7 +20,8 @@ class TranscribeOptions:
     """How recordings are transcribed. Times are in seconds."""
 
     mode: Mode = "transcribe"  # or "translate": into English, whatever is spoken; its public name is ``task``
-    language: str | None = None  # spoken, as code or English name; None: detect it in the first window
+    language: str | None = None  # code or English name; several, such as "en,es": which of them, None: which of all, is
+    # detected in the first window
     multilingual: bool = False  # detect it in every window
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn while the result looks wrong
     beam_size: int = 5  # at temperature 0; 1 is greedy
@@ -74,8 +76,10 @@ class TranscribeOptions:
             raise ValueError(f"suppress_tokens: expected numbers of tokens, or -1, got {least}")
         if self.language:
             check_language(self.language)
-            if self.multilingual:
-                raise ValueError(f"multilingual: the language is detected, so leave out language={self.language!r}")
+            if self.multilingual and only_language(self.language):
+                raise ValueError(
+                    f"multilingual: the language is detected, so leave out language={self.language!r} or name several"
+                )
         check_phrases(self.phrases, self.phrase_boost)
         if self.carry_initial_prompt and self.initial_prompt is None:
             raise ValueError("carry_initial_prompt: there is no initial_prompt to carry")
