@@ -18,6 +18,7 @@ from loquent.speech.hub import resolve
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 if TYPE_CHECKING:
+    from loquent.asr.speakers import SpeakerLabels
     from loquent.speech.runtime.session import Session
     from loquent.speech.runtime.task import Task
 
@@ -108,11 +109,19 @@ class Recognizer(ABC):
         """
         raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
-    def transcribe(self, source: RecordingSource, *, progress: Progress | None = None, **options: Any) -> Transcript:
+    def transcribe(
+        self,
+        source: RecordingSource,
+        *,
+        progress: Progress | None = None,
+        speakers: SpeakerLabels | None = None,
+        **options: Any,
+    ) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
 
         Args:
             progress: called now and then; what it raises ends the work.
+            speakers: tells who said what; see `SpeakerLabels.transcript`.
             options: those of `segments`.
 
         Raises:
@@ -122,7 +131,7 @@ class Recognizer(ABC):
         (result,) = self.transcribe_files([source], progress=progress, **options)
         if isinstance(result, AudioError):
             raise result
-        return result
+        return result if speakers is None else speakers.transcript(result, source)
 
     def transcribe_files(
         self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any

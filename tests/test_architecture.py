@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "asr/whisper/offline": WHISPER,
     "asr/whisper/live": WHISPER,
     "asr/conformer": CONFORMER,
+    "asr/speakers": ASR,
     "tts": {*TTS, "tts/frontend"},
     "tts/frontend": {*SPEECH, "tts/frontend/normalization", "tts/frontend/pronunciation"},
     "tts/frontend/normalization": SPEECH,

@@ -100,8 +100,9 @@ class BeamSearch:
         total = scores + np.array([hypothesis.score for hypothesis in self.hypotheses])[:, None]
         width = total.shape[1]
         sampled = self.options.temperature > 0
-        rank_by = total if self.biasing is None else total + self._bonuses(tokens)
-        order = np.arange(total.size) if sampled else np.argsort(-rank_by, axis=None, kind="stable")
+        moves = self._moves(scores, tokens, eot)
+        bonuses = np.array([[bonus for _, bonus in row] for row in moves]) if moves else 0.0
+        order = np.arange(total.size) if sampled else np.argsort(-(total + bonuses), axis=None, kind="stable")
         children: list[Branch] = []
         for rank, flat in enumerate(order.tolist()):
             parent, column = self.hypotheses[flat // width], flat % width
@@ -109,8 +110,8 @@ class BeamSearch:
             if score == -np.inf or len(children) == self.options.hypotheses:
                 break
             token = int(tokens[flat // width, column])
-            node, earned = self.biasing.advance(parent.node, token) if self.biasing else (0, 0.0)
-            child = Branch(parent.slot, parent.tokens, score, parent.bonus + earned, node)
+            node, bonus = moves[flat // width][column] if moves else (0, 0.0)
+            child = Branch(parent.slot, parent.tokens, score, bonus, node)
             if token != eot:
                 child.tokens = [*parent.tokens, token]
                 children.append(child)
@@ -128,15 +129,19 @@ class BeamSearch:
             self.hypotheses = []
         return copies if self.hypotheses else []
 
-    def _bonuses(self, tokens: np.ndarray) -> np.ndarray:
-        """What phrases have earned each hypothesis with each of its candidates (hypotheses, N)."""
-        assert self.biasing is not None
-        return np.array(
-            [
-                [one.bonus + self.biasing.advance(one.node, token)[1] for token in row]
-                for one, row in zip(self.hypotheses, tokens.tolist(), strict=True)
-            ]
-        )
+    def _moves(self, scores: np.ndarray, tokens: np.ndarray, eot: int) -> list[list[tuple[int, float]]]:
+        """Where each hypothesis is among the phrases with each of its candidates (hypotheses, N), and what it has then
+        earned; nothing without phrases. A match breaks off where the best token is not text (see `with_gains`)."""
+        moves = []
+        for one, likely, row in zip(self.hypotheses, scores, tokens.tolist(), strict=True):
+            if self.biasing is None:
+                return []
+            if row[int(likely.argmax())] < eot:
+                found = [self.biasing.advance(one.node, token) for token in row]
+            else:
+                found = [(0, self.biasing.finish(one.node))] * len(row)
+            moves.append([(node, one.bonus + change) for node, change in found])
+        return moves
 
     def _settle(self, children: list[Branch]) -> list[tuple[int, int]]:
         """Give children slots: a parent's first child stays in its slot, further ones move to slots now free."""

@@ -35,15 +35,17 @@ def phrase_biasing(tokenizer: WhisperTokenizer, phrases: tuple[str, ...], boost:
     return Biasing.of(tokens, boost) if tokens else None
 
 
-def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], *, greedy: bool) -> Tensor:
+def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], text_end: int, *, greedy: bool) -> Tensor:
     """Scores of what may follow each text, with what the tokens of phrases gain.
 
     Shallow fusion with the phrases as a language model: Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual
-    Biasing" (Interspeech), where a match that breaks off gives back what it earned.
+    Biasing" (Interspeech), where a match that breaks off gives back what it earned. Where the model would rather end,
+    or write a time, nothing gains: phrases tell how something is spelt, and not that there is more to be written.
 
     Args:
         scores: (B, V).
         places: each text's phrases, and the node at which it is among them.
+        text_end: the token after those of text.
         greedy: see `Biasing.gains`.
 
     Returns:
@@ -59,4 +61,5 @@ def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], *, 
     if not rows:
         return scores
     row, token, gain = (torch.cat(parts).to(scores.device) for parts in (rows, tokens, gains))
-    return scores.index_put((row, token), gain, accumulate=True)
+    going_on = scores.argmax(-1) < text_end
+    return scores.index_put((row, token), gain * going_on[row], accumulate=True)

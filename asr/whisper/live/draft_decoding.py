@@ -198,7 +198,7 @@ class DraftDecoder:
         drafted = torch.tensor([t for draft in drafts for t in [*draft.tokens, self.eot]], device=rows.device)
         old_scores = scores.gather(1, drafted[:, None])[:, 0].tolist()
         places = [(draft.biasing, node) for draft in drafts for node in draft.nodes()]
-        preferred = with_gains(scores, places, greedy=self.beam_size == 1)
+        preferred = with_gains(scores, places, self.eot, greedy=self.beam_size == 1)
         ranks = (preferred > preferred.gather(1, drafted[:, None])).sum(-1).tolist()
         log_sums = scores.logsumexp(-1).tolist()
 
@@ -238,7 +238,8 @@ class DraftDecoder:
         still to come.
         """
         log_sums = scores.logsumexp(-1).tolist()
-        preferred = with_gains(scores, [(one.biasing, one.node) for one in writing.hypotheses], greedy=True)
+        places = [(one.biasing, one.node) for one in writing.hypotheses]
+        preferred = with_gains(scores, places, self.eot, greedy=True)
         choices = preferred.argmax(-1, keepdim=True)
         best_scores, best = scores.gather(1, choices)[:, 0].tolist(), choices[:, 0].tolist()
         going = []
@@ -281,7 +282,7 @@ class DraftDecoder:
         while active:
             total = scores.logsumexp(-1, keepdim=True)
             places = [(searches[index].biasing, one.node) for index in active for one in searches[index].hypotheses]
-            tokens = with_gains(scores, places, greedy=False).topk(2 * self.beam_size).indices
+            tokens = with_gains(scores, places, self.eot, greedy=False).topk(2 * self.beam_size).indices
             best = scores.gather(1, tokens)
             candidates, names = (best - total).double().cpu().numpy(), tokens.cpu().numpy()
             copies, at = [], 0

@@ -203,7 +203,7 @@ class WindowDecoder:
         """Log-probability and token of each hypothesis' continuations, (B, N) each, best first at temperature 0."""
         places = [(search.biasing, hypothesis.node) for search in searches for hypothesis in search.hypotheses]
         greedy = options.temperature > 0 or options.beam_size == 1
-        preferred = with_gains(logits, places, greedy=greedy)
+        preferred = with_gains(logits, places, self.tokenizer.eot, greedy=greedy)
         if options.temperature == 0:
             scores, tokens = top_tokens(preferred, 2 * options.beam_size if options.beam_size > 1 else 1)
         else:

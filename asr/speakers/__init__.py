@@ -1,0 +1,5 @@
+"""Who said which word, for whoever brings a model that tells voices apart."""
+
+from loquent.asr.speakers.labels import SpeakerEmbedding, SpeakerLabels
+
+__all__ = ["SpeakerEmbedding", "SpeakerLabels"]
