@@ -169,7 +169,14 @@ class Recognizer(ABC):
     def streaming_task(self, **options: Any) -> Task:
         """What an `Engine` runs; options are the fields of `StreamingOptions` or `ConformerOptions`."""
 
-    def session(self, *, sample_rate: int = 16_000, channels: int = 1, **options: Any) -> Session:
+    def session(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        channels: int = 1,
+        speakers: SpeakerLabels | None = None,
+        **options: Any,
+    ) -> Session:
         """Open a stream of live audio: ``push`` packets of any size, then ``finish``.
 
         Each such session has a model state of its own. To run many streams in one batch, open them on one
@@ -178,6 +185,7 @@ class Recognizer(ABC):
         Args:
             sample_rate: of the packets, in Hz.
             channels: of the packets.
+            speakers: tells who says what; see `SpeakerTask`.
             options: the fields of ``Options`` and of ``Settings``; what both have, such as ``language``, is for both.
 
         Raises:
@@ -192,4 +200,8 @@ class Recognizer(ABC):
             **{name: value for name, value in options.items() if name in of_task or name not in of_stream}
         )
         chosen = {name: value for name, value in options.items() if name in of_stream}
+        if speakers is not None:
+            from loquent.asr.speakers import SpeakerTask
+
+            task = SpeakerTask(task, speakers)
         return Engine(task).open(sample_rate=sample_rate, channels=channels, **chosen)

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "speech/net/openai": {*SPEECH, "speech/net"},
     "speech/commands": {*SPEECH, "speech/net", "speech/commands/translation"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
-    "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},
+    "asr": {*ASR, "asr/speakers", "asr/whisper/offline", "asr/whisper/live"},
     "asr/recordings": SPEECH,
     "asr/heads": SPEECH,
     "asr/search": {*SPEECH, "asr/heads"},

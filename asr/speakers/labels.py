@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,10 +13,6 @@ from loquent.asr.recordings.recording import SAMPLE_RATE, RecordingSource, open_
 from loquent.asr.speakers.clustering import Voices
 from loquent.speech.nn.state import MOST
 from loquent.speech.transcript import Transcript
-
-if TYPE_CHECKING:
-    from loquent.asr.speakers.task import SpeakerTask
-    from loquent.speech.runtime.task import Task
 
 HOP_S = 0.5  # between places that are looked at
 KEPT_S = 12.0  # audio that is kept of a stream: how late a word may come
@@ -61,12 +57,6 @@ class SpeakerLabels:
             raise ValueError(f"most: expected 1 to 64 speakers, got {self.most}")
         if not 0.5 <= self.window_s <= 5:
             raise ValueError(f"window_s: expected 0.5 to 5 seconds, got {self.window_s}")
-
-    def task(self, task: Task) -> SpeakerTask:
-        """A recogniser's task whose words are labelled."""
-        from loquent.asr.speakers.task import SpeakerTask  # the runtime, which recordings do without
-
-        return SpeakerTask(task, self)
 
     def transcript(self, transcript: Transcript, source: RecordingSource) -> Transcript:
         """Label what was recognised in a recording: its words if they are timed, and its segments.

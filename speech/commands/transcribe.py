@@ -147,6 +147,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         options["initial_prompt"] = arguments.initial_prompt
     if arguments.phrases is not None:
         options["phrases"] = tuple(arguments.phrases)
+    if arguments.phrase_boost is not None:
+        options["phrase_boost"] = arguments.phrase_boost
     timed = (arguments.max_line_count, arguments.max_words_per_line, options.get("hallucination_silence_threshold"))
     options["word_timestamps"] = (
         arguments.word_timestamps or arguments.highlight_words or any(one is not None for one in timed)

@@ -7,6 +7,7 @@ Client: binary audio; ``{"type": "KeepAlive"}``; ``{"type": "Finalize"}``, which
 
 Where an utterance ends is the server's decision, whatever ``endpointing`` and ``utterance_end_ms`` say. Parameters that
 change how text is written (such as ``smart_format``) are taken and have no effect: the model writes as it does.
+``diarize`` is for servers that tell speakers apart. ``language`` may name several, of which one is detected.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from loquent.speech.audio.resample import HIGHEST_RATE, LOWEST_RATE
 from loquent.speech.net.dialect import Dialect, Phase, integer, refuse, shown, string
 from loquent.speech.net.messages import Action, Finish, Renew, Start
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
-from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Word
+from loquent.speech.runtime.events import Endpoint, Event, Final, Language, Partial, Word
 
 ENCODINGS = {"linear16": "pcm16", "linear32": "float32", "mulaw": "mulaw", "opus": "opus"}  # ours of theirs
 OWN_MODELS = ("nova", "flux", "enhanced", "base-", "whisper")  # beginnings of Deepgram's: the server's first model
 FEATURES = (  # that nothing here provides
-    *("callback", "detect_entities", "diarize", "diarize_model", "multichannel", "redact", "replace", "search"),
+    *("callback", "detect_entities", "diarize_model", "multichannel", "redact", "replace", "search"),
 )
 
 
@@ -38,7 +39,8 @@ class Deepgram(Dialect):
         super().__init__(max_text_bytes, max_audio_bytes)
         self.request_id = str(uuid.uuid4())
         self.created = datetime.datetime.now(datetime.UTC).isoformat()
-        self._interim = self._utterance_ends = self._speech_starts = False
+        self._interim = self._utterance_ends = self._speech_starts = self._speakers = False
+        self._language: str | None = None  # that was detected
         self._hash = hashlib.sha256()
         self._frames = 0
         self._model = ""
@@ -58,6 +60,8 @@ class Deepgram(Dialect):
             case Partial():
                 if self._interim and (text := (message.stable + message.unstable).strip()):
                     said.append(self._result(text, self._said_s, self.offset_s + message.emission_time))
+            case Language():
+                self._language = message.language
             case Word():
                 if self._speech_starts and not self._words:
                     start = round(self.offset_s + message.start, 3)
@@ -78,6 +82,8 @@ class Deepgram(Dialect):
             case {"type": "done"}:
                 said.append(self._metadata())
             case {"type": "failure", "code": code, "message": why}:
+                if self._speakers and why.startswith("speakers: unknown"):
+                    why = "diarize: this server does not do that; leave it out"
                 said.append({"type": "Error", "variant": code, "description": why, "message": why})
         return [json.dumps(one) for one in said]
 
@@ -88,7 +94,9 @@ class Deepgram(Dialect):
         name = query.get("encoding", "")
         if name not in ENCODINGS:
             refuse(f"encoding: expected one of {', '.join(ENCODINGS)}, got {shown(name)}; no container is read live")
-        self._interim, self._speech_starts = (_flag(query, name) for name in ("interim_results", "vad_events"))
+        self._interim, self._speech_starts, self._speakers = (
+            _flag(query, name) for name in ("interim_results", "vad_events", "diarize")
+        )
         self._utterance_ends = "utterance_end_ms" in query
         model, language = query.get("model", ""), query.get("language", "")
         phrases = [string(phrase, "a keyterm", MAX_NAME) for phrase in _all(query, "keyterm")]
@@ -96,8 +104,11 @@ class Deepgram(Dialect):
         if len(phrases) > MAX_ITEMS:
             refuse(f"keyterm: at most {MAX_ITEMS} are taken, got {len(phrases)}")
         options: dict[str, Any] = {"phrases": phrases} if phrases else {}
+        if self._speakers:
+            options["speakers"] = True
         if language and language != "multi":
-            options["language"] = string(language.split("-")[0], "language", MAX_NAME)
+            codes = ",".join(one.split("-")[0] for one in language.split(","))
+            options["language"] = string(codes, "language", MAX_NAME)
         rate = query.get("sample_rate")
         return [
             self._opened(
@@ -147,10 +158,13 @@ class Deepgram(Dialect):
                 "confidence": round(word.confidence, 4),
                 "punctuated_word": word.text.strip(),
             }
+            | ({} if word.speaker is None or not self._speakers else {"speaker": word.speaker})
             for word in self._words
         ]
         confidence = sum(word.confidence for word in self._words) / max(len(self._words), 1)
         best = {"transcript": text, "confidence": round(confidence, 4), "words": words}
+        if self._language is not None:
+            best["languages"] = [self._language]
         about = {"request_id": self.request_id, "model_uuid": self.request_id, "model_info": self._described()}
         return {
             "type": "Results",

@@ -15,9 +15,8 @@ from loquent.asr.conformer.options import ConformerOptions
 from loquent.asr.conformer.recognizer import ConformerRecognizer
 from loquent.asr.conformer.task import ConformerStreamingTask
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
-from loquent.asr.speakers import SpeakerLabels
+from loquent.asr.speakers import SpeakerLabels, SpeakerTask
 from loquent.asr.speakers.clustering import FOLLOWED, MOST_LABELS, Voices
-from loquent.asr.speakers.task import SpeakerTask
 from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.model import Whisper
@@ -54,9 +53,9 @@ LABELS = SpeakerLabels(Pitch(), threshold=0.4)
 @pytest.fixture(scope="module")
 def conversation(sample: np.ndarray) -> np.ndarray:
     """Two voices, one of which is the other one deeper: the first, the second, and the first again."""
-    deeper = resample(sample[: 3 * RATE], 10_500, RATE)
+    deeper = resample(sample[: 4 * RATE], 10_500, RATE)
     pause = np.zeros(RATE, np.float32)
-    return np.concatenate([sample[: 3 * RATE], pause, deeper, pause, sample[: 3 * RATE]])
+    return np.concatenate([sample[: 4 * RATE], pause, deeper, pause, sample[: 4 * RATE]])
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +71,15 @@ def speakers_at(words: list[Any], times: tuple[float, ...]) -> list[int | None]:
 def test_words_and_utterances_of_live_speech_say_whose_they_are(
     recognizer: WhisperRecognizer, conversation: np.ndarray
 ) -> None:
-    task = LABELS.task(recognizer.streaming_task(policy="incremental"))
-    session = Engine(task).open()
+    session = recognizer.session(policy="incremental", speakers=LABELS)
     events = session.push(conversation) + session.finish()
     words = [event for event in events if isinstance(event, Word)]
-    first, second, third = speakers_at(words, (1.5, 6.5, 11.0))
+    first, second, third = speakers_at(words, (2.0, 8.0, 14.0))
     assert first == 0 == third != second
     finals = [event.speaker for event in events if isinstance(event, Final)]
     assert {first, second} <= set(finals)
     assert None not in [*finals, *(word.speaker for word in words)]
-    plain = Engine(recognizer.streaming_task(policy="incremental")).open()
+    plain = recognizer.session(policy="incremental")
     unlabelled = [dataclasses.replace(e, speaker=None) if isinstance(e, Word | Final) else e for e in events]
     assert [e.to_dict() for e in unlabelled] == [e.to_dict() for e in plain.push(conversation) + plain.finish()]
     assert Event.from_dict(words[0].to_dict()) == dataclasses.replace(words[0], **rounded(words[0]))
@@ -92,14 +90,14 @@ def rounded(word: Word) -> dict[str, float]:
     return {name: round(getattr(word, name), 4) for name in names}
 
 
-@pytest.mark.parametrize("word_timestamps", [True, False])
+@pytest.mark.parametrize("word_timestamps", [True, False], ids=["words", "segments"])
 def test_recordings_are_labelled(
     recognizer: WhisperRecognizer, conversation: np.ndarray, word_timestamps: bool
 ) -> None:
     found = recognizer.transcribe(conversation, word_timestamps=word_timestamps, beam_size=1, speakers=LABELS)
     if word_timestamps:
         words = [word for segment in found.segments for word in segment.words]
-        first, second, third = speakers_at(words, (1.5, 6.5, 11.0))
+        first, second, third = speakers_at(words, (2.0, 8.0, 14.0))
         assert first == 0 == third != second
     assert all(segment.speaker is not None for segment in found.segments)
 
@@ -107,7 +105,7 @@ def test_recordings_are_labelled(
 def test_a_long_recording_is_read_once_and_its_labels_are_those_of_its_parts(conversation: np.ndarray) -> None:
     long = np.tile(conversation, 4)
     seconds = len(conversation) / RATE
-    words = [WordTiming("x", at - 0.1, at + 0.1) for turn in range(4) for at in (turn * seconds + t for t in (1.5, 6.5))]
+    words = [WordTiming("x", at - 0.1, at + 0.1) for turn in range(4) for at in (turn * seconds + t for t in (2, 8))]
     segment = Segment(0.0, 4 * seconds, "x" * 8, tuple(words))
     embedding = Pitch()
     labels = SpeakerLabels(embedding, threshold=0.4)
@@ -129,9 +127,10 @@ def test_streams_with_speakers_obey_the_laws(
     if kind == "whisper":
         options = StreamingOptions(policy="alignatt", chunk_ms=500, overlap_s=1.0, tokens_per_second=4.0)
         task = WhisperStreamingTask(toy_whisper, tokenizer, options)
-    inputs = [conversation[RATE : 6 * RATE], conversation[5 * RATE : 7 * RATE]]
-    task_laws.check_task(task_laws.on_engine(LABELS.task(task)), inputs, examples=3)
-    assert isinstance(LABELS.task(task), Relaxing) == isinstance(task, Relaxing)
+    inputs = [conversation[3 * RATE : 7 * RATE], conversation[6 * RATE : 8 * RATE]]
+    labelling = SpeakerTask(task, LABELS)
+    task_laws.check_task(task_laws.on_engine(labelling), inputs, examples=2)
+    assert isinstance(labelling, Relaxing) == isinstance(task, Relaxing)
 
 
 def test_a_stream_may_do_without(
@@ -139,7 +138,7 @@ def test_a_stream_may_do_without(
 ) -> None:
     embedding = Pitch()
     recognizer = ConformerRecognizer(*toy_conformer)
-    engine = Engine(SpeakerLabels(embedding).task(recognizer.streaming_task()))
+    engine = Engine(SpeakerTask(recognizer.streaming_task(), SpeakerLabels(embedding)))
     session = engine.open(speakers=False, phrases=["fox"])
     events = session.push(conversation[: 5 * RATE]) + session.finish()
     assert embedding.calls == 0
@@ -159,7 +158,7 @@ def test_a_broken_embedding_ends_its_stream(
         def __call__(self, samples: np.ndarray) -> np.ndarray:
             return np.zeros(4)
 
-    session = Engine(SpeakerLabels(Silent()).task(ConformerRecognizer(*toy_conformer).streaming_task())).open()
+    session = Engine(SpeakerTask(ConformerRecognizer(*toy_conformer).streaming_task(), SpeakerLabels(Silent()))).open()
     events = session.push(conversation)
     assert events[-1].type == "failure"
     assert "speaker embedding is zero" in events[-1].message  # type: ignore[attr-defined]
@@ -209,6 +208,6 @@ def test_snapshots_go_on_under_the_same_embedding_only(toy_conformer: tuple[Conf
     class Other(Pitch):
         fingerprint = "other"
 
-    saved = Engine(LABELS.task(task)).open().snapshot()
+    saved = Engine(SpeakerTask(task, LABELS)).open().snapshot()
     with pytest.raises(ValueError, match="another model"):
         Engine(SpeakerTask(task, SpeakerLabels(Other(), threshold=0.4))).restore(saved)
