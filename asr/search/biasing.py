@@ -100,30 +100,33 @@ class Biasing:
             out[list(inside)] = torch.tensor(list(inside.values()))
         return out
 
-    def gains(self, node: int, greedy: bool) -> tuple[Tensor, Tensor]:
+    def gains(self, node: int, greedy: bool) -> list[tuple[Tensor, Tensor]]:
         """What sets the few tokens that are in phrases apart from the others as the next one: a sparse `changes`.
 
         Args:
-            greedy: whether there is one hypothesis only. A token that is in a phrase then gains its score, and no more:
-                nothing takes a match back that began by mistake, so what it has earned must not speak for going on with
-                it. Among several hypotheses everything counts that would be given back without the token.
+            greedy: whether there is one hypothesis only. Nothing takes a match back then that began by mistake, so what
+                it has earned must not speak for going on with it: within a match only the token that goes on with it
+                gains, and no more than its score. Among several hypotheses everything counts that would be given back
+                without the token.
 
         Returns:
-            (N,) int64 tokens and (N,) float32 gains. At a node but the root they add to those at the root.
+            Parts that add up, each (N,) int64 tokens and (N,) float32 gains.
         """
-        if (found := self._gains.get((node, greedy))) is None:
+        own = self._gains.get((node, greedy))
+        alone = node == 0 or (greedy and self.finish(node) < 0)
+        if own is None:
             gains = dict[int, float]()
-            for place in [0] if node == 0 else [*reversed(list(self._suffixes(node))), node]:
-                kept = self._kept[node] if place == node else 0.0
-                for token, child in self._children[place].items():
-                    gains[token] = self._score[child] if greedy else self._worth[child] - kept
-            if node:
-                root = self._children[0]
-                gains = {t: gain - (self._score[root[t]] if t in root else 0.0) for t, gain in gains.items()}
-                gains = {token: gain for token, gain in gains.items() if gain}
-            found = torch.tensor(list(gains), dtype=torch.long), torch.tensor(list(gains.values()))
-            self._gains[node, greedy] = found
-        return found
+            for place in [] if alone else reversed(list(self._suffixes(node))):
+                gains |= {token: self._worth[child] for token, child in self._children[place].items()}
+            for token, child in self._children[node].items():
+                gains[token] = self._score[child] if greedy else self._worth[child] - self._kept[node]
+            if not alone:
+                root = {token: self._score[child] for token, child in self._children[0].items()}
+                gains = {token: gain - root.get(token, 0.0) for token, gain in gains.items()}
+            told = {token: gain for token, gain in gains.items() if gain}
+            own = torch.tensor(list(told), dtype=torch.long), torch.tensor(list(told.values()))
+            self._gains[node, greedy] = own
+        return [own] if alone else [*self.gains(0, greedy), own]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""

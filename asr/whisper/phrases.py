@@ -53,8 +53,7 @@ def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], tex
     """
     rows, tokens, gains = list[Tensor](), list[Tensor](), list[Tensor]()
     for row, (biasing, node) in enumerate(places):
-        for one in (0, node)[: 1 + (node > 0)] if biasing else ():
-            of_tokens, values = biasing.gains(one, greedy)
+        for of_tokens, values in biasing.gains(node, greedy) if biasing else ():
             rows.append(torch.full_like(of_tokens, row))
             tokens.append(of_tokens)
             gains.append(values)
