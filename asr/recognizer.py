@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
@@ -114,6 +114,7 @@ class Recognizer(ABC):
         source: RecordingSource,
         *,
         progress: Progress | None = None,
+        on_segment: Callable[[Segment], None] | None = None,
         speakers: SpeakerLabels | None = None,
         **options: Any,
     ) -> Transcript:
@@ -121,17 +122,22 @@ class Recognizer(ABC):
 
         Args:
             progress: called now and then; what it raises ends the work.
-            speakers: tells who said what; see `SpeakerLabels.transcript`.
+            on_segment: called with each segment as soon as it is final.
+            speakers: tells who said what, once all has been heard; see `SpeakerLabels.transcript`.
             options: those of `segments`.
 
         Raises:
             AudioError: the recording cannot be read.
             ValueError: the model has no such option, or cannot do what is asked.
         """
-        (result,) = self.transcribe_files([source], progress=progress, **options)
-        if isinstance(result, AudioError):
-            raise result
-        return result if speakers is None else speakers.transcript(result, source)
+        for _, item in self.segments([source], progress=progress, **options):
+            if isinstance(item, Transcript):
+                return item if speakers is None else speakers.transcript(item, source)
+            if isinstance(item, AudioError):
+                raise item
+            if on_segment is not None:
+                on_segment(item)
+        raise AssertionError("a recording ends with its transcript, or an error")
 
     def transcribe_files(
         self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any

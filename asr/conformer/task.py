@@ -76,6 +76,11 @@ class ConformerStreamingTask:
         self._step = DeviceStep(model, self.search, self.widths)
         self.fingerprint = _fingerprint(model, tokenizer, self.settings)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of those that it recognises."""
+        return (self.model.config.language,)
+
     def initial_state(self, slots: int) -> ConformerStreamState:
         """Pool of ``slots`` streams."""
         return ConformerStreamState(

@@ -54,7 +54,8 @@ class Branch:
 
     slot: int  # in the decoder's pool
     tokens: list[int]  # after the prompt
-    score: float  # sum of log-probabilities
+    logprobs: list[float]  # of each
+    score: float  # sum of log-probabilities, once it is over that of the end included
     bonus: float = 0.0  # what phrases have earned it
     node: int = 0  # where it is among them
 
@@ -75,7 +76,7 @@ class BeamSearch:
     def __post_init__(self) -> None:
         base = self.index * self.options.hypotheses
         self.slots = range(base, base + self.options.hypotheses)
-        self.hypotheses = [Branch(base, [], 0.0, node=self.node)]
+        self.hypotheses = [Branch(base, [], [], 0.0, node=self.node)]
         self.generator = torch.Generator().manual_seed(self.options.seed)
 
     @property
@@ -111,9 +112,10 @@ class BeamSearch:
                 break
             token = int(tokens[flat // width, column])
             node, bonus = moves[flat // width][column] if moves else (0, 0.0)
-            child = Branch(parent.slot, parent.tokens, score, bonus, node)
+            child = Branch(parent.slot, parent.tokens, parent.logprobs, score, bonus, node)
             if token != eot:
                 child.tokens = [*parent.tokens, token]
+                child.logprobs = [*parent.logprobs, float(scores[flat // width, column])]
                 children.append(child)
             elif rank < self.options.hypotheses:  # an end among the best; a worse one is no more than a candidate
                 self.finished.append(child)
@@ -121,8 +123,9 @@ class BeamSearch:
         wanted = self.options.best_of if sampled else max(1, round(self.options.beam_size * self.options.patience))
         full = self.hypotheses and (self.length >= most or len(self.prompt) + self.length >= capacity)
         if full:
-            for one in self.hypotheses if self.biasing else ():
-                one.bonus += self.biasing.finish(one.node)
+            if self.biasing:
+                for one in self.hypotheses:
+                    one.bonus += self.biasing.finish(one.node)
             best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score - hypothesis.bonus)
             self.finished += best[: max(0, wanted - len(self.finished))]
         if full or len(self.finished) >= wanted:
@@ -158,10 +161,9 @@ class BeamSearch:
         self.hypotheses = children
         return copies
 
-    def best(self) -> tuple[list[int], float]:
-        """Tokens and log-probability of the best finished hypothesis, which may be empty."""
+    def best(self) -> Branch:
+        """The best finished hypothesis, which may be empty."""
         if not self.finished:
-            return [], 0.0
+            return Branch(self.slots[0], [], [], 0.0)
         penalty = self.options.length_penalty
-        best = max(self.finished, key=lambda one: (one.score + one.bonus) / max(len(one.tokens), 1) ** penalty)
-        return best.tokens, best.score
+        return max(self.finished, key=lambda one: (one.score + one.bonus) / max(len(one.tokens), 1) ** penalty)

@@ -52,9 +52,9 @@ def with_gains(scores: Tensor, places: Sequence[tuple[Biasing | None, int]], tex
         (B, V); ``scores`` itself where no text has phrases, and its very numbers in those that have none.
     """
     rows, tokens, gains = list[Tensor](), list[Tensor](), list[Tensor]()
-    for row, (biasing, node) in enumerate(places):
+    for index, (biasing, node) in enumerate(places):
         for of_tokens, values in biasing.gains(node, greedy) if biasing else ():
-            rows.append(torch.full_like(of_tokens, row))
+            rows.append(torch.full_like(of_tokens, index))
             tokens.append(of_tokens)
             gains.append(values)
     if not rows:

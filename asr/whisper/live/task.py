@@ -93,6 +93,11 @@ class WhisperStreamingTask:
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of those that it recognises."""
+        return tuple(self.tokenizer.languages)
+
     def initial_state(self, slots: int) -> StreamState:
         """Pool of ``slots`` streams."""
         return StreamState(

@@ -38,6 +38,7 @@ class DecodingResult:
     no_speech_prob: float  # that the window holds no speech
     temperature: float
     compression_ratio: float  # of the text under zlib; above 2.4 it repeats itself
+    logprobs: tuple[float, ...]  # of each token; those of a prefix were given and have 0
 
 
 class WindowDecoder:
@@ -215,17 +216,18 @@ class WindowDecoder:
         return scores.cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 
     def _result(self, search: BeamSearch, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
-        written, score = search.best()
-        tokens = search.prefix + written
+        best = search.best()
+        tokens = search.prefix + best.tokens
         text = self.tokenizer.decode(tokens).strip()
         return DecodingResult(
             tokens=tuple(tokens),
             text=text,
             language=options.language or "en",
-            avg_logprob=score / (len(written) + 1),
+            avg_logprob=best.score / (len(best.tokens) + 1),
             no_speech_prob=no_speech_prob,
             temperature=options.temperature,
             compression_ratio=compression_ratio(text),
+            logprobs=(*(0.0 for _ in search.prefix), *best.logprobs),
         )
 
 

@@ -117,7 +117,8 @@ def test_a_beam_gives_back_what_a_broken_match_earned() -> None:
     assert [(one.tokens, one.score, one.bonus) for one in search.hypotheses] == [([4], -3, 3), ([1], -1, 0)]
     search.advance(np.array([[-0.1, -9.0], [-0.1, -9.0]]), np.array([[2, 3], [9, 2]]), 9, 9, 99)
     search.advance(np.array([[-0.1, -9.0]] * len(search.hypotheses)), np.array([[9, 2]] * 2), 9, 9, 99)
-    assert search.best() == ([1], pytest.approx(-1.1))
+    best = search.best()
+    assert (best.tokens, best.logprobs, best.score) == ([1], [-1.0], pytest.approx(-1.1))
     assert all(one.bonus == 0 for one in search.finished)
 
 
