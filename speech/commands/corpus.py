@@ -1,4 +1,4 @@
-"""``loquent corpus``: recordings and texts by the thousand, on one machine or on a Ray cluster, resumed after a kill."""
+"""``loquent corpus``: recordings and texts by the thousand, on one machine or on Ray, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def _add_work(works: Any, name: str, help: str, manifest: str) -> argparse.Argum
         const="",
         default=os.environ.get("RAY_ADDRESS") or None,
         metavar="ADDRESS",
-        help="work on a Ray cluster; without an ADDRESS, on that of this machine, or one started for this run (default: "
-        "$RAY_ADDRESS, else no Ray)",
+        help="work on a Ray cluster; without an ADDRESS, on that of this machine, or one started for this run "
+        "(default: $RAY_ADDRESS, else no Ray)",
     )
     cluster.add_argument(
         "--workers", type=whole_number(1), metavar="N", help="models on the cluster (default: as many as have room)"

@@ -48,12 +48,12 @@ class Journal:
         except Timeout:
             raise CorpusError(f"another process writes to {os.fspath(folder)!r}; wait for its end") from None
         try:
-            _check_settings(folder / "settings.json", settings)
             self._file: BinaryIO = open(self.path, "a+b")  # noqa: SIM115
             try:
                 self._repair()
+                _settle(folder / "settings.json", settings, keep=bool(self._places))
                 if retry and self.errors:
-                    self._rewrite([id for id in self._places if "error" not in self._read(id)])
+                    self._rewrite([record["id"] for record in self.records() if "error" not in record])
             except BaseException:
                 self._file.close()
                 raise
@@ -148,16 +148,16 @@ class Journal:
         self._repair()
 
 
-def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings where there are none; refuse others than there are."""
+def _settle(path: Path, settings: Mapping[str, Any], keep: bool) -> None:
+    """Write the settings; if there are results to ``keep``, refuse others than theirs."""
     asked = json.loads(json.dumps(settings))
-    try:
-        there = read_json_object(path)
-    except FileNotFoundError:
+    if not keep:
         write_whole(path, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
         return
-    except ValueError as error:
-        raise CorpusError(str(error)) from error
+    try:
+        there = read_json_object(path)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"cannot tell what the results beside it were made with: {error}") from error
     for name in dict.fromkeys([*there, *asked]):
         if there.get(name) != asked.get(name):
             raise CorpusError(

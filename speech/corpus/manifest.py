@@ -152,6 +152,8 @@ def _from_cuts(file: Path, kind: Kind) -> Iterator[Item]:
 
 
 def _of_cut(cut: Mapping[str, Any], folder: Path, kind: Kind) -> list[Item]:
+    if cut["type"] not in MONO_CUTS:
+        raise ValueError(f"is a {cut['type']}; expected a MonoCut of one recording")
     said = cut["supervisions"]
     if kind == "text":
         return [
@@ -166,8 +168,6 @@ def _of_cut(cut: Mapping[str, Any], folder: Path, kind: Kind) -> list[Item]:
             )
             for one in said
         ]
-    if cut["type"] not in MONO_CUTS:
-        raise ValueError(f"is a {cut['type']}; expected a MonoCut of one recording")
     recording, channel = cut["recording"], cut["channel"]
     if recording.get("transforms"):
         raise ValueError("is of a recording with transforms, which are not applied here; save its audio first")

@@ -35,8 +35,12 @@ class OnRay:
             CorpusError: there is no such cluster, or the actors failed.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody who transcribes has asked to report on it
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on standard error; all of it is in Ray's log files
         import ray
+        import ray.data
         import ray.exceptions
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it shows stacks of what we tell in a line
 
         ours = not ray.is_initialized()
         if ours:
