@@ -1,6 +1,7 @@
 """``loquent corpus``: every item has one result, whatever happens to the process that makes them."""
 
 import functools
+import itertools
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     sample = read_audio(SAMPLE)
     rows = []
-    for number, (start, end) in enumerate(zip(CUTS_S, CUTS_S[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(CUTS_S)):
         first, after = (round(time_s * sample.sample_rate) for time_s in (start, end))
         write_audio(folder / f"{number}.wav", sample.samples[first:after], sample.sample_rate)
         rows.append({"path": f"{number}.wav", "duration": round(end - start, 3), "text": "as it was said"})
@@ -220,7 +221,8 @@ def test_texts_become_speech(tmp_path):
     alone = tmp_path / "alone"
     listed.write_text(json.dumps(rows[0]) + "\n")
     assert main([*arguments, "--output", str(alone)]) == 0
-    assert np.array_equal(read_audio(alone / one["path"]).samples, read_audio(output / one["path"]).samples)
+    one_alone, together = (read_audio(folder / one["path"]).samples for folder in (alone, output))
+    np.testing.assert_allclose(one_alone, together, atol=2 / 32768)  # rounded to 16 bits
 
 
 def test_texts_are_translated(tmp_path, capsys):
