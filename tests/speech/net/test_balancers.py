@@ -245,12 +245,12 @@ def test_a_process_that_is_told_to_stop_gives_the_last_words_and_others_go_on(pr
         async with connect(url, sample_rate=SAMPLE.sample_rate) as stream:
             at = next(number for number, process in enumerate(processes) if process.active)
             await stream.send(SENTENCE)
-            await stream.marker("all of it has been heard")
-            stopping = asyncio.create_task(asyncio.to_thread(processes[at].stop, signal.SIGTERM))
-            told = ""
+            stopping, told = None, ""
             try:
                 async for event in stream:
-                    events.append(event)  # noqa: PERF401
+                    events.append(event)
+                    if stopping is None:  # the sentence, which is one message, is being heard
+                        stopping = asyncio.create_task(asyncio.to_thread(processes[at].stop, signal.SIGTERM))
             except ServerShuttingDown as error:
                 told = str(error)
             assert "has heard 4.200 s" in told
