@@ -23,7 +23,10 @@ DEPLOY = Path(str(resources.files("loquent.speech"))).resolve().parent / "exampl
 SAMPLE = read_audio(Path(str(resources.files("loquent.speech") / "assets" / "sample.flac")))
 SENTENCE = SAMPLE.samples[: round(4.2 * SAMPLE.sample_rate)]
 TEXT = "streaming recognition writes each word down while you are still speaking."
-REST, REST_TEXT = SAMPLE.samples[round(4.2 * SAMPLE.sample_rate) : round(8.6 * SAMPLE.sample_rate)], "ada lovelace"
+REST, REST_TEXT = (
+    SAMPLE.samples[round(4.2 * SAMPLE.sample_rate) : round(8.6 * SAMPLE.sample_rate)],
+    "such machines in 1843.",
+)
 PROGRAM = "import sys; from loquent.speech.commands.cli import main; sys.exit(main())"
 FLAGS = ["--model", "tiny.en", "--speak", "none", "--max-sessions", "4", "--connections-per-client", "none"]
 
@@ -76,6 +79,15 @@ def processes():
         for one in both:
             one.process.kill()
             one.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _both_run(processes):
+    """A process that a test has stopped is started again for the next one."""
+    for one in processes:
+        if one.process.poll() is not None:
+            one.start()
+            until(lambda one=one: one.active == 0, "the server starts")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +181,11 @@ def state(folder, name):
     return row[rows[0].index("status")].split()[0]
 
 
+def all_up(folder):
+    """Wait until HAProxy uses both processes."""
+    until(lambda: [state(folder, name) for name in ("one", "two")] == ["UP", "UP"], "the checks notice")
+
+
 def transcribed(port) -> str:
     """A sentence over a websocket."""
 
@@ -230,6 +247,7 @@ def test_draining_a_process_loses_nothing(processes, haproxy, folder):
             assert said(await stream.finish()) == TEXT
         return at, name
 
+    all_up(folder)
     at, name = asyncio.run(talk())
     until(lambda: processes[at].active == 0, "the stream is over")
     haproxy_says(folder, f"set server processes/{name} state ready")
@@ -259,16 +277,16 @@ def test_a_process_that_is_told_to_stop_gives_the_last_words_and_others_go_on(pr
             await stream.send(REST)
             return at, said(events), said(await stream.finish())
 
+    all_up(folder)
     at, first, rest = asyncio.run(talk())
     assert first == TEXT
     assert REST_TEXT in rest
     until(lambda: state(folder, ("one", "two")[at]) == "DOWN", "the check notices")
-    processes[at].start()
-    until(lambda: state(folder, ("one", "two")[at]) == "UP", "the check notices")
 
 
 def test_a_dead_process_is_not_asked(processes, haproxy, nginx, folder):
     """It is killed: no request is lost from then on, and HAProxy's check takes it out."""
+    all_up(folder)
     assert processes[0].stop(signal.SIGKILL) == -signal.SIGKILL
     for port in (haproxy, nginx):
         assert [httpx.get(f"http://127.0.0.1:{port}/health").status_code for _ in range(6)] == [200] * 6
