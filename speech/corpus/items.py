@@ -153,12 +153,19 @@ def _read_up_to(source: str | io.BytesIO, start_s: float, duration_s: float | No
         return np.concatenate(kept), reader.sample_rate
 
 
-def packed(items: Sequence[Item], lengths: Sequence[float], seconds: float, count: int) -> list[list[Item]]:
-    """Batches of items of like length, the longest first, of up to ``seconds`` and ``count`` items each."""
+def packed(items: Sequence[Item], lengths: Sequence[float], seconds: float, least: int, most: int) -> list[list[Item]]:
+    """Batches of items of like length, the longest first.
+
+    Args:
+        lengths: of the items, in seconds.
+        seconds: of a batch, unless ``least`` items are longer.
+        least, most: items of a batch.
+    """
     batches: list[list[Item]] = []
     total = 0.0
     for at in sorted(range(len(items)), key=lambda at: -lengths[at]):
-        if not batches or len(batches[-1]) == count or total + lengths[at] > seconds:
+        size = len(batches[-1]) if batches else most
+        if size >= most or (size >= least and total + lengths[at] > seconds):
             batches.append([])
             total = 0.0
         batches[-1].append(items[at])

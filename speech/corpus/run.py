@@ -12,8 +12,8 @@ from loquent.speech.corpus.journal import Journal, Record
 from loquent.speech.corpus.manifest import CorpusError
 from loquent.speech.corpus.workers import Job
 
-BATCH_S = 240.0  # of speech that a worker is given at a time, and that a kill costs at most on a cluster
-BATCH_ITEMS = 64
+BATCH_S = 120.0  # of speech that a worker is given at a time, if that is as much as its model takes at once
+MOST_ITEMS = 64
 
 # From batches of items and the digest of the settings to records, those of one item or of many at a time.
 Execute = Callable[[Job, Sequence[Sequence[Item]], str], Iterator[list[Record]]]
@@ -80,7 +80,8 @@ def work_through(
         done, seconds, total = 0, 0.0, sum(lengths)
         progress(Progress(done, len(open_items), seconds, total))
         if open_items:
-            for records in execute(job, packed(open_items, lengths, BATCH_S, BATCH_ITEMS), settings):
+            batches = packed(open_items, lengths, BATCH_S, job.batch, max(job.batch, MOST_ITEMS))
+            for records in execute(job, batches, settings):
                 journal.append(records)
                 done += len(records)
                 seconds += sum(length[record["id"]] for record in records)

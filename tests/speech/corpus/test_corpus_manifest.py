@@ -145,5 +145,8 @@ def test_cuts_that_lhotse_wrote(tmp_path):
 
 def test_batches_are_packed_by_duration():
     items = [Item(str(k)) for k in range(7)]
-    batches = packed(items, [1, 10, 2, 9, 1, 3, 30], seconds=12, count=3)
+    lengths = [1, 10, 2, 9, 1, 3, 30]
+    batches = packed(items, lengths, seconds=12, least=1, most=3)
     assert [[item.id for item in batch] for batch in batches] == [["6"], ["1"], ["3", "5"], ["2", "0", "4"]]
+    batches = packed(items, lengths, seconds=12, least=3, most=4)  # as many as go through the model at once
+    assert [[item.id for item in batch] for batch in batches] == [["6", "1", "3"], ["5", "2", "0", "4"]]
