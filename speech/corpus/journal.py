@@ -82,7 +82,7 @@ class Journal:
         lines = bytearray()
         for record in records:
             if record["id"] not in self._places:
-                line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+                line = _line(record)
                 self._note(record, at + len(lines), len(line))
                 lines += line
         self._file.write(lines)
@@ -100,13 +100,13 @@ class Journal:
         for id in self._places:
             yield self._read(id)
 
-    def _line(self, id: str) -> bytes:
+    def _read_line(self, id: str) -> bytes:
         _, start, size = self._places[id]
         self._file.seek(start)
         return self._file.read(size)
 
     def _read(self, id: str) -> Record:
-        record: Record = json.loads(self._line(id))
+        record: Record = json.loads(self._read_line(id))
         return record
 
     def _note(self, record: Record, start: int, size: int) -> None:
@@ -137,7 +137,7 @@ class Journal:
         scratch = self.path.with_name(".results.jsonl.part")
         with open(scratch, "wb") as file:
             for id in ids:
-                file.write(self._line(id))
+                file.write(self._read_line(id))
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, self.path)
@@ -146,6 +146,13 @@ class Journal:
         self._file = open(self.path, "a+b")  # noqa: SIM115
         self._places, self.errors = {}, 0
         self._repair()
+
+
+def _line(record: Record) -> bytes:
+    try:
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
 def _settle(path: Path, settings: Mapping[str, Any], keep: bool) -> None:

@@ -103,12 +103,13 @@ def _from_rows(lines: Iterable[str], file: Path, kind: Kind, archive: str | None
             yield row
             continue
         path = row.get("path", row.get("audio_filepath"))
+        path = path if isinstance(path, str) else None
         start = row.get("start", row.get("offset"))
         id = row.get("id", path if path is not None else name)
         if start is not None and "id" not in row:
             id = f"{id}@{start}"
         try:
-            if kind == "audio" and not isinstance(path, str):
+            if kind == "audio" and path is None:
                 raise ValueError("has no path (or audio_filepath) of a recording")
             if kind == "text" and not isinstance(row.get("text"), str):
                 raise ValueError("has no text")

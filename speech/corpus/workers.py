@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -63,8 +63,9 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the results, by name."""
+        options = {name: asdict(one) if is_dataclass(one) else one for name, one in self.options.items()}  # type: ignore[arg-type]
         ending = {"ending": self.ending} if self.work == "speak" else {}
-        return {"work": self.work, "model": self.model, **self.load, **self.options, **ending}
+        return {"work": self.work, "model": self.model, **self.load, **options, **ending}
 
     def worker(self) -> Worker:
         """Load the model.
@@ -120,6 +121,8 @@ class Transcriber(Worker):
         self.recognizer = load_task("recognizer").from_pretrained(
             job.model, device=job.device, threads=job.threads, **job.load
         )
+        if job.load.get("adapter") and self.recognizer.live_adapter:
+            raise ValueError(f"the adapter {job.load['adapter']} was trained for live audio, not for recordings")
         self.recognizer.batch = job.batch
         # What does not fit the model is a matter of the job, not of every item.
         self.recognizer.transcribe(np.zeros(1600, np.float32), **job.options)

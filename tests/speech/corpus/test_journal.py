@@ -94,3 +94,11 @@ def test_results_are_put_in_the_order_of_the_corpus(tmp_path):
         assert [record["id"] for record in journal.records()] == ["a", "b", "c"]
         journal.append([{"id": "d", "digest": "4"}])
     assert ids(tmp_path) == ["a", "b", "c", "d"]
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    name = b"caf\xe9.wav".decode("utf-8", "surrogateescape")
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.append([RECORDS[0], {"id": name, "digest": "9"}])
+    with Journal(tmp_path, SETTINGS) as journal:
+        assert [record["id"] for record in journal.records()] == ["a", name]
