@@ -100,7 +100,7 @@ def test_after_a_kill_the_same_command_goes_on(corpus, expected, tmp_path):
     pipe = corpus / "3.wav"
     content = pipe.read_bytes()
     try:
-        killed_while_waiting(arguments, tmp_path, pipe, lines=4)
+        killed_while_waiting(arguments, tmp_path, pipe, lines=3)
     finally:
         pipe.write_bytes(content)
     path = tmp_path / "results.jsonl"
