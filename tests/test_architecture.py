@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "translate/score": RUNTIME,
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
-    "recipes/data": {*SPEECH, "recipes/loop"},
+    "recipes/data": {*SPEECH, "speech/corpus", "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
     "recipes/translation": {

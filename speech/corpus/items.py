@@ -90,13 +90,13 @@ class Item:
         if self.archive is None:
             return self.path
         try:
-            return io.BytesIO(_archive(self.archive, os.getpid()).read(self.path))
+            return io.BytesIO(open_archive(self.archive, os.getpid()).read(self.path))
         except (KeyError, OSError, zipfile.BadZipFile) as error:
             raise AudioError(f"cannot read {self.path!r} in {self.archive!r}: {error}") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _archive(path: str, process: int) -> zipfile.ZipFile:
+def open_archive(path: str, process: int) -> zipfile.ZipFile:
     """An open archive; every process has its own, for they would share the position in the file."""
     return zipfile.ZipFile(path)
 
