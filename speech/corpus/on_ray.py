@@ -35,7 +35,6 @@ class OnRay:
             CorpusError: there is no such cluster, or the actors failed.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody who transcribes has asked to report on it
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on standard error; all of it is in Ray's log files
         import ray
         import ray.data
         import ray.exceptions
@@ -74,8 +73,9 @@ class OnRay:
             num_cpus=needs["CPU"],
             num_gpus=needs.get("GPU", 0),
         )
-        for row in records.iter_rows():
-            yield json.loads(row["records"])
+        for done in records.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+            for text in done["records"].to_pylist():
+                yield json.loads(text)
 
 
 class Actor:

@@ -1,11 +1,14 @@
 """A corpus on a Ray cluster: the results of one process, also after a kill. Ray is an extra of its own."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -20,14 +23,13 @@ ray = pytest.importorskip("ray", reason='a cluster takes pip install ".[ray]"')
 SAMPLE = Path(str(resources.files("loquent.speech") / "assets" / "sample.flac"))
 FAST = ["--model", "tiny.en", "--beam-size", "1", "--temperature-increment-on-fallback", "None"]
 COMMAND = [sys.executable, "-c", "import sys; from loquent.speech.commands.cli import main; sys.exit(main())"]
-PIPE = "3.wav"
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One node, which outlives the commands that use it; gives its address."""
+    """One node, which outlives the commands that use it; gives its address and the folder of its session."""
     context = ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield context.address_info["address"]
+    yield context.address_info["address"], context.address_info["session_dir"]
     ray.shutdown()
 
 
@@ -40,61 +42,85 @@ def corpus(tmp_path_factory) -> Path:
     for number in range(5):
         samples = sample.samples[number * piece : (number + 1) * piece]
         write_audio(folder / f"{number}.wav", samples, sample.sample_rate)
-    rows = [{"path": f"{number}.wav", "duration": 239 - number} for number in range(6)]
+    rows = [{"path": f"{number}.wav", "duration": 119 - number} for number in range(6)]
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def test_the_same_results_as_in_one_process_after_a_kill(cluster, corpus, tmp_path, capfd):
-    """The command is killed while an actor waits for a recording that is a pipe; the same command then goes on."""
-    one_process, on_ray = tmp_path / "one", tmp_path / "ray"
-    assert main(["corpus", "transcribe", str(corpus), "--output", str(one_process), *FAST]) == 1
-    arguments = [
-        "corpus",
-        "transcribe",
-        str(corpus),
-        "--output",
-        str(on_ray),
-        *FAST,
-        "--ray",
-        cluster,
-        "--workers",
-        "1",
-    ]
-    pipe, results = corpus / PIPE, on_ray / "results.jsonl"
+@pytest.fixture(scope="module")
+def expected(corpus, tmp_path_factory) -> str:
+    """The results of one process without Ray."""
+    output = tmp_path_factory.mktemp("expected")
+    assert main(["corpus", "transcribe", str(corpus), "--output", str(output), *FAST]) == 1
+    return (output / "results.jsonl").read_text()
+
+
+def command(corpus: Path, output: Path, address: str, *more: str) -> list[str]:
+    on_ray = ["--batch-size", "1", "--ray", address, "--workers", "1"]
+    return [*COMMAND, "corpus", "transcribe", str(corpus), "--output", str(output), *FAST, *on_ray, *more]
+
+
+@contextlib.contextmanager
+def waiting_for(pipe: Path, results: Path, arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """The command while it waits for a recording that is a pipe; what comes before it has its results.
+
+    Afterwards the recording is there.
+    """
     content = pipe.read_bytes()
     pipe.unlink()
     os.mkfifo(pipe)
-    process = subprocess.Popen([*COMMAND, *arguments])
+    process = subprocess.Popen(arguments)
     try:
         limit = time.monotonic() + 120
-        while not results.exists() or results.read_bytes().count(b"\n") < 2:
+        while not results.exists() or results.read_bytes().count(b"\n") < int(pipe.stem):
             assert process.poll() is None, "it ended by itself"
             assert time.monotonic() < limit, "no results within 120 s"
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        pipe.unlink()
+        pipe.write_bytes(content)
+        yield process
+        process.wait(120)
     finally:
         process.kill()
         process.wait()
-        pipe.unlink()
+        pipe.unlink(missing_ok=True)
         pipe.write_bytes(content)
-    assert results.read_bytes().count(b"\n") < 6
-    subprocess.run([*COMMAND, *arguments], check=False)
+
+
+def workers_of(session: str) -> list[int]:
+    """The processes of actors of ours on a node."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                parent = re.search(r"^PPid:\s+(\d+)", (folder / "status").read_text(), re.MULTILINE)
+                if session.encode() in Path("/proc", parent[1], "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return found
+
+
+def test_the_same_results_after_the_command_was_killed(cluster, corpus, expected, tmp_path, capfd):
+    address, _ = cluster
+    results = tmp_path / "results.jsonl"
+    with waiting_for(corpus / "3.wav", results, command(corpus, tmp_path, address)) as process:
+        process.send_signal(signal.SIGKILL)
+    assert 3 <= results.read_bytes().count(b"\n") < 6
+    assert subprocess.run(command(corpus, tmp_path, address), check=False).returncode == 1  # one is missing
     assert "6 items" in capfd.readouterr().err
-    assert results.read_text() == (one_process / "results.jsonl").read_text()
+    assert results.read_text() == expected
 
 
-def test_what_ends_the_actors_is_told_in_a_line(cluster, corpus, tmp_path, capfd):
-    arguments = [
-        "corpus",
-        "transcribe",
-        str(corpus),
-        "--output",
-        str(tmp_path),
-        *FAST,
-        "--multilingual",
-        "--ray",
-        cluster,
-    ]
-    assert subprocess.run([*COMMAND, *arguments], check=False).returncode == 1
+def test_the_same_results_after_a_worker_was_killed(cluster, corpus, expected, tmp_path):
+    address, session = cluster
+    results = tmp_path / "results.jsonl"
+    with waiting_for(corpus / "1.wav", results, command(corpus, tmp_path, address)) as process:
+        (worker,) = workers_of(session)
+        os.kill(worker, signal.SIGKILL)
+    assert process.returncode == 1
+    assert results.read_text() == expected
+
+
+def test_what_ends_the_workers_is_told_in_a_line(cluster, corpus, tmp_path, capfd):
+    arguments = command(corpus, tmp_path, cluster[0], "--multilingual")
+    assert subprocess.run(arguments, check=False).returncode == 1
     assert "knows English only" in capfd.readouterr().err.splitlines()[-1]
