@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "speech/net/dialects": {*SPEECH, "speech/net", "speech/net/openai"},
     "speech/net/openai": {*SPEECH, "speech/net"},
     "speech/net/wyoming": {*SPEECH, "speech/net"},
-    "speech/commands": {*SPEECH, "speech/net", "speech/commands/translation"},
+    "speech/corpus": SPEECH,
+    "speech/commands": {*SPEECH, "speech/net", "speech/commands/translation", "speech/corpus"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/speakers", "asr/whisper/offline", "asr/whisper/live"},
     "asr/recordings": SPEECH,
@@ -77,7 +78,7 @@ MAY_IMPORT = {
     "translate/score": RUNTIME,
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
-    "recipes/data": {*SPEECH, "recipes/loop"},
+    "recipes/data": {*SPEECH, "speech/corpus", "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
     "recipes/translation": {

@@ -44,7 +44,8 @@ class Voices:
             ValueError: it is none, or has not the length of those before.
         """
         unit = np.asarray(vector, np.float64)
-        if unit.ndim != 1 or not 0 < len(unit) <= LONGEST_VECTOR or len(unit) != len((self.centres or [unit])[0]):
+        fits = unit.ndim == 1 and 0 < len(unit) <= LONGEST_VECTOR
+        if not fits or any(len(unit) != len(centre) for centre in self.centres[:1]):
             raise ValueError(f"a speaker embedding gives vectors of one length, got one of shape {unit.shape}")
         norm = float(np.linalg.norm(unit))
         if not (math.isfinite(norm) and norm > 0):

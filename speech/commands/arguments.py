@@ -226,6 +226,13 @@ def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def recording_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The language flags that were given, as options of recordings."""
+    options = {"language": arguments.language, "task": arguments.task, "initial_prompt": arguments.initial_prompt}
+    options |= {"phrases": arguments.phrases and tuple(arguments.phrases), "phrase_boost": arguments.phrase_boost}
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def check_options(
     arguments: argparse.Namespace, recordings: dict[str, Any] | None = None, stream: dict[str, Any] | None = None
 ) -> None:

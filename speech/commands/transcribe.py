@@ -22,6 +22,7 @@ from loquent.speech.commands.arguments import (
     load_recognizer,
     model_name,
     optional,
+    recording_options,
     stream_start_options,
     streaming_options,
     streaming_task,
@@ -142,13 +143,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         options = stream_start_options(arguments)
         check_options(arguments, stream=options)
         return options
-    options = {"language": arguments.language, "task": arguments.task} | decoding_options(arguments) | shared
-    if arguments.initial_prompt is not None:
-        options["initial_prompt"] = arguments.initial_prompt
-    if arguments.phrases is not None:
-        options["phrases"] = tuple(arguments.phrases)
-    if arguments.phrase_boost is not None:
-        options["phrase_boost"] = arguments.phrase_boost
+    options = recording_options(arguments) | decoding_options(arguments) | shared
     timed = (arguments.max_line_count, arguments.max_words_per_line, options.get("hallucination_silence_threshold"))
     options["word_timestamps"] = (
         arguments.word_timestamps or arguments.highlight_words or any(one is not None for one in timed)

@@ -73,9 +73,9 @@ def test_a_model_of_one_language_detects_nothing(
     recognizer = WhisperRecognizer(tiny_en, tokenizer)
     assert recognizer.detect_language(sample[:RATE]) == {"en": 1.0}
     for attempt in (recognizer.transcribe, recognizer.detect_language):
-        with pytest.raises(ValueError, match="English.only"):
+        with pytest.raises(ValueError, match=r"English.only"):
             attempt(sample[:RATE], language="en,es")
-    with pytest.raises(ValueError, match="English.only"):
+    with pytest.raises(ValueError, match=r"English.only"):
         recognizer.session(language="en,es", policy="alignatt")
     with pytest.raises(ValueError, match=r"language: 'xx' is not a language"):
         recognizer.transcribe(sample[:RATE], language="en,xx")
