@@ -1,12 +1,13 @@
 """What phrases to prefer do for rare names: how many are recognised, and what happens to everything else.
 
-    LOQUENT_DATA=… python benchmarks/phrases.py --model tiny.en --distractors names.txt
+    zstdcat $LOQUENT_DATA/mt/train.en-de.tsv.zst | cut -f 1 > english.txt
+    LOQUENT_DATA=… python benchmarks/phrases.py --model tiny.en --distractors english.txt
 
 LOQUENT_DATA holds `speech/*.zip` and `more/*/manifest.jsonl` as for `streaming_quality.py`; of the stock model, which
 was trained on none of them, all splits count. A rare name is a word that a set writes with a capital within sentences,
 that no set writes small, and of which the tokenizer makes two tokens or more. The phrases are the rare names of a set,
-and 100 or 1000 distractors beside them: lines of a file, none of which is a name of the set. Half of the recordings of
-each set have a rare name in them, and half have none.
+and 100 or 1000 distractors beside them: rare names of a text, none of which is a name of the set. Half of the
+recordings of each set have a rare name in them, and half have none.
 
 *Recall* counts the names that were said and written. *Inserted* counts phrases that were written and not said, for 100
 recordings. Errors are of all words, in recordings with a name and in those without.
@@ -22,7 +23,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from loquent.recipes.data.manifest import Utterance, read_manifest
 from loquent.recipes.loop.error_rate import word_errors
 from loquent.recipes.whisper.evaluation import final_text, streamed
 
-SETS = ("uqm", "kathleen", "lj_speech", "game_bass_en")
+SETS = ("game_fotaq_en", "lj_text_selfrecorded", "ljspeech_mini")
 
 
 def main() -> None:
@@ -53,9 +54,9 @@ def main() -> None:
         "--limit", type=int, default=30, help="recordings with a name, and as many without, of each set"
     )
     parser.add_argument("--boosts", nargs="+", type=float, default=(1.0, 2.0, 3.0, 4.0))
-    parser.add_argument("--distractors", type=Path, required=True, help="file with a name a line, 1000 or more")
+    parser.add_argument("--distractors", type=Path, required=True, help="file of English sentences, with many names")
     parser.add_argument("--lists", nargs="+", metavar="LIST", help='such as "names + 100"; all by default')
-    parser.add_argument("--beam-size", nargs="+", type=int, default=(5, 1))
+    parser.add_argument("--beam-size", nargs="*", type=int, default=(5, 1))
     parser.add_argument("--live", nargs="*", default=(), metavar="POLICY", help="policies to measure as well")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--threads", type=int, default=1)
@@ -63,10 +64,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     recognizer = Recognizer.from_pretrained(options.model)
     assert isinstance(recognizer, WhisperRecognizer)
-    sets = chosen_sets(recognizer, options)
+    sets, others = chosen_sets(recognizer, options)
     figures: dict[str, Figures] = {}
     for name, (names, rows) in sets.items():
-        lists = phrase_lists(names, options.distractors, name)
+        lists = phrase_lists(names, others, name)
         for system, row, listed, text in tqdm(_texts(recognizer, rows, lists, options), desc=name, file=sys.stderr):
             figures.setdefault(system, Figures()).add(row.text, text, names, listed)
     print("| | recall | inserted | errors with a name | errors without |\n|---|---|---|---|---|")
@@ -119,25 +120,31 @@ def read_all(data: Path) -> dict[str, list[Utterance]]:
 
 def chosen_sets(
     recognizer: WhisperRecognizer, options: argparse.Namespace
-) -> dict[str, tuple[list[str], list[Utterance]]]:
-    """The rare names of each set, and its recordings."""
+) -> tuple[dict[str, tuple[list[str], list[Utterance]]], list[str]]:
+    """The rare names of each set, and its recordings; and the rare names of the other text."""
     everything = read_all(Path(os.environ.get("LOQUENT_DATA", "../shared/data")))
+    text = options.distractors.read_text(encoding="utf-8")
     small = {word for rows in everything.values() for row in rows for word in re.findall(r"\b[a-z]+\b", row.text)}
+    small |= set(re.findall(r"\b[a-z]+\b", text))
+
+    def rare_names(texts: Iterable[str]) -> list[str]:
+        capitals = {word for text in texts for word in re.findall(r"[a-z,] ([A-Z][a-z]{2,})\b", text)}
+        rare = (word for word in capitals if word.lower() not in small)
+        return sorted(word for word in rare if len(recognizer.tokenizer.encode(" " + word)) > 1)
+
     chosen = {}
     for name in options.sets:
         rows = everything[name]
-        capitals = {word for row in rows for word in re.findall(r"[a-z,] ([A-Z][a-z]{2,})\b", row.text)}
-        rare = (word for word in capitals if word.lower() not in small)
-        names = sorted(word for word in rare if len(recognizer.tokenizer.encode(" " + word)) > 1)
+        names = rare_names(row.text for row in rows)
         having = [row for row in rows if set(re.findall(r"\w+", row.text)) & set(names)][: options.limit]
         lacking = [row for row in rows if not set(re.findall(r"\w+", row.text)) & set(names)][: len(having)]
         chosen[name] = names, having + lacking
-    return chosen
+    return chosen, rare_names([text])
 
 
-def phrase_lists(names: Sequence[str], file: Path, seed: str) -> dict[str, list[str]]:
+def phrase_lists(names: Sequence[str], distractors: Sequence[str], seed: str) -> dict[str, list[str]]:
     """Lists of phrases by name."""
-    others = sorted(set(file.read_text(encoding="utf-8").split("\n")) - {"", *names})
+    others = sorted({*distractors} - {*names})
     random.Random(hashlib.sha256(seed.encode()).digest()).shuffle(others)
     lists: dict[str, list[str]] = {"none": [], "names": list(names)}
     for count in (100, 1000):
