@@ -7,23 +7,39 @@ from typing import Any, Literal, TypeVar
 
 from loquent.asr.families import FAMILIES, family_named
 from loquent.speech.runtime.options import OptionError, parse_options
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 
 T = TypeVar("T")
 
 Mode = Literal["transcribe", "translate"]  # text in the language that is spoken, or in English
+MAX_PHRASES, MAX_PHRASE = 1000, 200  # of one stream; characters of each
+MAX_PHRASE_TOKENS = 10_000  # of all of them
+MAX_BOOST = 100.0  # nats
+WHISPER_BOOST = 2.0  # nats
 
 
 def check_language(language: str) -> None:
     """Refuse what is no language.
 
     Raises:
-        ValueError: the text is neither the code nor the English name of a language that any model knows.
+        ValueError: the text has neither codes nor English names of languages that any model knows.
     """
     try:
-        language_code(language)
+        language_codes(language)
     except ValueError as error:
         raise ValueError(f"language: {error}") from error
+
+
+def check_phrases(phrases: tuple[str, ...], boost: float) -> None:
+    """Refuse phrases that are too many or too long, and a boost that is none.
+
+    Raises:
+        ValueError: see there.
+    """
+    if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
+        raise ValueError(f"phrases: expected at most {MAX_PHRASES} of {MAX_PHRASE} characters, got {len(phrases)}")
+    if not 0 < boost <= MAX_BOOST:
+        raise ValueError(f"phrase_boost: expected a number above 0, and at most {MAX_BOOST} nats, got {boost!r}")
 
 
 def checked_options(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

@@ -18,6 +18,7 @@ from loquent.speech.hub import resolve
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 if TYPE_CHECKING:
+    from loquent.asr.speakers import SpeakerLabels
     from loquent.speech.runtime.session import Session
     from loquent.speech.runtime.task import Task
 
@@ -114,6 +115,7 @@ class Recognizer(ABC):
         *,
         progress: Progress | None = None,
         on_segment: Callable[[Segment], None] | None = None,
+        speakers: SpeakerLabels | None = None,
         **options: Any,
     ) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
@@ -121,6 +123,7 @@ class Recognizer(ABC):
         Args:
             progress: called now and then; what it raises ends the work.
             on_segment: called with each segment as soon as it is final.
+            speakers: tells who said what, once all has been heard; see `SpeakerLabels.transcript`.
             options: those of `segments`.
 
         Raises:
@@ -129,7 +132,7 @@ class Recognizer(ABC):
         """
         for _, item in self.segments([source], progress=progress, **options):
             if isinstance(item, Transcript):
-                return item
+                return item if speakers is None else speakers.transcript(item, source)
             if isinstance(item, AudioError):
                 raise item
             if on_segment is not None:
@@ -157,10 +160,29 @@ class Recognizer(ABC):
         """
 
     @abstractmethod
+    def detect_language(self, source: RecordingSource, language: str | None = None) -> dict[str, float]:
+        """Probability of each language that the recording may be in, by code, most probable first.
+
+        Args:
+            language: codes or English names with commas between them, which it is known to be one of.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            ValueError: the model does not know one of the languages.
+        """
+
+    @abstractmethod
     def streaming_task(self, **options: Any) -> Task:
         """What an `Engine` runs; options are the fields of `StreamingOptions` or `ConformerOptions`."""
 
-    def session(self, *, sample_rate: int = 16_000, channels: int = 1, **options: Any) -> Session:
+    def session(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        channels: int = 1,
+        speakers: SpeakerLabels | None = None,
+        **options: Any,
+    ) -> Session:
         """Open a stream of live audio: ``push`` packets of any size, then ``finish``.
 
         Each such session has a model state of its own. To run many streams in one batch, open them on one
@@ -169,6 +191,7 @@ class Recognizer(ABC):
         Args:
             sample_rate: of the packets, in Hz.
             channels: of the packets.
+            speakers: tells who says what; see `SpeakerTask`.
             options: the fields of ``Options`` and of ``Settings``; what both have, such as ``language``, is for both.
 
         Raises:
@@ -183,4 +206,8 @@ class Recognizer(ABC):
             **{name: value for name, value in options.items() if name in of_task or name not in of_stream}
         )
         chosen = {name: value for name, value in options.items() if name in of_stream}
+        if speakers is not None:
+            from loquent.asr.speakers import SpeakerTask
+
+            task = SpeakerTask(task, speakers)
         return Engine(task).open(sample_rate=sample_rate, channels=channels, **chosen)

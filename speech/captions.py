@@ -137,6 +137,7 @@ class JsonWriter(CaptionWriter):
     def write(self, segment: Segment) -> None:
         separator = ",\n" if self._texts else "\n"
         known = {name: value for name, value in asdict(segment).items() if value is not None}
+        known["words"] = [_without_unknown_speaker(word) for word in known["words"]]
         self.file.write(separator + _json({"id": len(self._texts), **known}))
         self.file.flush()
         self._texts.append(segment.text)
@@ -144,6 +145,10 @@ class JsonWriter(CaptionWriter):
     def close(self) -> None:
         self.file.write(f'\n], "text": {_json(" ".join(filter(None, map(_one_line, self._texts))))}}}\n')
         super().close()
+
+
+def _without_unknown_speaker(word: dict[str, Any]) -> dict[str, Any]:
+    return word if word["speaker"] is not None else {name: word[name] for name in word if name != "speaker"}
 
 
 class _CueWriter(CaptionWriter):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,12 +14,16 @@ Progress = Callable[[int, float, float | None], None]  # recording, seconds done
 
 @dataclass(frozen=True)
 class WordTiming:
-    """A word and when it was said, in seconds, with or without the space before it; `confidence` in [0, 1] or None."""
+    """A word and when it was said, in seconds, with or without the space before it.
+
+    `confidence` is in [0, 1] or None, `speaker` is 0, 1, … in the order of first speaking, or None if it is not known.
+    """
 
     text: str
     start: float
     end: float
     confidence: float | None = None
+    speaker: int | None = None
 
     def __post_init__(self) -> None:
         _check_times("word", self.text, self.start, self.end)
@@ -53,6 +57,7 @@ class Segment:
     compression_ratio: of the window's text under zlib; above 2.4 it repeats itself.
     no_speech_prob:    that nobody speaks in the window.
     translation:       of the text; None if it was not translated.
+    speaker:           of most of its words, as in `WordTiming`.
     """
 
     start: float
@@ -67,6 +72,7 @@ class Segment:
     no_speech_prob: float | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     translation: str | None = None
+    speaker: int | None = None
 
     def __post_init__(self) -> None:
         _check_times("segment", self.text, self.start, self.end)
@@ -82,6 +88,7 @@ class Transcript:
     language_probability: float  # 1.0 if it was given
     duration_s: float
     warnings: tuple[str, ...] = ()  # what is damaged in the recording, or missing of it, a sentence each
+    languages: Mapping[str, float] = field(default_factory=dict)  # those it was detected among, most probable first
 
 
 class SegmentBuilder:
@@ -95,11 +102,11 @@ class SegmentBuilder:
         from loquent.speech.runtime.events import Final, Word  # need numpy, which the command line's help does not
 
         if isinstance(event, Word):
-            self._words.append(WordTiming(event.text, event.start, event.end, event.confidence))
+            self._words.append(WordTiming(event.text, event.start, event.end, event.confidence, event.speaker))
         if not isinstance(event, Final):
             return None
         words, self._words = tuple(self._words), []
-        return Segment(event.start, event.end, event.text, words)
+        return Segment(event.start, event.end, event.text, words, speaker=event.speaker)
 
 
 def _check_times(what: str, text: str, start: float, end: float) -> None:

@@ -21,7 +21,7 @@ NN = {"kernels", "speech/nn"}
 RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
 SPEECH = {*RUNTIME, "speech", "speech/policies"}
 ASR = {*SPEECH, "asr", "asr/recordings"}
-WHISPER = {*ASR, "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
+WHISPER = {*ASR, "asr/search", "asr/whisper", "asr/whisper/offline", "asr/whisper/live"}
 CONFORMER = {*ASR, "asr/heads", "asr/search", "asr/conformer"}
 TTS = {*SPEECH, "tts"}
 TRANSLATE = {*SPEECH, "translate"}
@@ -46,9 +46,12 @@ MAY_IMPORT = {
     "speech/net/wyoming": {*SPEECH, "speech/net", "speech/net/operation"},
     "speech/net/operation": {*SPEECH, "speech/net", "speech/net/openai"},
     "speech/net/sessions": {*SPEECH, "speech/net", "speech/net/connections"},
-    "speech/commands": {*SPEECH, "speech/net", "speech/net/operation", "speech/commands/translation"},
+    "speech/corpus": SPEECH,
+    "speech/commands": {
+        *(*SPEECH, "speech/net", "speech/net/operation", "speech/commands/translation", "speech/corpus"),
+    },
     "speech/commands/translation": {*SPEECH, "speech/commands"},
-    "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},
+    "asr": {*ASR, "asr/speakers", "asr/whisper/offline", "asr/whisper/live"},
     "asr/recordings": SPEECH,
     "asr/heads": SPEECH,
     "asr/search": {*SPEECH, "asr/heads"},
@@ -57,6 +60,7 @@ MAY_IMPORT = {
     "asr/whisper/offline": WHISPER,
     "asr/whisper/live": WHISPER,
     "asr/conformer": CONFORMER,
+    "asr/speakers": ASR,
     "tts": {*TTS, "tts/frontend"},
     "tts/frontend": {*SPEECH, "tts/frontend/normalization", "tts/frontend/pronunciation"},
     "tts/frontend/normalization": SPEECH,
@@ -80,7 +84,7 @@ MAY_IMPORT = {
     "translate/score": RUNTIME,
     "recipes": TRAINING,
     "recipes/loop": SPEECH,
-    "recipes/data": {*SPEECH, "recipes/loop"},
+    "recipes/data": {*SPEECH, "speech/corpus", "recipes/loop"},
     "recipes/whisper": {*TRAINING, *WHISPER, "asr/emission"},
     "recipes/conformer": {*TRAINING, *CONFORMER, "asr/emission", "asr/whisper"},
     "recipes/translation": {

@@ -176,13 +176,17 @@ def test_flags_of_the_command_line() -> None:
             told[title] |= set(re.findall(r"`(--?[\w-]+)", row))
         if title == "Flags that commands share":
             for name, group in re.findall(r"^\*\*(\w+)\*\*(.+?)(?=^\*\*|\Z)", section, re.MULTILINE | re.DOTALL):
-                shared[name.lower()] = set(re.findall(r"^\| `(--[\w-]+)", group, re.MULTILINE))
+                rows = re.findall(r"^\| (`-.+?) \|", group, re.MULTILINE)
+                shared[name.lower()] = {flag for row in rows for flag in re.findall(r"`(--?[\w-]+)", row)}
     parser = _parser()
     assert told["`loquent`"] == flags(parser)
     groups = {
-        "transcribe": "model streaming language translation",
+        "transcribe": "model streaming language translation decoding",
         "listen": "model streaming language translation",
         "serve": "model streaming",
+        "corpus transcribe": "corpus model language decoding",
+        "corpus speak": "corpus",
+        "corpus translate": "corpus",
     }
     for name, command in commands_of(parser).items():
         (title,) = (title for title in told if title.startswith(f"`loquent {name}"))
@@ -199,7 +203,13 @@ def test_flags_in_examples_exist() -> None:
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    return next(action.choices for action in parser._actions if isinstance(action.choices, dict))
+    """By name; in place of one that has commands of its own, those."""
+    choices = next((action.choices for action in parser._actions if isinstance(action.choices, dict)), {})
+    found = {}
+    for name, command in choices.items():
+        inner = {f"{name} {more}": one for more, one in commands_of(command).items()}
+        found |= inner or {name: command}
+    return found
 
 
 def fields(kind: type) -> set[str]:

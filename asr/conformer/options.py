@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from loquent.asr.options import Mode, check_language
+from loquent.asr.options import Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule
-
-MAX_PHRASES, MAX_PHRASE = 1000, 200  # of one stream; characters of each
-MAX_BOOST = 100.0  # nats
 
 CONFORMER_RULES = (
     *(rule for rule in DEFAULT_RULES if rule.name != "long utterance"),
@@ -65,7 +62,7 @@ class ConformerStreamOptions:
     def __post_init__(self) -> None:
         if self.language:
             check_language(self.language)
-        _check_phrases(self.phrases, self.phrase_boost)
+        check_phrases(self.phrases, self.phrase_boost)
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class ConformerTranscribeOptions:
 
     def __post_init__(self) -> None:
         _check_search(self.language, self.head, self.beam_size)
-        _check_phrases(self.phrases, self.phrase_boost)
+        check_phrases(self.phrases, self.phrase_boost)
 
 
 def _check_search(language: str | None, head: str | None, beam_size: int) -> None:
@@ -102,10 +99,3 @@ def _check_search(language: str | None, head: str | None, beam_size: int) -> Non
         raise ValueError(f"head: expected one of {', '.join(get_args(Head))}, got {head!r}")
     if not 1 <= beam_size <= 64:
         raise ValueError(f"beam_size: expected 1 to 64, got {beam_size}")
-
-
-def _check_phrases(phrases: tuple[str, ...], boost: float) -> None:
-    if len(phrases) > MAX_PHRASES or any(len(phrase) > MAX_PHRASE for phrase in phrases):
-        raise ValueError(f"phrases: expected at most {MAX_PHRASES} of {MAX_PHRASE} characters, got {len(phrases)}")
-    if not 0 < boost <= MAX_BOOST:
-        raise ValueError(f"phrase_boost: expected a number above 0, and at most {MAX_BOOST} nats, got {boost!r}")

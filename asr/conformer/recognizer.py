@@ -66,6 +66,11 @@ class ConformerRecognizer(Recognizer):
         chosen = checked_options(ConformerOptions, options)
         return ConformerStreamingTask(self.model, self.tokenizer, chosen)
 
+    def detect_language(self, source: RecordingSource, language: str | None = None) -> dict[str, float]:
+        """The model's language, whatever the recording is: it knows no other (see `Recognizer.detect_language`)."""
+        self.streaming_task().start(ConformerStreamOptions(language))
+        return {self.model.config.language: 1.0}
+
     def segments(
         self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Segment | Transcript | AudioError]]:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from loquent.asr.conformer.memo import ConformerMemo
-from loquent.asr.conformer.options import MAX_BOOST
+from loquent.asr.options import MAX_BOOST, MAX_PHRASE_TOKENS
 from loquent.asr.search.tokens import MAX_OPEN, SearchMemo, Token
 from loquent.speech.nn.state import MOST
 
-MAX_PHRASE_TOKENS = 10_000  # of all phrases of one stream
 LONGEST_CONTEXT = 256  # tokens that a language model looks back
 LARGEST_SCORE = 1e31  # beyond the stand-in for log 0
 

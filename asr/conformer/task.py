@@ -19,9 +19,9 @@ from loquent.asr.conformer.encoder import SUBSAMPLING
 from loquent.asr.conformer.memo import ConformerMemo
 from loquent.asr.conformer.model import ConformerModel
 from loquent.asr.conformer.options import ConformerOptions, ConformerStreamOptions
-from loquent.asr.conformer.restoring import MAX_PHRASE_TOKENS, check_memo
+from loquent.asr.conformer.restoring import check_memo
 from loquent.asr.conformer.tokenizer import SubwordTokenizer
-from loquent.asr.options import checked_options
+from loquent.asr.options import MAX_PHRASE_TOKENS, checked_options
 from loquent.asr.search.biasing import Biasing
 from loquent.asr.search.ctc import CTCBeamSearch, CTCGreedySearch
 from loquent.asr.search.language_model import Fusion
@@ -35,7 +35,7 @@ from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 
 FRAME_S = 0.01 * SUBSAMPLING
 FRAME_MS = 10 * SUBSAMPLING
@@ -96,7 +96,7 @@ class ConformerStreamingTask:
             ValueError: the model cannot do what is asked.
         """
         language = options.language or self.settings.language
-        if language and language_code(language) != self.model.config.language:
+        if language and self.model.config.language not in language_codes(language):
             raise ValueError(f"this model recognises {self.model.config.language!r} only, not {language!r}")
         if options.mode != "transcribe":
             raise ValueError(f"this model can only 'transcribe', not {options.mode!r}")

@@ -51,6 +51,7 @@ class Biasing:
         self._kept = [0.0] * len(self._children)  # what remains of the score when the match breaks off here
         self._kept_depth = [0] * len(self._children)  # and how many of its tokens that is for
         self._link()
+        self._gains: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def of(cls, phrases: Iterable[Sequence[int]], score: float = 1.5) -> Self:
@@ -74,6 +75,12 @@ class Biasing:
                 return child, given_back + self._worth[child]
         return 0, given_back
 
+    def walk(self, tokens: Iterable[int], node: int = 0) -> int:
+        """The node after some more tokens."""
+        for token in tokens:
+            node, _ = self.advance(node, token)
+        return node
+
     def finish(self, node: int) -> float:
         """How the score changes when nothing follows: minus what an incomplete match has earned."""
         return self._kept[node] - self._worth[node]
@@ -92,6 +99,34 @@ class Biasing:
         if inside:
             out[list(inside)] = torch.tensor(list(inside.values()))
         return out
+
+    def gains(self, node: int, greedy: bool) -> list[tuple[Tensor, Tensor]]:
+        """What sets the few tokens that are in phrases apart from the others as the next one: a sparse `changes`.
+
+        Args:
+            greedy: whether there is one hypothesis only. Nothing takes a match back then that began by mistake, so what
+                it has earned must not speak for going on with it: within a match only the token that goes on with it
+                gains, and no more than its score. Among several hypotheses everything counts that would be given back
+                without the token.
+
+        Returns:
+            Parts that add up, each (N,) int64 tokens and (N,) float32 gains.
+        """
+        own = self._gains.get((node, greedy))
+        alone = node == 0 or (greedy and self.finish(node) < 0)
+        if own is None:
+            gains = dict[int, float]()
+            for place in [] if alone else reversed(list(self._suffixes(node))):
+                gains |= {token: self._worth[child] for token, child in self._children[place].items()}
+            for token, child in self._children[node].items():
+                gains[token] = self._score[child] if greedy else self._worth[child] - self._kept[node]
+            if not alone:
+                root = {token: self._score[child] for token, child in self._children[0].items()}
+                gains = {token: gain - root.get(token, 0.0) for token, gain in gains.items()}
+            told = {token: gain for token, gain in gains.items() if gain}
+            own = torch.tensor(list(told), dtype=torch.long), torch.tensor(list(told.values()))
+            self._gains[node, greedy] = own
+        return [own] if alone else [*self.gains(0, greedy), own]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from loquent.asr.options import Mode
+from loquent.asr.options import WHISPER_BOOST, Mode
+from loquent.asr.search.biasing import Biasing
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class DecodingOptions:
     prompt: tuple[int, ...] = ()  # tokens of the text before the window
     prefix: tuple[int, ...] = ()  # tokens that the window's text begins with
     seed: int = 0  # of the sampling
+    phrases: tuple[str, ...] = ()  # names and terms to prefer
+    phrase_boost: float = WHISPER_BOOST  # what a matching token gains, in nats
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.best_of < 1:
@@ -53,15 +55,9 @@ class Branch:
     slot: int  # in the decoder's pool
     tokens: list[int]  # after the prompt
     logprobs: list[float]  # of each
-    score: float  # sum of log-probabilities
-
-
-class Finished(NamedTuple):
-    """A text that is over."""
-
-    tokens: list[int]
-    logprobs: list[float]  # of each
-    score: float  # sum of log-probabilities, that of the end included
+    score: float  # sum of log-probabilities, once it is over that of the end included
+    bonus: float = 0.0  # what phrases have earned it
+    node: int = 0  # where it is among them
 
 
 @dataclass
@@ -72,13 +68,15 @@ class BeamSearch:
     options: DecodingOptions
     index: int  # of the window in its batch: its slots are index · hypotheses …
     prefix: list[int] = field(default_factory=list)  # the end of the prompt that belongs to the window's text
+    biasing: Biasing | None = None  # its phrases
+    node: int = 0  # where the text before it is among them
     hypotheses: list[Branch] = field(init=False)
-    finished: list[Finished] = field(default_factory=list)
+    finished: list[Branch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         base = self.index * self.options.hypotheses
         self.slots = range(base, base + self.options.hypotheses)
-        self.hypotheses = [Branch(base, [], [], 0.0)]
+        self.hypotheses = [Branch(base, [], [], 0.0, node=self.node)]
         self.generator = torch.Generator().manual_seed(self.options.seed)
 
     @property
@@ -103,48 +101,69 @@ class BeamSearch:
         total = scores + np.array([hypothesis.score for hypothesis in self.hypotheses])[:, None]
         width = total.shape[1]
         sampled = self.options.temperature > 0
-        order = np.arange(total.size) if sampled else np.argsort(-total, axis=None, kind="stable")
-        children: list[tuple[Branch, int, float, float]] = []
+        moves = self._moves(scores, tokens, eot)
+        bonuses = np.array([[bonus for _, bonus in row] for row in moves]) if moves else 0.0
+        order = np.arange(total.size) if sampled else np.argsort(-(total + bonuses), axis=None, kind="stable")
+        children: list[Branch] = []
         for rank, flat in enumerate(order.tolist()):
-            parent, column = divmod(flat, width)
-            score = float(total[parent, column])
+            parent, column = self.hypotheses[flat // width], flat % width
+            score = float(total[flat // width, column])
             if score == -np.inf or len(children) == self.options.hypotheses:
                 break
-            one, token = self.hypotheses[parent], int(tokens[parent, column])
+            token = int(tokens[flat // width, column])
+            node, bonus = moves[flat // width][column] if moves else (0, 0.0)
+            child = Branch(parent.slot, parent.tokens, parent.logprobs, score, bonus, node)
             if token != eot:
-                children.append((one, token, float(scores[parent, column]), score))
+                child.tokens = [*parent.tokens, token]
+                child.logprobs = [*parent.logprobs, float(scores[flat // width, column])]
+                children.append(child)
             elif rank < self.options.hypotheses:  # an end among the best; a worse one is no more than a candidate
-                self.finished.append(Finished(one.tokens, one.logprobs, score))
+                self.finished.append(child)
         copies = self._settle(children)
         wanted = self.options.best_of if sampled else max(1, round(self.options.beam_size * self.options.patience))
         full = self.hypotheses and (self.length >= most or len(self.prompt) + self.length >= capacity)
         if full:
-            best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score)
-            left = best[: max(0, wanted - len(self.finished))]
-            self.finished += [Finished(one.tokens, one.logprobs, one.score) for one in left]
+            if self.biasing:
+                for one in self.hypotheses:
+                    one.bonus += self.biasing.finish(one.node)
+            best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score - hypothesis.bonus)
+            self.finished += best[: max(0, wanted - len(self.finished))]
         if full or len(self.finished) >= wanted:
             self.hypotheses = []
         return copies if self.hypotheses else []
 
-    def _settle(self, children: list[tuple[Branch, int, float, float]]) -> list[tuple[int, int]]:
+    def _moves(self, scores: np.ndarray, tokens: np.ndarray, eot: int) -> list[list[tuple[int, float]]]:
+        """Where each hypothesis is among the phrases with each of its candidates (hypotheses, N), and what it has then
+        earned; nothing without phrases. A match breaks off where the best token is not text (see `with_gains`)."""
+        moves = []
+        for one, likely, row in zip(self.hypotheses, scores, tokens.tolist(), strict=True):
+            if self.biasing is None:
+                return []
+            if row[int(likely.argmax())] < eot:
+                found = [self.biasing.advance(one.node, token) for token in row]
+            else:
+                found = [(0, self.biasing.finish(one.node))] * len(row)
+            moves.append([(node, one.bonus + change) for node, change in found])
+        return moves
+
+    def _settle(self, children: list[Branch]) -> list[tuple[int, int]]:
         """Give children slots: a parent's first child stays in its slot, further ones move to slots now free."""
-        taken = {parent.slot for parent, *_ in children}
+        taken = {child.slot for child in children}
         free = iter([slot for slot in self.slots if slot not in taken])
-        copies, settled = [], []
-        for parent, token, logprob, score in children:
-            slot = parent.slot
-            if slot in taken:
-                taken.remove(slot)
+        copies = []
+        for child in children:
+            if child.slot in taken:
+                taken.remove(child.slot)
             else:
                 slot = next(free)
-                copies.append((parent.slot, slot))
-            settled.append(Branch(slot, [*parent.tokens, token], [*parent.logprobs, logprob], score))
-        self.hypotheses = settled
+                copies.append((child.slot, slot))
+                child.slot = slot
+        self.hypotheses = children
         return copies
 
-    def best(self) -> Finished:
+    def best(self) -> Branch:
         """The best finished hypothesis, which may be empty."""
         if not self.finished:
-            return Finished([], [], 0.0)
+            return Branch(self.slots[0], [], [], 0.0)
         penalty = self.options.length_penalty
-        return max(self.finished, key=lambda one: one.score / max(len(one.tokens), 1) ** penalty)
+        return max(self.finished, key=lambda one: (one.score + one.bonus) / max(len(one.tokens), 1) ** penalty)

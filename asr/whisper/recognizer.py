@@ -25,7 +25,7 @@ from loquent.asr.whisper.quantization import int8_layers, quantize_int8
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.hub import SHIPPED_ADAPTERS
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes, only_language
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class WhisperRecognizer(Recognizer):
 
         checked_options(StreamingOptions, {name: options[name] for name in ("language",) if name in options})
         language = options.get("language") or (None if self.tokenizer.is_multilingual else "en")
-        language = language_code(language) if language else None
+        language = only_language(language)
         policy = options.get("policy")
         if (policy == "incremental" or (policy is None and language)) and not len(self.adapters):
             self._add_shipped(None if policy else language)
@@ -140,14 +140,17 @@ class WhisperRecognizer(Recognizer):
         if default:
             self.adapters.default = name
 
-    def detect_language(self, source: RecordingSource) -> dict[str, float]:
-        """Probability of each language, by code and most probable first, in the first 30 s of a recording."""
+    def detect_language(self, source: RecordingSource, language: str | None = None) -> dict[str, float]:
+        """Probability of each language in the first 30 s of a recording (see `Recognizer.detect_language`)."""
+        among = language_codes(language)
+        for code in among:
+            self.tokenizer.sot_sequence(code)
         recording = MelRecording(source, self.model.config.n_mels)
         mel = recording.window(0, recording.size_until(self._decoder.window)).mel
         recording.close()
         with torch.inference_mode():
             memory = self._decoder.encode([torch.nn.functional.pad(mel, (0, 0, 0, self._decoder.window - len(mel)))])
-            return self._decoder.detect_language(memory, [0])[0]
+            return self._decoder.detect_language(memory, [0], among)[0]
 
 
 def _loaded(adapter: str | os.PathLike[str] | LoraAdapter) -> LoraAdapter:

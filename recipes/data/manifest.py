@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import io
 import json
@@ -17,6 +16,7 @@ import numpy as np
 
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.files import read_audio
+from loquent.speech.corpus.items import open_archive
 
 SAMPLE_RATE = 16000  # Hz, of everything that recipes read
 
@@ -48,7 +48,9 @@ class Utterance:
         Raises:
             AudioError: the recording is missing or damaged.
         """
-        source = self.path if self.archive is None else io.BytesIO(_archive(self.archive, os.getpid()).read(self.path))
+        source = (
+            self.path if self.archive is None else io.BytesIO(open_archive(self.archive, os.getpid()).read(self.path))
+        )
         audio = read_audio(source, SAMPLE_RATE)
         if audio.warnings:  # the text tells more than is there to be heard
             raise AudioError(audio.warnings[-1])
@@ -57,12 +59,6 @@ class Utterance:
             first = round(self.start * SAMPLE_RATE)
             samples = samples[first : first + round(self.duration * SAMPLE_RATE)]
         return np.pad(samples, (round(self.silence_s * SAMPLE_RATE), 0)) if self.silence_s else samples
-
-
-@functools.lru_cache(maxsize=64)
-def _archive(path: str, process: int) -> zipfile.ZipFile:
-    """An open archive; every process has its own, for they would share the position in the file."""
-    return zipfile.ZipFile(path)
 
 
 def read_manifest(path: str | os.PathLike[str], **wanted: Any) -> list[Utterance]:

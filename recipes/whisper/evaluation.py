@@ -114,13 +114,13 @@ def plain_words(text: str) -> str:
     return re.sub(r"[^\w' ]+", " ", text.lower().replace("’", "'"))
 
 
-def streamed(task: Task, rows: Sequence[Utterance]) -> Iterator[tuple[int, list[Event]]]:
-    """Every recording's number and events; recordings of similar length share a batch."""
+def streamed(task: Task, rows: Sequence[Utterance], **options: Any) -> Iterator[tuple[int, list[Event]]]:
+    """Every recording's number and events, with ``options`` of a stream; those of similar length share a batch."""
     engine = Engine(task, STREAMS)
     ordered = sorted(range(len(rows)), key=lambda number: (rows[number].duration, rows[number].id))
     for first in range(0, len(ordered), STREAMS):
         group = ordered[first : first + STREAMS]
-        sessions = [engine.open(language=rows[number].language) for number in group]
+        sessions = [engine.open(language=rows[number].language, **options) for number in group]
         for session, number in zip(sessions, group, strict=True):
             session.feed(rows[number].samples())
             session.end()

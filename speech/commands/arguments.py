@@ -139,7 +139,11 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
 def add_language_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that say what is spoken and what to write."""
     group = parser.add_argument_group("language")
-    group.add_argument("--language", type=optional(str), help="spoken language, as code or name (default: detect it)")
+    group.add_argument(
+        "--language",
+        type=optional(str),
+        help="spoken language, as code or name; several, such as en,es: detect which of them (default: detect it)",
+    )
     group.add_argument("--task", choices=TASKS, default="transcribe", help="translate writes English")
     group.add_argument("--initial-prompt", metavar="TEXT", help="text that might precede: names, spellings, style")
     group.add_argument(
@@ -147,7 +151,10 @@ def add_language_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="phrases",
         metavar="TEXT",
-        help="a name or term to prefer, for models that take such (Conformer); may be given many times",
+        help="a name or term to prefer; may be given many times",
+    )
+    group.add_argument(
+        "--phrase-boost", type=float, metavar="NATS", help="what a matching token of these gains (default: the model's)"
     )
 
 
@@ -212,9 +219,17 @@ def streaming_task(recognizer: RecognizerTask, arguments: argparse.Namespace) ->
 
 def stream_start_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The language flags that were given, as options of a stream."""
-    options = {"language": arguments.language, "prompt": arguments.initial_prompt, "phrases": arguments.phrases}
+    options: dict[str, Any] = {"language": arguments.language, "prompt": arguments.initial_prompt}
+    options |= {"phrases": arguments.phrases, "phrase_boost": arguments.phrase_boost}
     if arguments.task != "transcribe":
         options["task"] = arguments.task
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def recording_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The language flags that were given, as options of recordings."""
+    options = {"language": arguments.language, "task": arguments.task, "initial_prompt": arguments.initial_prompt}
+    options |= {"phrases": arguments.phrases and tuple(arguments.phrases), "phrase_boost": arguments.phrase_boost}
     return {name: value for name, value in options.items() if value is not None}
 
 

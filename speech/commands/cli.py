@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {  # in the order of the help
     "speak": "loquent.speech.commands.speak",
     "translate": "loquent.speech.commands.translate",
     "interpret": "loquent.speech.commands.interpret",
+    "corpus": "loquent.speech.commands.corpus",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",

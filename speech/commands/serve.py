@@ -102,7 +102,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     streaming.add_argument(
         "--language",
         type=optional(str),
-        help="of streams that do not say theirs, as code or name (default: detect it)",
+        help="of streams that do not say theirs, as code or name; several, such as en,es: detect which of them "
+        "(default: detect it)",
     )
     streaming.add_argument("--max-sessions", type=int, default=32, metavar="N", help="streams at a time (default: 32)")
     add_model_arguments(parser)

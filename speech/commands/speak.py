@@ -44,6 +44,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     output.add_argument(
         "--save-words", type=Path, metavar="FILE", help=f"write the times of all words: .{', .'.join(FORMATS)}"
     )
+    add_voice_arguments(parser)
+    return parser
+
+
+def add_voice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose the voice and how it speaks."""
     voice = parser.add_argument_group("voice")
     voice.add_argument("--voice", metavar="NAME", help="of the model's voices, or a mixture: anna:0.7+ben:0.3")
     voice.add_argument("--speed", type=float, metavar="FACTOR", help="tempo, from 0.25 to 4 (default: 1)")
@@ -63,7 +69,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="NAME",
         help="name, folder or hub id of a voice (default: loquent/hibari if installed, else loquent/voice)",
     )
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if "-" in arguments.text and sys.stdin is None:
         raise CommandError("standard input is closed; there is nothing to read")
-    options = _options(arguments)
+    options = voice_options(arguments)
     name = voice_name(arguments.model)
     parse_options(load_task("synthesis options")(name), options)
     synthesizer = load_task("synthesizer").from_pretrained(name, device=arguments.device, threads=arguments.threads)
@@ -100,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+def voice_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given, as options of a stream of speech."""
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     if arguments.ssml:
         options["ssml"] = True

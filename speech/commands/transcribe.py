@@ -22,6 +22,7 @@ from loquent.speech.commands.arguments import (
     load_recognizer,
     model_name,
     optional,
+    recording_options,
     stream_start_options,
     streaming_options,
     streaming_task,
@@ -41,6 +42,7 @@ from loquent.speech.commands.translation.translate_to import (
     translation_asked,
 )
 from loquent.speech.runtime.options import OptionError
+from loquent.speech.text.languages import only_language
 from loquent.speech.transcript import Segment
 
 
@@ -141,11 +143,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         options = stream_start_options(arguments)
         check_options(arguments, stream=options)
         return options
-    options = {"language": arguments.language, "task": arguments.task} | decoding_options(arguments) | shared
-    if arguments.initial_prompt is not None:
-        options["initial_prompt"] = arguments.initial_prompt
-    if arguments.phrases is not None:
-        options["phrases"] = tuple(arguments.phrases)
+    options = recording_options(arguments) | decoding_options(arguments) | shared
     timed = (arguments.max_line_count, arguments.max_words_per_line, options.get("hallucination_silence_threshold"))
     options["word_timestamps"] = (
         arguments.word_timestamps or arguments.highlight_words or any(one is not None for one in timed)
@@ -186,7 +184,11 @@ def _translator(arguments: argparse.Namespace, asked: Asked) -> SegmentTranslato
     from loquent.speech.runtime.engine import Engine
 
     engine = Engine(load_asked(asked, arguments).streaming_task(), BATCH)
-    early = arguments.language is not None or arguments.task == "translate" or model_name(arguments).endswith(".en")
+    early = (
+        only_language(arguments.language) is not None
+        or arguments.task == "translate"
+        or model_name(arguments).endswith(".en")
+    )
     return SegmentTranslator(engine, asked, early, arguments.task == "translate", term_options(arguments))
 
 

@@ -16,7 +16,7 @@ from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.snapshot import Unpacked
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Port
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import only_language
 
 # Beginnings of the names of other services' models, which their clients send unless they are told otherwise.
 OPENAI_MODELS = ("gpt-", "whisper-1")  # that hear
@@ -99,7 +99,7 @@ class Model:
         if target is None:
             return self, chosen
         spoken = chosen.get("language")
-        spoken = language_code(spoken) if isinstance(spoken, str) and spoken else None
+        spoken = only_language(spoken) if isinstance(spoken, str) else None
         written = "en" if chosen.get("task") == "translate" else spoken
         fitting = [pair for pair in self.translators if pair[1] == target and written in (None, pair[0])]
         if not fitting:

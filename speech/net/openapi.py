@@ -132,7 +132,7 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
 
 
 def _transcription() -> dict[str, Any]:
-    events = {"text/event-stream": {}}
+    events: dict[str, dict[str, Any]] = {"text/event-stream": {}}
     return _of_file("createTranscription", "Transcribe a file.", FIELDS, events)
 
 

@@ -59,7 +59,7 @@ def create_app(
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for files: called with float32 samples (N,) at 16 kHz, and with those of
             ``language``, ``task``, ``initial_prompt``, ``temperatures``, ``word_timestamps``, ``token_logprobs``,
-            ``phrases``, ``hotwords``, ``vad_filter`` and ``speech`` that the client asked for; returns an object with
+            ``phrases``, ``vad_filter`` and ``speech`` that the client asked for; returns an object with
             ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a
             time, and calls ``progress=…``, with anything, now and then: that raises once its client has gone or the
             server goes down. One that takes ``on_segment=…`` may call it with each segment as soon as it is final.

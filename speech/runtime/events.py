@@ -29,14 +29,15 @@ class Event:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary with a ``type`` key, ready for JSON.
 
-        Times are rounded to 0.1 ms. An empty stage is left out, and so are samples, which travel beside the event.
+        Times are rounded to 0.1 ms. An empty stage is left out, and so are an unknown speaker and samples, which travel
+        beside the event.
         """
         values: dict[str, Any] = {"type": self.type}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float):
                 value = round(value, 4)
-            if not isinstance(value, np.ndarray) and (value or field.name != "stage"):
+            if not (isinstance(value, np.ndarray) or value is None or (field.name == "stage" and not value)):
                 values[field.name] = value
         return values
 
@@ -73,7 +74,8 @@ class Word(Event):
 
     Of a recogniser, a word that was said; of a synthesiser, one that it says.
 
-    ``text`` carries its leading space, so that joining the words of a stream gives its text.
+    ``text`` carries its leading space, so that joining the words of a stream gives its text. ``speaker``: who said it,
+    0, 1, … in the order of first speaking; None where speakers are not told apart.
     """
 
     type: ClassVar[str] = "word"
@@ -81,16 +83,21 @@ class Word(Event):
     start: float
     end: float
     confidence: float
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Final(Event):
-    """A finished utterance, heard or said: the text of all its words, and its times in seconds from the start."""
+    """A finished utterance, heard or said: the text of all its words, and its times in seconds from the start.
+
+    ``speaker``: who said most of it, as in `Word`.
+    """
 
     type: ClassVar[str] = "final"
     text: str
     start: float
     end: float
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +107,18 @@ class Endpoint(Event):
     type: ClassVar[str] = "endpoint"
     rule: str
     time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language(Event):
+    """The language that the words which follow are in, where it was not told but detected.
+
+    probability: among the languages that it may be.
+    """
+
+    type: ClassVar[str] = "language"
+    language: str
+    probability: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,21 @@ _OTHER_NAMES = {
 SPACELESS_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
+def language_codes(languages: str | None) -> tuple[str, ...]:
+    """The codes of the languages that an option names, commas between them; none of None and "".
+
+    Raises:
+        ValueError: Whisper has no token for one of them.
+    """
+    return tuple(dict.fromkeys(map(language_code, languages.split(",")))) if languages else ()
+
+
+def only_language(languages: str | None) -> str | None:
+    """The code of the language that an option names if it is one only, so that it is known before any speech."""
+    codes = language_codes(languages)
+    return codes[0] if len(codes) == 1 else None
+
+
 def language_code(language: str) -> str:
     """The code Whisper uses for a language given by code or English name, in any case ("EN", "Cantonese", "Flemish").
 

@@ -69,8 +69,6 @@ def test_options_of_the_other_kind_of_model_are_named(tiny_en, tokenizer, toy_co
         whisper.transcribe(sample, head="ctc", chunk_ms=160)
     with pytest.raises(ValueError, match="head: unknown; expected one of language, policy, chunk_ms"):
         whisper.streaming_task(head="ctc")
-    with pytest.raises(ValueError, match="phrases: unknown"):
-        whisper.session(phrases=["x"])
     with pytest.raises(ValueError, match="initial_prompt: unknown; expected one of language"):
         conformer.transcribe(sample, initial_prompt="x")
     with pytest.raises(ValueError, match="policy: unknown"):

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from loquent.asr.search.biasing import Biasing
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
 from loquent.asr.whisper.live.attention import TokenAttention
 from loquent.asr.whisper.model import TextDecoder
+from loquent.asr.whisper.phrases import with_gains
 from loquent.asr.whisper.states import AudioMemory, DecoderState
 from loquent.speech.nn.low_rank import Adapters
 from loquent.speech.nn.streaming import Chunk
@@ -37,6 +39,7 @@ class Draft:
     past:   text tokens before the hypothesis, to recognise repetitions by.
     said:   encoder frame in which each of ``past`` was said.
     frames: encoder frames of audio.
+    biasing: phrases that the stream prefers, if any.
     """
 
     prefix: list[int]
@@ -46,6 +49,16 @@ class Draft:
     past: list[int] = field(default_factory=list)
     said: list[int] = field(default_factory=list)
     frames: int = 0
+    biasing: Biasing | None = None
+
+    def nodes(self) -> list[int]:
+        """Where the text before each of ``tokens``, and after them, is among the phrases."""
+        if self.biasing is None:
+            return [0] * (len(self.tokens) + 1)
+        nodes = [self.biasing.walk(self.past)]
+        for token in self.tokens:
+            nodes.append(self.biasing.walk([token], nodes[-1]))
+        return nodes
 
 
 @dataclass
@@ -55,6 +68,8 @@ class StreamingHypothesis:
     complete: whether the model had no more to say, rather than being cut by a limit.
     looped:   whether the model would have repeated one phrase over and over.
     finite:   whether all scores were numbers; if not, the tokens mean nothing.
+    biasing:  phrases that it prefers; scores and probabilities are those without them.
+    node:     where it is among them.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -64,6 +79,8 @@ class StreamingHypothesis:
     complete: bool = False
     looped: bool = False
     finite: bool = True
+    biasing: Biasing | None = None
+    node: int = 0
 
     @property
     def attended(self) -> list[int]:
@@ -81,6 +98,8 @@ class StreamingHypothesis:
         self.scores.append(score)
         self.probabilities.append(math.exp(score - log_sum))
         self.attention.append(attention)
+        if self.biasing:
+            self.node = self.biasing.walk([token], self.node)
 
 
 def repeats(tokens: list[int], frames: Callable[[], list[int]] | None = None) -> bool:
@@ -177,8 +196,10 @@ class DraftDecoder:
         row, step = torch.tensor(place, device=rows.device).unbind(1)
         scores = self._scores(hidden[row, step])
         drafted = torch.tensor([t for draft in drafts for t in [*draft.tokens, self.eot]], device=rows.device)
-        old = scores.gather(1, drafted[:, None])
-        old_scores, ranks = old[:, 0].tolist(), (scores > old).sum(-1).tolist()
+        old_scores = scores.gather(1, drafted[:, None])[:, 0].tolist()
+        places = [(draft.biasing, node) for draft in drafts for node in draft.nodes()]
+        preferred = with_gains(scores, places, self.eot, greedy=self.beam_size == 1)
+        ranks = (preferred > preferred.gather(1, drafted[:, None])).sum(-1).tolist()
         log_sums = scores.logsumexp(-1).tolist()
 
         kept, following, at = [], list[Tensor](), 0
@@ -217,7 +238,10 @@ class DraftDecoder:
         still to come.
         """
         log_sums = scores.logsumexp(-1).tolist()
-        best_scores, best = (x.tolist() for x in scores.max(-1))
+        places = [(one.biasing, one.node) for one in writing.hypotheses]
+        preferred = with_gains(scores, places, self.eot, greedy=True)
+        choices = preferred.argmax(-1, keepdim=True)
+        best_scores, best = scores.gather(1, choices)[:, 0].tolist(), choices[:, 0].tolist()
         going = []
         for index, (draft, hypothesis) in enumerate(zip(writing.drafts, writing.hypotheses, strict=True)):
             hypothesis.finite = hypothesis.finite and math.isfinite(log_sums[index])
@@ -226,8 +250,9 @@ class DraftDecoder:
             full = len(hypothesis.tokens) >= draft.limit
             while not full and best[index] != self.eot and loops(draft, hypothesis, best[index], attention[index]):
                 hypothesis.looped = True
-                scores[index, best[index]] = -torch.inf
-                best_scores[index], best[index] = (x.item() for x in scores[index].max(-1))
+                preferred[index, best[index]] = -torch.inf
+                best[index] = int(preferred[index].argmax())
+                best_scores[index] = float(scores[index, best[index]])
             hypothesis.complete = best[index] == self.eot
             if not (hypothesis.complete or full):
                 hypothesis.add(best[index], best_scores[index], log_sums[index], attention[index])
@@ -245,7 +270,10 @@ class DraftDecoder:
             for draft, one in zip(writing.drafts, writing.hypotheses, strict=True)
         ]
         options = DecodingOptions(beam_size=self.beam_size, length_penalty=0.0)
-        searches = [BeamSearch([], options, index) for index in range(len(room))]
+        searches = [
+            BeamSearch([], options, index, biasing=one.biasing, node=one.node)
+            for index, one in enumerate(writing.hypotheses)
+        ]
         active = [index for index, count in enumerate(room) if count > 0]
         position = int(writing.state.position[writing.rows].max())
         pool = self.decoder.initial_state(len(room) * self.beam_size, position + max(room) + 1)
@@ -253,7 +281,9 @@ class DraftDecoder:
         scores = scores[active]
         while active:
             total = scores.logsumexp(-1, keepdim=True)
-            best, tokens = scores.topk(2 * self.beam_size)
+            places = [(searches[index].biasing, one.node) for index in active for one in searches[index].hypotheses]
+            tokens = with_gains(scores, places, self.eot, greedy=False).topk(2 * self.beam_size).indices
+            best = scores.gather(1, tokens)
             candidates, names = (best - total).double().cpu().numpy(), tokens.cpu().numpy()
             copies, at = [], 0
             for index in active:
@@ -348,7 +378,9 @@ class Writing:
     attention: list[TokenAttention] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.hypotheses = self.hypotheses or [StreamingHypothesis() for _ in self.drafts]
+        self.hypotheses = self.hypotheses or [
+            StreamingHypothesis(biasing=draft.biasing, node=draft.nodes()[0]) for draft in self.drafts
+        ]
         self.attention = self.attention or [TokenAttention(draft.frames) for draft in self.drafts]
 
     def select(self, index: list[int], state: DecoderState | None = None, rows: Tensor | None = None) -> Writing:

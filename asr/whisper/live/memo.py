@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loquent.asr.options import checked_options
+from loquent.asr.search.biasing import Biasing
 from loquent.asr.utterance import OpenUtterance
 from loquent.asr.whisper.live.options import WhisperStreamOptions
 from loquent.speech.audio.endpoint import EndpointMemory
@@ -58,6 +59,7 @@ class WhisperMemo:
 
     options:   that it began with.
     language:  code; None until it is detected.
+    languages: codes that it is detected among; none: all.
     prompt:    tokens of the prompt.
     adapter:   name of the stream's adapter, and what the weights of that name were when it began.
     frames:    mel frames received.
@@ -66,10 +68,12 @@ class WhisperMemo:
     window:    None while nobody speaks.
     held:      an endpoint, (time, rule), that waits for a sound to turn out to be no speech.
     context:   committed text tokens of earlier windows, newest last, bounded.
+    biasing:   the phrases of ``options``; not saved, because it follows from them.
     """
 
     options: WhisperStreamOptions
     language: str | None
+    languages: list[str]
     prompt: list[int]
     adapter: str | None = None
     adapter_digest: str = ""
@@ -81,6 +85,7 @@ class WhisperMemo:
     window: AudioWindow | None = None
     held: tuple[float, str] | None = None
     context: list[int] = field(default_factory=list)
+    biasing: Biasing | None = None
 
     @property
     def written(self) -> str | None:
@@ -89,7 +94,9 @@ class WhisperMemo:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, biasing=None))
+        del values["biasing"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WhisperMemo:

@@ -45,8 +45,8 @@ class Network(NamedTuple):
             decode = RunningDecoder(decode, spare=incremental)
         return cls(IncrementalEncoding(model, settings.block) if incremental else Reencoding(model), decode)
 
-    def languages(self, encoded: EncodedAudio, tokenizer: WhisperTokenizer) -> list[str]:
-        """The most probable language of each stream, by code; what its decoder had in its cache is lost."""
+    def languages(self, encoded: EncodedAudio, tokenizer: WhisperTokenizer) -> list[dict[str, float]]:
+        """The score of each language in each stream, by code; what its decoder had in its cache is lost."""
         state, rows, memory, memory_rows, adapters = encoded
         state.position[rows] = 0
         sot = torch.full((len(rows), 1), tokenizer.sot, device=rows.device)
@@ -54,7 +54,7 @@ class Network(NamedTuple):
         hidden, _ = decoder.step(Chunk.of(sot), state, rows, memory, memory_rows, adapters=adapters)
         codes = list(tokenizer.language_tokens)
         scores = decoder.logits(hidden[:, 0])[:, list(tokenizer.language_tokens.values())]
-        return [codes[best] for best in scores.argmax(-1).tolist()]
+        return [dict(zip(codes, row, strict=True)) for row in scores.tolist()]
 
 
 class Networks:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from loquent.asr.options import Mode, check_language
+from loquent.asr.options import WHISPER_BOOST, Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import DEFAULT_RULES, EndpointRule, SpeechOptions
 from loquent.speech.policies.commit import AlignAtt, CommitRule, Confident, HoldLast, LocalAgreement
 
@@ -24,29 +24,35 @@ COMMIT_RULES: dict[str, CommitRule] = {
 class WhisperStreamOptions:
     """What one stream may choose; all of it is fixed at the stream's start.
 
-    language: code or English name; by default that of the task or of the adapter, else detected from the first speech.
+    language: code or English name; several with commas between them, such as "en,es", are those among which it is
+              detected from the first speech. By default that of the task or of the adapter, else any.
     mode:     "transcribe", or "translate" into English; its public name is ``task``.
     prompt:   text that precedes the speech: names and spellings to expect.
     adapter:  name of one that the recogniser has, by default the one for the language; "none" is the model as it is.
+    phrases:  names and terms to prefer, at most 1000.
+    phrase_boost: what a matching token gains, in nats.
     """
 
     language: str | None = None
     mode: Mode = "transcribe"
     prompt: str = ""
     adapter: str | None = None
+    phrases: tuple[str, ...] = ()
+    phrase_boost: float = WHISPER_BOOST
 
     aliases: ClassVar[Mapping[str, str]] = {"task": "mode"}
 
     def __post_init__(self) -> None:
         if self.language:
             check_language(self.language)
+        check_phrases(self.phrases, self.phrase_boost)
 
 
 @dataclass(frozen=True)
 class StreamingOptions:
     """How live audio is turned into text.
 
-    language:     code or English name, of streams that do not say theirs; by default it is detected.
+    language:     of streams that do not say theirs, as there.
     policy:       "local-agreement" and "alignatt" re-encode the window at every chunk and work with any checkpoint;
                   "incremental" encodes every chunk once and needs weights trained for it.
     chunk_ms:     audio per step, a multiple of 20; by default 1000 when re-encoding and 300 when not.

@@ -43,6 +43,8 @@ def check_memo(
     spoken = tokenizer.languages if memo.language is not None or not tokenizer.is_multilingual else (None,)
     _expect("language", memo.language in spoken, memo.language)
     tokenizer.sot_sequence(memo.language or "en", memo.options.mode)
+    known = [*tokenizer.languages]
+    _expect("languages", _are(known.__contains__, memo.languages) and len(memo.languages) <= len(known), memo.languages)
     _expect("adapter", memo.adapter is None or isinstance(memo.adapter, str), memo.adapter)
     _expect("adapter_digest", isinstance(memo.adapter_digest, str), memo.adapter_digest)
     for name in ("prompt", "context"):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from loquent.asr.whisper.adapter_bank import NONE, AdapterBank
 from loquent.asr.whisper.live.draft_decoding import LOOP, Draft, StreamingHypothesis
-from loquent.asr.whisper.live.encoding import EncodedAudio, IncrementalEncoding, IncrementalState
+from loquent.asr.whisper.live.encoding import IncrementalEncoding, IncrementalState
 from loquent.asr.whisper.live.fingerprint import fingerprint
+from loquent.asr.whisper.live.languages import detect_languages
 from loquent.asr.whisper.live.listening import Listening
 from loquent.asr.whisper.live.memo import AudioWindow, CommittedWord, WhisperMemo
 from loquent.asr.whisper.live.network import Network, Networks
@@ -27,6 +28,7 @@ from loquent.asr.whisper.live.restoring import check_encoding, check_memo
 from loquent.asr.whisper.live.state import StreamState, WhisperStep
 from loquent.asr.whisper.live.word_timing import word_spans
 from loquent.asr.whisper.model import Whisper
+from loquent.asr.whisper.phrases import phrase_biasing
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.endpoint import Endpointer, SpeechStart, UtteranceEnd
 from loquent.speech.audio.features import WhisperLogMel
@@ -36,12 +38,11 @@ from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
 from loquent.speech.runtime.task import Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 
 FRAMES_PER_SECOND = 100  # mel frames, the clock of a stream
 ENCODER_RATE = 50  # encoder frames per second
 INCREMENTAL_SHARE = 5 / 6  # of the model's 30 s: adapters saw few longer windows in training, and add words there
-LANGUAGE_FRAMES = 200  # mel frames since speech was noticed that make the choice of language final
 LONGEST_SILENCE = 400  # mel frames of an utterance that may bring no word
 
 
@@ -113,9 +114,10 @@ class WhisperStreamingTask:
             ValueError: the model does not know the language or the mode, or the bank has not the adapter, or none for
                 live audio in this language.
         """
-        language = options.language or self.settings.language
-        language = language_code(language) if language else None
-        self.tokenizer.sot_sequence(language or "en", options.mode)
+        languages = language_codes(options.language or self.settings.language)
+        for code in languages or ("en",):
+            self.tokenizer.sot_sequence(code, options.mode)
+        language = languages[0] if len(languages) == 1 else None
         adapter = options.adapter
         if adapter is None:
             adapter = self.adapters.default_for(language, live=self.settings.policy == "incremental")
@@ -123,11 +125,12 @@ class WhisperStreamingTask:
         chosen = None if adapter is None else self.adapters[adapter]
         if not self.tokenizer.is_multilingual:
             language = language or "en"
-        elif chosen is not None:
-            language = language or chosen.info.language
+        elif chosen is not None and not languages:
+            language = chosen.info.language
         prompt = _closed(options.prompt.strip())
         context = self.tokenizer.encode(" " + prompt)[-self._context :] if prompt else []
-        memo = WhisperMemo(options, language, context, adapter, chosen.digest if chosen else "")
+        memo = WhisperMemo(options, language, list(languages), context, adapter, chosen.digest if chosen else "")
+        memo.biasing = phrase_biasing(self.tokenizer, options.phrases, options.phrase_boost)
         self.adapters.acquire(memo)
         return memo
 
@@ -139,6 +142,7 @@ class WhisperStreamingTask:
                 under its name.
         """
         memo = WhisperMemo.from_dict(values)
+        memo.biasing = phrase_biasing(self.tokenizer, memo.options.phrases, memo.options.phrase_boost)
         check_memo(
             memo,
             self.tokenizer,
@@ -300,7 +304,7 @@ class WhisperStreamingTask:
         chosen = rows[torch.tensor(talking, device=rows.device)]
         adapters = self.adapters.choose(own) if network is self.networks.stock else None
         encoded = network.encoding.encode(state.mel, state.encoding, chosen, windows, frames, flush, adapters)
-        self._detect_languages(network, own, windows, encoded)
+        detect_languages(network, self.tokenizer, talking, memos, flush, encoded, turns)
         drafts, known, sound = list[Draft](), list[int](), list[int]()
         for n, i in enumerate(talking):
             with turns.of(i):
@@ -336,7 +340,8 @@ class WhisperStreamingTask:
         origin = window.start / FRAMES_PER_SECOND
         said = [round((word.end - origin) * ENCODER_RATE) for word in window.words for _ in range(word.tokens)]
         past, heard = window.committed[-LOOP:], (memo.frames - window.start) // 2
-        return Draft(certain[known:], window.open, window.open_scores, max(limit, 0), past, said[-LOOP:], heard), known
+        fed, most = certain[known:], max(limit, 0)
+        return Draft(fed, window.open, window.open_scores, most, past, said[-LOOP:], heard, memo.biasing), known
 
     def _take(
         self, memo: WhisperMemo, window: AudioWindow, hypothesis: StreamingHypothesis, final: bool, events: list[Event]
@@ -459,23 +464,6 @@ class WhisperStreamingTask:
         following = self._new_window(memo, start, window.committed[split:])
         following.words = kept
         return following
-
-    # -------------------------------------------------------------------------------------------------------- language
-
-    def _detect_languages(
-        self, network: Network, memos: list[WhisperMemo], windows: list[AudioWindow], encoded: EncodedAudio
-    ) -> None:
-        """Choose the language of streams that have none yet, from the first speech they bring."""
-        unknown = [i for i, memo in enumerate(memos) if memo.language is None]
-        if not unknown:
-            return
-        for i, code in zip(unknown, network.languages(encoded.select(unknown), self.tokenizer), strict=True):
-            memo, window = memos[i], windows[i]
-            sequence = self.tokenizer.sot_sequence(code, memo.options.mode, timestamps=False)
-            window.control = [*window.control[: -len(sequence)], *sequence]
-            window.primed = False  # what the decoder knows was written under another language
-            if memo.frames - window.opened >= LANGUAGE_FRAMES:
-                memo.language = code
 
 
 def _said_until(window: AudioWindow) -> int:

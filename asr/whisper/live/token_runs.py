@@ -100,7 +100,15 @@ class RunningDecoder(DraftDecoder):
         self._pools: dict[tuple[int, int], DecoderPool] = {}
 
     def _write_on(self, writing: Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
-        """See `DraftDecoder._write_on`."""
+        """See `DraftDecoder._write_on`. What a stream with phrases prefers is the host's choice, token by token."""
+        preferring = [index for index, draft in enumerate(writing.drafts) if draft.biasing]
+        if preferring:
+            chosen = [attention[index] for index in preferring]
+            super()._write_on(writing.select(preferring), scores[preferring], chosen)
+            rest = [index for index, draft in enumerate(writing.drafts) if not draft.biasing]
+            if not rest:
+                return
+            writing, scores, attention = writing.select(rest), scores[rest], [attention[index] for index in rest]
         going = self._decide(writing, scores, attention)
         while going:
             writing = writing.select(going)

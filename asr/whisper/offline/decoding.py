@@ -19,6 +19,7 @@ from torch import Tensor
 from loquent.asr.whisper.beam_search import BeamSearch, DecodingOptions
 from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.offline.logit_filters import logit_filters
+from loquent.asr.whisper.phrases import phrase_biasing, with_gains
 from loquent.asr.whisper.states import AudioMemory
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.kernels.best_tokens import top_tokens
@@ -60,12 +61,18 @@ class WindowDecoder:
             decoder.set_audio(self.model.encoder(mel[None].to(memory.frames.device))[0], memory, slot)
         return memory
 
-    def detect_language(self, memory: AudioMemory, rows: Sequence[int]) -> list[dict[str, float]]:
+    def detect_language(
+        self, memory: AudioMemory, rows: Sequence[int], among: Sequence[str] = ()
+    ) -> list[dict[str, float]]:
         """Probability of each language, by code, in the windows of the given slots, most probable first.
 
         English-only models know one: {"en": 1.0}.
+
+        Args:
+            among: codes of those that it may be; all by default.
         """
         languages = self.tokenizer.language_tokens
+        languages = {code: languages[code] for code in among} if languages and among else languages
         if not languages:
             return [{"en": 1.0} for _ in rows]
         decoder = self.model.decoder
@@ -132,7 +139,9 @@ class WindowDecoder:
         if prefix:  # the window's own text needs room behind both
             most = min(most, capacity - capacity // 4 - len(sot) - len(prefix) - 1)
         before = [tokenizer.sot_prev, *options.prompt[-most:]] if options.prompt else []
-        return BeamSearch([*before, *sot, *prefix], options, index, prefix)
+        biasing = phrase_biasing(tokenizer, options.phrases, options.phrase_boost)
+        node = biasing.walk(prefix) if biasing else 0
+        return BeamSearch([*before, *sot, *prefix], options, index, prefix, biasing, node)
 
     def _run(
         self, searches: list[BeamSearch], memory: AudioMemory, rows: Sequence[int], options: DecodingOptions
@@ -193,28 +202,32 @@ class WindowDecoder:
         self, logits: Tensor, searches: list[BeamSearch], options: DecodingOptions
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability and token of each hypothesis' continuations, (B, N) each, best first at temperature 0."""
+        places = [(search.biasing, hypothesis.node) for search in searches for hypothesis in search.hypotheses]
+        greedy = options.temperature > 0 or options.beam_size == 1
+        preferred = with_gains(logits, places, self.tokenizer.eot, greedy=greedy)
         if options.temperature == 0:
-            scores, tokens = top_tokens(logits, 2 * options.beam_size if options.beam_size > 1 else 1)
+            scores, tokens = top_tokens(preferred, 2 * options.beam_size if options.beam_size > 1 else 1)
         else:
-            cumulative = (logits / options.temperature).softmax(-1).cumsum(-1)
+            cumulative = (preferred / options.temperature).softmax(-1).cumsum(-1)
             draws = torch.cat([search.draw() for search in searches]).to(logits.device)
             tokens = torch.searchsorted(cumulative, draws * cumulative[:, -1:]).clamp(max=logits.shape[1] - 1)
+        if options.temperature > 0 or preferred is not logits:
             scores = logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)
         return scores.cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 
     def _result(self, search: BeamSearch, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
-        written, logprobs, score = search.best()
-        tokens = search.prefix + written
+        best = search.best()
+        tokens = search.prefix + best.tokens
         text = self.tokenizer.decode(tokens).strip()
         return DecodingResult(
             tokens=tuple(tokens),
             text=text,
             language=options.language or "en",
-            avg_logprob=score / (len(written) + 1),
+            avg_logprob=best.score / (len(best.tokens) + 1),
             no_speech_prob=no_speech_prob,
             temperature=options.temperature,
             compression_ratio=compression_ratio(text),
-            logprobs=(*(0.0 for _ in search.prefix), *logprobs),
+            logprobs=(*(0.0 for _ in search.prefix), *best.logprobs),
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from loquent.asr.options import Mode, check_language
+from loquent.asr.options import WHISPER_BOOST, Mode, check_language, check_phrases
 from loquent.speech.audio.endpoint import FILTERED_SPEECH, SpeechOptions
+from loquent.speech.text.languages import only_language
 
 if TYPE_CHECKING:
     from loquent.asr.whisper.beam_search import DecodingOptions
@@ -19,7 +20,8 @@ class TranscribeOptions:
     """How recordings are transcribed. Times are in seconds."""
 
     mode: Mode = "transcribe"  # or "translate": into English, whatever is spoken; its public name is ``task``
-    language: str | None = None  # spoken, as code or English name; None: detect it in the first window
+    language: str | None = None  # code or English name; several, such as "en,es": which of them, None: which of all, is
+    # detected in the first window
     multilingual: bool = False  # detect it in every window
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # tried in turn while the result looks wrong
     beam_size: int = 5  # at temperature 0; 1 is greedy
@@ -36,6 +38,8 @@ class TranscribeOptions:
     initial_prompt: str | None = None  # text before the first window: names, spelling, style
     carry_initial_prompt: bool = False  # before every window
     hotwords: str | None = None  # names and terms to expect, before every window but one with a prefix
+    phrases: tuple[str, ...] = ()  # names and terms to prefer wherever they may have been said, at most 1000
+    phrase_boost: float = WHISPER_BOOST  # what a matching token gains, in nats
     prefix: str | None = None  # text that the first window begins with
     suppress_tokens: tuple[int, ...] | None = None  # never written; -1 and None: what is written but not said
     suppress_blank: bool = True  # no window begins with a space
@@ -73,8 +77,11 @@ class TranscribeOptions:
             raise ValueError(f"suppress_tokens: expected numbers of tokens, or -1, got {least}")
         if self.language:
             check_language(self.language)
-            if self.multilingual:
-                raise ValueError(f"multilingual: the language is detected, so leave out language={self.language!r}")
+            if self.multilingual and only_language(self.language):
+                raise ValueError(
+                    f"multilingual: the language is detected, so leave out language={self.language!r} or name several"
+                )
+        check_phrases(self.phrases, self.phrase_boost)
         if self.carry_initial_prompt and self.initial_prompt is None:
             raise ValueError("carry_initial_prompt: there is no initial_prompt to carry")
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
@@ -104,4 +111,6 @@ class TranscribeOptions:
             without_timestamps=self.without_timestamps,
             max_initial_timestamp=self.max_initial_timestamp,
             sample_len=self.sample_len,
+            phrases=self.phrases,
+            phrase_boost=self.phrase_boost,
         )

@@ -17,7 +17,7 @@ from loquent.asr.whisper.offline.options import TranscribeOptions
 from loquent.asr.whisper.tokenizer import TIMESTAMP_STEP_S
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import only_language
 from loquent.speech.transcript import Segment, TokenLogprob, Transcript, WordTiming
 
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_STEP_S * FRAME_RATE)
@@ -29,6 +29,7 @@ class OpenRecording:
     Attributes:
         number: of the recording.
         language: code; None until it is detected.
+        languages: what it was detected among, with probabilities.
         done_s: how far into the recording any of its windows has come.
         error: why it could not be read to its end.
         over: whether there will be no more results.
@@ -38,8 +39,8 @@ class OpenRecording:
         self.number, self.decoder, self.options = number, decoder, options
         self.language = "en" if not decoder.tokenizer.is_multilingual else None
         if options.language is not None:
-            self.language = language_code(options.language)
-        self.language_probability = 1.0
+            self.language = only_language(options.language)
+        self.languages: dict[str, float] = {}
         self.done_s = 0.0
         self.error: AudioError | None = None
         self.over = False
@@ -85,7 +86,8 @@ class OpenRecording:
             text="".join(segment.text for segment in self._segments).strip(),
             segments=tuple(self._segments),
             language=self.language or "en",
-            language_probability=self.language_probability,
+            language_probability=self.languages.get(self.language or "en", 1.0),
+            languages=self.languages,
             duration_s=self.duration_s or 0.0,
             warnings=() if self._recording is None else tuple(self._recording.warnings),
         )

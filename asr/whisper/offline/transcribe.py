@@ -22,7 +22,7 @@ from loquent.asr.whisper.offline.passage import OpenRecording, Passage
 from loquent.asr.whisper.states import AudioMemory
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import language_codes
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 
@@ -52,6 +52,8 @@ def transcribe(
     options = options or TranscribeOptions()
     if not decoder.tokenizer.is_multilingual:
         _check_english(options)
+    for code in language_codes(options.language):
+        decoder.tokenizer.sot_sequence(code, options.mode)
     vad = SileroVad.from_pretrained() if options.vad_filter else None
     begun: list[OpenRecording] = []  # and not over
 
@@ -91,7 +93,7 @@ def _check_english(options: TranscribeOptions) -> None:
         problem = "multilingual: this model knows English only"
     elif options.mode == "translate":
         problem = "task: this model knows English only and cannot translate"
-    elif options.language is not None and language_code(options.language) != "en":
+    elif set(language_codes(options.language)) - {"en"}:
         problem = f"language: this model knows English only, got {options.language!r}"
     if problem:
         raise ValueError(f"{problem}; use a multilingual one, such as base")
@@ -102,11 +104,12 @@ def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], option
     memory = decoder.encode([one.mel() for one in ready])
     unknown = [row for row, one in enumerate(ready) if one.whole.language is None or options.multilingual]
     if unknown:
-        for row, table in zip(unknown, decoder.detect_language(memory, unknown), strict=True):
+        among = language_codes(options.language)
+        for row, table in zip(unknown, decoder.detect_language(memory, unknown, among), strict=True):
             whole = ready[row].whole
-            ready[row].language, probability = next(iter(table.items()))
+            ready[row].language = next(iter(table))
             if whole.language is None:  # its earliest passage decides
-                whole.language, whole.language_probability = ready[row].language, probability
+                whole.language, whole.languages = ready[row].language, table
             if not options.multilingual:
                 ready[row].language = whole.language
     results = _decode_with_fallback(decoder, memory, ready, options)

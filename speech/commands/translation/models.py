@@ -145,18 +145,15 @@ def translated(
     Raises:
         CommandError: one failed.
     """
-    for begin in range(0, len(texts), engine.capacity):
-        batch = texts[begin : begin + engine.capacity]
-        sessions = [engine.open(**options) for _ in batch]
-        for session, text in zip(sessions, batch, strict=True):
-            session.feed(text)
-            session.end()
-        while engine.step():
-            pass
-        for session in sessions:
-            yield [*sound(session.drain())]
-        if done is not None:
-            done(sum(map(len, batch)))
+    from loquent.speech.runtime.texts import whole_texts
+
+    waiting = 0
+    for number, events in enumerate(whole_texts(engine, texts, **options), 1):
+        yield [*sound(events)]
+        waiting += len(texts[number - 1])
+        if done is not None and (number % engine.capacity == 0 or number == len(texts)):
+            done(waiting)
+            waiting = 0
 
 
 def sound(events: Sequence[Any]) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from loquent.speech.commands.translation.models import (
     translated,
     translation_model_name,
 )
-from loquent.speech.text.languages import language_code
+from loquent.speech.text.languages import only_language
 from loquent.speech.transcript import Segment
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def translation_asked(arguments: argparse.Namespace, remote: bool = False) -> As
     target, task = arguments.translate_to, arguments.task
     if target is None:
         return None
-    known = language_code(arguments.language) if arguments.language else None
+    known = only_language(arguments.language)
     if target == "en" and task == "transcribe" and known != "en" and not arguments.translate_model:
         arguments.task = "translate"
         print("loquent: the recogniser itself translates to English", file=sys.stderr)

@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.deepgram.answers import Heading, Shape, transcription
 from loquent.speech.net.dialect import MessageRefused, string
-from loquent.speech.net.dialects.deepgram import FEATURES, asked_language, asked_phrases, flag
-from loquent.speech.net.models import DEEPGRAM_MODELS, Model, Models, UnknownModel
+from loquent.speech.net.dialects.deepgram import FEATURES, asked_language, asked_phrases, flag, values_of
+from loquent.speech.net.models import DEEPGRAM_MODELS, Models, UnknownModel
 from loquent.speech.net.protocol import MAX_NAME
 from loquent.speech.net.recordings import Job, Recordings
 from loquent.speech.net.uploads import NotRead, Refused, impatient
@@ -28,13 +28,13 @@ from loquent.speech.net.uploads import NotRead, Refused, impatient
 log = logging.getLogger(__name__)
 
 MORE_FEATURES = (  # of recordings, that nothing here provides
-    *("summarize", "topics", "intents", "sentiment", "custom_topic", "custom_intent"),
+    *("diarize", "summarize", "topics", "intents", "sentiment", "custom_topic", "custom_intent"),
 )
 PARAMETERS = {
     "model": "A name from `/v1/models`; one of Deepgram's, or none, is the server's first model.",
-    "language": "Code; what the server was started with, or detected, if it is missing or `multi`.",
-    "detect_language": "Detect the language, and tell it.",
-    "keyterm": "What is likely to be said.",
+    "language": "Code, or several to detect one of; what the server was started with, or any, if missing or `multi`.",
+    "detect_language": "Detect the language, whatever `language` says, and tell it. Codes: among these.",
+    "keyterm": "A name or term to prefer.",
     "keywords": "Likewise; what follows a colon has no effect.",
     "multichannel": "Transcribe every channel by itself, instead of their mean.",
     "utterances": "Add utterances: words between which there are no long pauses.",
@@ -120,23 +120,26 @@ class Prerecorded:
         options: dict[str, Any] = {"word_timestamps": True}
         of_field = {"word_timestamps": "words"}
         if phrases := asked_phrases(query):
-            options |= _expected(self.models[name], phrases)
-            of_field |= dict.fromkeys(("phrases", "hotwords"), "keyterm")
-        detect = flag(query, "detect_language")
-        if detect or asked_language(query):
-            options["language"], of_field["language"] = None if detect else asked_language(query), "language"
+            options["phrases"], of_field["phrases"] = phrases, "keyterm"
+        detect, language = _detected(query)
+        if detect or language:
+            options["language"], of_field["language"] = language, "detect_language" if detect else "language"
         shape = Shape(
             utterances=flag(query, "utterances"),
             paragraphs=flag(query, "paragraphs"),
-            language=detect,
+            language=detect or "," in (language or ""),
             pause_s=_pause(query.get("utt_split")),
         )
         return _Wanted(name, flag(query, "multichannel"), options, of_field, shape)
 
 
-def _expected(model: Model, phrases: list[str]) -> dict[str, Any]:
-    """The option for what is likely to be said: Whisper is told of it in its prompt."""
-    return {"phrases": phrases} if model.has_option("phrases") else {"hotwords": ", ".join(phrases)}
+def _detected(query: Mapping[str, str]) -> tuple[bool, str | None]:
+    """Whether to tell which language was detected, and the language, or those that it is one of; None: any."""
+    among = [one for one in values_of(query, "detect_language") if one.lower() not in ("true", "false")]
+    if among:
+        return True, asked_language({"language": ",".join(among)})
+    detect = flag(query, "detect_language")
+    return detect, None if detect else asked_language(query)
 
 
 def _digest(file: BinaryIO) -> str:

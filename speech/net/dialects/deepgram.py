@@ -7,6 +7,7 @@ Client: binary audio; ``{"type": "KeepAlive"}``; ``{"type": "Finalize"}``, which
 
 Where an utterance ends is the server's decision, whatever ``endpointing`` and ``utterance_end_ms`` say. Parameters that
 change how text is written (such as ``smart_format``) are taken and have no effect: the model writes as it does.
+``diarize`` is for servers that tell speakers apart. ``language`` may name several, of which one is detected.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from loquent.speech.net.messages import Action, Finish, Renew, Start
 from loquent.speech.net.models import DEEPGRAM_MODELS
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
 from loquent.speech.runtime.channels import channel_of
-from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Word
+from loquent.speech.runtime.events import Endpoint, Event, Final, Language, Partial, Word
 from loquent.speech.transcript import WordTiming
 
 ENCODINGS = {"linear16": "pcm16", "linear32": "float32", "mulaw": "mulaw", "opus": "opus"}  # ours of theirs
 FEATURES = (  # that nothing here provides
-    *("callback", "detect_entities", "diarize", "diarize_model", "redact", "replace", "search"),
+    *("callback", "detect_entities", "diarize_model", "redact", "replace", "search"),
 )
 
 
@@ -41,6 +42,7 @@ class _Channel:
     index: int
     words: list[Word] = field(default_factory=list)  # of the utterance under way
     said_s: float = 0.0  # where the last one ended
+    language: str | None = None  # that was detected
     held: dict[str, Any] | None = None  # a final result, until it is known whether the speaker has stopped
 
 
@@ -53,7 +55,7 @@ class Deepgram(Dialect):
         super().__init__(max_text_bytes, max_audio_bytes)
         self.request_id = str(uuid.uuid4())
         self.created = datetime.datetime.now(datetime.UTC).isoformat()
-        self._interim = self._utterance_ends = self._speech_starts = False
+        self._interim = self._utterance_ends = self._speech_starts = self._speakers = False
         self._hash = hashlib.sha256()
         self._frames = 0
         self._model = ""
@@ -75,6 +77,8 @@ class Deepgram(Dialect):
             case {"type": "done"}:
                 said.append(self._metadata())
             case {"type": "failure", "code": code, "message": why}:
+                if self._speakers and why.startswith("speakers: unknown"):
+                    why = "diarize: this server does not do that; leave it out"
                 said.append({"type": "Error", "variant": code, "description": why, "message": why})
         return [json.dumps(one) for one in said]
 
@@ -84,6 +88,8 @@ class Deepgram(Dialect):
             case Partial():
                 if self._interim and (text := (event.stable + event.unstable).strip()):
                     return [self._result(channel, text, channel.said_s, self.offset_s + event.emission_time)]
+            case Language():
+                channel.language = event.language
             case Word():
                 channel.words.append(event)
                 if self._speech_starts and len(channel.words) == 1:
@@ -119,13 +125,17 @@ class Deepgram(Dialect):
         name = query.get("encoding", "")
         if name not in ENCODINGS:
             refuse(f"encoding: expected one of {', '.join(ENCODINGS)}, got {shown(name)}; no container is read live")
-        self._interim, self._speech_starts = (flag(query, name) for name in ("interim_results", "vad_events"))
+        self._interim, self._speech_starts, self._speakers = (
+            flag(query, name) for name in ("interim_results", "vad_events", "diarize")
+        )
         self._utterance_ends = "utterance_end_ms" in query
         model = query.get("model", "")
         phrases, language = asked_phrases(query), asked_language(query)
         options: dict[str, Any] = {"phrases": phrases} if phrases else {}
         if language:
             options["language"] = language
+        if self._speakers:
+            options["speakers"] = True
         rate, channels = query.get("sample_rate"), _number(query.get("channels", "1"), "channels", 1, MAX_CHANNELS)
         apart = flag(query, "multichannel")
         if apart:
@@ -171,9 +181,11 @@ class Deepgram(Dialect):
         return [Finish()]
 
     def _result(self, channel: _Channel, text: str, start: float, end: float) -> dict[str, Any]:
-        words = [told_word(word, self.offset_s) for word in channel.words]
+        words = [told_word(word, self.offset_s, self._speakers) for word in channel.words]
         confidence = sum(word.confidence for word in channel.words) / max(len(words), 1)
         best = {"transcript": text, "confidence": round(confidence, 4), "words": words}
+        if channel.language is not None:
+            best["languages"] = [channel.language]
         model = model_description(self._model)
         about = {"request_id": self.request_id, "model_uuid": self.request_id, "model_info": model}
         return {
@@ -211,27 +223,29 @@ def model_description(name: str) -> dict[str, str]:
     return {"name": name, "version": "", "arch": "loquent"}
 
 
-def told_word(word: Word | WordTiming, offset_s: float = 0.0) -> dict[str, Any]:
+def told_word(word: Word | WordTiming, offset_s: float = 0.0, speakers: bool = False) -> dict[str, Any]:
     """A word of a result; ``offset_s`` is what was heard before the times that it has."""
-    return {
+    told = {
         "word": word.text.strip().lower().strip(".,!?;:"),
         "start": round(offset_s + word.start, 3),
         "end": round(offset_s + word.end, 3),
         "confidence": round(word.confidence or 0.0, 4),
         "punctuated_word": word.text.strip(),
     }
+    return told if word.speaker is None or not speakers else told | {"speaker": word.speaker}
 
 
 def asked_language(query: Mapping[str, str]) -> str | None:
-    """The language that is spoken, without its region; None: the client does not know."""
+    """The language that is spoken, or several to detect one of, without regions; None: the client does not know."""
     language = query.get("language", "")
-    return None if language in ("", "multi") else string(language.split("-")[0], "language", MAX_NAME)
+    codes = ",".join(one.split("-")[0] for one in language.split(","))
+    return None if language in ("", "multi") else string(codes, "language", MAX_NAME)
 
 
 def asked_phrases(query: Mapping[str, str]) -> list[str]:
     """Words that are likely to be said; how likely is not asked."""
-    phrases = [string(phrase, "a keyterm", MAX_NAME) for phrase in _all(query, "keyterm")]
-    phrases += [string(phrase.split(":")[0], "a keyword", MAX_NAME) for phrase in _all(query, "keywords")]
+    phrases = [string(phrase, "a keyterm", MAX_NAME) for phrase in values_of(query, "keyterm")]
+    phrases += [string(phrase.split(":")[0], "a keyword", MAX_NAME) for phrase in values_of(query, "keywords")]
     if len(phrases) > MAX_ITEMS:
         refuse(f"keyterm: at most {MAX_ITEMS} are taken, got {len(phrases)}")
     return phrases
@@ -249,7 +263,7 @@ def _number(value: str, name: str, low: int, high: int) -> int:
     return integer(int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value, name, low, high)
 
 
-def _all(query: Mapping[str, str], name: str) -> list[str]:
+def values_of(query: Mapping[str, str], name: str) -> list[str]:
     """All values of a parameter that may come several times."""
     several = getattr(query, "getlist", None)
     return several(name) if several else [query[name]] if name in query else []

@@ -30,7 +30,7 @@ LOWEST_THRESHOLD = 0.01  # of the probability of speech
 FIELDS = {
     "file": "The recording, in any format that the server reads.",
     "model": "A name from `/v1/models`; one of OpenAI's, or none, is the server's first model.",
-    "language": "Code or name; what the server was started with, or detected, if it is missing.",
+    "language": "Code or name, or several to detect one of; what the server was started with, or any, if missing.",
     "prompt": "Text before the recording: names, spelling, style.",
     "response_format": "How to answer.",
     "temperature": "Of the sampling, 0 being the most probable text; it rises while the result looks wrong.",

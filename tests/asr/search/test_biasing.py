@@ -96,6 +96,27 @@ def test_changes_are_those_of_advance(phrases: list[tuple[list[int], float]], te
         node, _ = biasing.advance(node, token)
 
 
+@settings(max_examples=50, deadline=None)
+@given(phrase_lists, st.lists(tokens, max_size=8))
+def test_gains_are_what_sets_changes_apart(phrases: list[tuple[list[int], float]], text: list[int]) -> None:
+    biasing, node = Biasing(phrases), 0
+    for token in text:
+        gains = torch.zeros(4)
+        for tokens_, values in biasing.gains(node, False):
+            gains.index_put_((tokens_,), values, accumulate=True)
+        assert torch.allclose(gains + biasing.finish(node), biasing.changes(node, 4))
+        node = biasing.walk([token], node)
+
+
+def test_an_only_hypothesis_gains_the_score_of_the_next_token_alone() -> None:
+    biasing = Biasing([([1, 2, 3], 2.0), ([2, 5], 0.5)])
+    for text, expected in (([], {1: 2.0, 2: 0.5}), ([1, 2], {3: 2.0}), ([1, 2, 3], {1: 2.0, 2: 0.5}), ([2], {5: 0.5})):
+        gains = torch.zeros(6)
+        for tokens_, values in biasing.gains(biasing.walk(text), True):
+            gains.index_put_((tokens_,), values, accumulate=True)
+        assert {token: gain for token, gain in enumerate(gains.tolist()) if gain} == expected
+
+
 def test_tokens_beyond_the_vocabulary_are_left_out_of_changes() -> None:
     assert Biasing.of([[1], [7]], 2.0).changes(0, 3).tolist() == [0, 2, 0]
 

@@ -125,7 +125,8 @@ class TestUsage:
             (["transcribe", str(SAMPLE), "--chunk_ms", "500"], "--chunk-ms is not for the model 'tiny.en'"),
             (["transcribe", str(SAMPLE), "--head", "ctc"], "--head is not for the model"),
             (["transcribe", str(SAMPLE), "--stream", "--head", "ctc"], "--head is not for the model"),
-            (["transcribe", str(SAMPLE), "--stream", "--phrase", "x"], "--phrase is not for the model"),
+            (["transcribe", str(SAMPLE), "--stream", "--phrase-boost", "0"], "--phrase-boost: expected a number"),
+            (["transcribe", str(SAMPLE), "--phrase", "x" * 201], "--phrase: expected at most 1000 of 200 characters"),
             (
                 ["transcribe", str(SAMPLE), "--model", "loquent/commands", "--initial-prompt", "x"],
                 "--initial-prompt is not for the model 'loquent/commands'",

@@ -193,7 +193,7 @@ def test_wrong_stream_options_take_no_slot(task: WhisperStreamingTask) -> None:
         ({"adapter": 3}, "adapter"),
         ({"task": []}, "task"),
         ({"language": "Klingon"}, "Klingon"),
-        ({"phrases": ["fox"]}, "phrases"),
+        ({"phrases": "fox"}, "phrases"),
     ],
 )
 def test_stream_options_of_the_wrong_kind_are_named(

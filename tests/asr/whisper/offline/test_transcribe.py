@@ -221,7 +221,7 @@ def test_every_window_may_have_its_language(
         return decode(self, memory, rows, options)
 
     monkeypatch.setattr(WindowDecoder, "decode", noted)
-    monkeypatch.setattr(WindowDecoder, "detect_language", lambda self, memory, rows: [next(heard) for _ in rows])
+    monkeypatch.setattr(WindowDecoder, "detect_language", lambda self, memory, rows, among: [next(heard) for _ in rows])
     quick = {"temperatures": (0.0,), "beam_size": 1, "sample_len": 4, "without_timestamps": True}
     found = base.transcribe(np.concatenate([sample] * 3)[: 40 * 16_000], multilingual=True, **quick)
     assert languages == ["de", "fr"]

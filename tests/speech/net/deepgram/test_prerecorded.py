@@ -9,8 +9,7 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -95,29 +94,25 @@ def test_channels_are_mixed_unless_they_are_asked_for(start_server: Any) -> None
     assert apart.metadata.duration == 3.0
 
 
-def test_parameters_become_options(start_server: Any, band_energy: ModuleType) -> None:
-    @dataclass(frozen=True)
-    class Options(band_energy.BandOptions):  # type: ignore[name-defined]
-        phrases: tuple[str, ...] = ()
-
-    class Biased(band_energy.BandEnergy):  # type: ignore[name-defined]
-        pass
-
-    Biased.Options = Options
+def test_parameters_become_options(start_server: Any) -> None:
     recognizer = Recognizer()
     server = start_server(transcribe=recognizer.transcribe)
     heard(server, recorded(0.1), model="nova-3", language="de-AT", keyterm=["Ada", "Lovelace"], smart_format=True)
     heard(server, recorded(0.1), language="multi")
-    told = heard(server, recorded(0.1), language="fr", detect_language=True)
-    heard(start_server(Biased(), transcribe=recognizer.transcribe), recorded(0.1), keyterm="Ada")
+    told = [
+        heard(server, recorded(0.1), language="fr", detect_language=True),
+        heard(server, recorded(0.1), detect_language=["en", "de-AT"]),
+        heard(server, recorded(0.1), language="en,de"),
+    ]
     words = {"word_timestamps": True}
     assert recognizer.asked == [
-        words | {"language": "de", "hotwords": "Ada, Lovelace"},
+        words | {"language": "de", "phrases": ["Ada", "Lovelace"]},
         words,
         words | {"language": None},
-        words | {"phrases": ["Ada"]},
+        words | {"language": "en,de"},
+        words | {"language": "en,de"},
     ]
-    assert told.results.channels[0].detected_language == "de"
+    assert [one.results.channels[0].detected_language for one in told] == ["de"] * 3
 
 
 @pytest.mark.parametrize(

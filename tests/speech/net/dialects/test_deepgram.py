@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from typing import Any
 
@@ -15,6 +16,7 @@ from deepgram.environment import DeepgramClientEnvironment
 from loquent.speech.net.dialects.deepgram import Deepgram
 from loquent.speech.net.messages import Fail, Renew, Start
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Endpoint, Final, Language, Word
 
 LINEAR = {"encoding": "linear16", "sample_rate": "16000"}
 
@@ -117,7 +119,8 @@ def test_the_key_is_checked(band_energy: Any, start_server: Any) -> None:
         ({}, "encoding"),
         (LINEAR | {"encoding": "flac"}, "flac"),
         (LINEAR | {"sample_rate": "fast"}, "sample_rate"),
-        (LINEAR | {"diarize": "true"}, "diarize"),
+        (LINEAR | {"diarize": "perhaps"}, "diarize"),
+        (LINEAR | {"redact": "true"}, "redact"),
         (LINEAR | {"interim_results": "perhaps"}, "interim_results"),
     ],
 )
@@ -134,6 +137,29 @@ def test_parameters_become_options() -> None:
     (start,) = Deepgram().receive_query(LINEAR | {"model": "tiny.en", "channels": "2"})
     assert isinstance(start, Start)
     assert (start.model, start.channels) == ("tiny.en", 2)
+
+
+def test_a_server_that_tells_no_speakers_apart_says_so(band_energy: Any, start_server: Any) -> None:
+    options = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000, "diarize": "true"}
+    with client(start_server()).listen.v1.connect(**options) as connection:
+        assert "diarize: this server does not do that" in str(connection.recv())
+
+
+def test_speakers_and_languages_are_told() -> None:
+    deepgram = Deepgram()
+    (start,) = deepgram.receive_query(LINEAR | {"diarize": "true", "language": "en-US,es"})
+    assert isinstance(start, Start)
+    assert start.options == {"speakers": True, "language": "en,es"}
+    events = [
+        Language(language="es", probability=0.9),
+        Word(text=" hola", start=0.5, end=0.9, confidence=0.8, speaker=1),
+        Final(text="hola", start=0.5, end=0.9, speaker=1),
+        Endpoint(rule="pause", time=1.5),
+    ]
+    (told,) = [json.loads(text) for event in events for text in deepgram.told(event)]
+    (best,) = told["channel"]["alternatives"]
+    assert best["words"][0]["speaker"] == 1
+    assert best["languages"] == ["es"]
 
 
 def test_nothing_follows_the_end() -> None:
