@@ -3,11 +3,11 @@
     zstdcat $LOQUENT_DATA/mt/train.en-de.tsv.zst | cut -f 1 > english.txt
     LOQUENT_DATA=… python benchmarks/phrases.py --model tiny.en --distractors english.txt
 
-LOQUENT_DATA holds `speech/*.zip` and `more/*/manifest.jsonl` as for `streaming_quality.py`; of the stock model, which
-was trained on none of them, all splits count; adapters were. A rare name is a word that a set writes with a capital
-within sentences, that no set writes small, and of which the tokenizer makes two tokens or more. The phrases are the rare names of a set,
-and 100 or 1000 distractors beside them: rare names of a text, none of which is a name of the set. Half of the
-recordings of each set have a rare name in them, and half have none.
+LOQUENT_DATA holds `speech/*.zip` and `more/*/manifest.jsonl` as for `streaming_quality.py`. All splits count: the stock
+model was trained on none of them, but adapters for live audio were on some. A rare name is a word that a set writes
+with a capital within sentences, that no set writes small, and of which the tokenizer makes two tokens or more. The
+phrases are the rare names of a set, and 100 or 1000 distractors beside them: rare names of a text, none of which is a
+name of the set. Half of the recordings of each set have a rare name in them, and half have none.
 
 *Recall* counts the names that were said and written. *Inserted* counts phrases that were written and not said, for 100
 recordings. Errors are of all words, in recordings with a name and in those without.
