@@ -33,7 +33,7 @@ from loquent.speech.audio.endpoint import Endpointer, EndpointMemory, SpeechOpti
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Endpoint, Event, Word
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import language_code
 
@@ -75,6 +75,12 @@ class ConformerStreamingTask:
         self.widths = tuple(max(first, period) + lookahead * period for lookahead in sorted(self.lookaheads))
         self._step = DeviceStep(model, self.search, self.widths)
         self.fingerprint = _fingerprint(model, tokenizer, self.settings)
+
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`."""
+        others = sorted(set(self.lookaheads) - {self.lookahead})
+        latencies = tuple(FRAME_MS * (lookahead + 1) for lookahead in (self.lookahead, *others))
+        return Offer((self.model.config.language,), latencies)
 
     def initial_state(self, slots: int) -> ConformerStreamState:
         """Pool of ``slots`` streams."""

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocketClose
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/", "/health")  # of pages that need no token
+OPEN_BELOW = "/page/"  # what the first of them is made of
 SCHEMES = ("bearer", "token")  # the latter is Deepgram's
 PREFLIGHT_S = 600  # that a browser may remember what it was told
 
@@ -51,7 +52,9 @@ class Guard:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 return await _preflight(origin, headers)(scope, receive, send)  # which never presents a token
             send = _shared_with(origin, send)
-        if self.token is not None and (scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS):
+        path = scope["path"]
+        is_open = scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_BELOW))
+        if self.token is not None and not is_open:
             scheme, _, shown = (presented or "").partition(" ")
             right = scheme.lower() in SCHEMES and hmac.compare_digest(shown.encode("latin-1"), self.token.encode())
             # A page cannot give a websocket headers: it shows its token in "start".

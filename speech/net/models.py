@@ -11,7 +11,7 @@ from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
+from loquent.speech.runtime.task import Offer, Offering, Port
 from loquent.speech.text.languages import language_code
 
 
@@ -87,6 +87,37 @@ class Model:
             return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()
         return engine.open(**asked)
+
+
+def offer_of(name: str, model: Model) -> dict[str, Any]:
+    """What clients can choose from, as ``/v1/offer`` tells it.
+
+    Languages and latencies are those of the first stage, voices those of the last one. Each translation has the
+    options that ask for it.
+    """
+    first, *_, last = (*model.stages.values(), *model.stages.values())
+    heard, said = (one.task.offer() if isinstance(one.task, Offering) else Offer() for one in (first, last))
+    translations: list[dict[str, Any]] = [
+        {"from": source, "to": target, "options": {"translate_to": target} | _drafting(engine)}
+        for (source, target), engine in model.translators.items()
+    ]
+    if heard.to_english:
+        translations.append({"from": None, "to": "en", "options": {"task": "translate"}})
+    return {
+        "name": name,
+        "takes": dataclasses.asdict(model.takes),
+        "gives": dataclasses.asdict(model.gives),
+        "stages": list(model.stages),
+        "languages": list((heard if model.takes.kind == "audio" else said).languages),
+        "latencies_ms": list(heard.latencies_ms),
+        "voices": list(said.voices),
+        "translations": translations,
+    }
+
+
+def _drafting(engine: Engine) -> dict[str, Any]:
+    """The option of a translator to show what it has not committed, if it has it."""
+    return {"drafts": True} if any(field.name == "drafts" for field in dataclasses.fields(engine.task.Options)) else {}
 
 
 def models_of(

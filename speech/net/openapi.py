@@ -66,6 +66,10 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
             "/openapi.json": {
                 "get": _operation("openapi", "This description.", "application/json", _any()) | {"security": security}
             },
+            "/v1/offer": {
+                "get": _operation("offer", "What clients can choose from.", "application/json", _any())
+                | {"security": security}
+            },
             "/v1/models": {
                 "get": _operation("listModels", "The models.", "application/json", _ref("ModelList"))
                 | {"security": security}

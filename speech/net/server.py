@@ -11,7 +11,7 @@ import functools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 
 import uvicorn
@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -32,11 +32,12 @@ from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Model, models_of
+from loquent.speech.net.models import Model, models_of, offer_of
 from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
+from loquent.speech.net.page import Page
 from loquent.speech.net.protocol import ServerProtocol
 from loquent.speech.net.sockets import Sockets, protocols
 from loquent.speech.runtime.engine import Engine
@@ -81,10 +82,11 @@ def create_app(
     service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, token)
     app = Starlette(
         routes=[
-            Route("/", service.page),
+            *Page().routes,
             Route("/health", service.health),
             Route("/metrics", service.show_metrics),
             Route("/openapi.json", service.describe),
+            Route("/v1/offer", service.offer),
             Route("/v1/models", service.list_models),
             Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
@@ -254,11 +256,6 @@ class Service:
         finally:
             self.connections.discard(connection)
 
-    async def page(self, request: Request) -> Response:
-        """``GET /``: a microphone in the browser."""
-        page = resources.files("loquent.speech").joinpath("assets/microphone.html").read_text("utf-8")
-        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
-
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 while streams can be opened (if a slot is free)."""
         broken = self._stepping is not None and self._stepping.done()
@@ -269,6 +266,10 @@ class Service:
     async def show_metrics(self, request: Request) -> Response:
         """``GET /metrics``: for Prometheus."""
         return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def offer(self, request: Request) -> Response:
+        """``GET /v1/offer``: what clients can choose from, for the page and others that show it to people."""
+        return JSONResponse({"models": [offer_of(name, model) for name, model in self.models.items()]})
 
     async def list_models(self, request: Request) -> Response:
         """``GET /v1/models``: as OpenAI's."""
@@ -294,9 +295,3 @@ def _goodbye(stream: Stream | None) -> str:
     elif stream is not None:
         done = f"the server is shutting down and has read {stream.inbox.received} characters of this stream"
     return f"{done}; connect again to go on there"
-
-
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self' ws: wss:; "
-    "frame-ancestors 'none'"
-)

@@ -34,7 +34,7 @@ from loquent.speech.audio.vad import SileroVad
 from loquent.speech.devices import few_threads
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import language_code
 
@@ -89,6 +89,12 @@ class WhisperStreamingTask:
         self.widths = (self._listen.width,)
         self.rule = self.settings.rule
         self.networks = Networks(model, tokenizer, self.settings, self.adapters)
+
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`. All streams have the same latency, that of the settings."""
+        spoken, incremental = tuple(self.tokenizer.languages), self.settings.policy == "incremental"
+        translating = self.tokenizer.is_multilingual and not incremental
+        return Offer(spoken, (self.settings.step_ms,), to_english=translating)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 

@@ -1,0 +1,97 @@
+// What is said beside its translation, utterance by utterance, from the events of a stream: `speech/bilingual.py` in
+// the browser. It knows nothing of the page.
+
+const SOURCE = "recognize", TARGET = "translate"; // names of the stages
+
+export class Captions {
+  utterances = []; // in order; the last one may still change
+  #current = null;
+  #position = 0; // in the committed text, in characters
+  #told = 0; // how far the translation has come
+
+  // changed: called with each utterance that an event changed.
+  constructor(changed = () => {}) {
+    this.changed = changed;
+  }
+
+  // Takes an event of the stream, of any stage.
+  add(event) {
+    if (event.stage === TARGET || event.type === "translation") this.#translated(event);
+    else if (!event.stage || event.stage === SOURCE) this.#recognised(event);
+  }
+
+  // The end of the stream: what is tentative will not become certain.
+  finish() {
+    for (const one of this.utterances) {
+      if (!one.unstable && !one.draft && one.final) continue;
+      one.unstable = one.draft = "";
+      one.final = true;
+      this.changed(one);
+    }
+    this.utterances = this.utterances.filter(one => one.text || one.translation);
+    this.#current = null;
+  }
+
+  // Takes a whole utterance, as an upload gives it.
+  put(text, start, end) {
+    const one = this.#begin();
+    Object.assign(one, {text: text.trim(), start, end, final: true});
+    this.#current = null;
+    this.changed(one);
+  }
+
+  #begin() {
+    if (!this.#current) {
+      this.#current = {
+        text: "", unstable: "", translation: "", draft: "", words: [], start: null, end: null, final: false, until: null,
+      };
+      this.utterances.push(this.#current);
+    }
+    return this.#current;
+  }
+
+  #recognised(event) {
+    if (event.type === "word") {
+      const one = this.#begin();
+      const {text, start, end, confidence} = event;
+      one.words.push({text, start, end, confidence});
+      one.start ??= start;
+      one.end = end;
+      this.#position += [...text].length;
+    } else if (event.type === "partial") {
+      if (!this.#current && !event.stable.trim() && !event.unstable.trim()) return;
+      const one = this.#begin();
+      one.text = event.stable;
+      one.unstable = event.unstable;
+      this.changed(one);
+    } else if (event.type === "final") {
+      const one = this.#begin();
+      Object.assign(one, {text: event.text, unstable: "", start: event.start, end: event.end, final: true});
+      one.until = this.#position;
+      this.#current = null;
+      this.changed(one);
+    }
+  }
+
+  #translated(event) {
+    if (event.type === "translation") {
+      const [first, end] = event.span;
+      const one = this.#at(first, end);
+      one.translation += event.text;
+      one.draft = "";
+      this.#told = Math.max(this.#told, end);
+      this.changed(one);
+    } else if (event.type === "partial") {
+      const one = this.#at(this.#told, this.#told + 1);
+      one.draft = event.unstable;
+      this.changed(one);
+    }
+  }
+
+  // The utterance that a translation belongs to: one that stands for nothing is of what is before it.
+  #at(first, end) {
+    const found = this.utterances.find(one =>
+      one.until === null || first < one.until || first === end && end === one.until);
+    return found ?? this.#begin();
+  }
+}

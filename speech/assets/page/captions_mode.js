@@ -1,0 +1,187 @@
+// The mode "Captions": one recording at a time, of the microphone or a file, as lines on the page.
+
+import {Card, clock, silence} from "./card.js";
+import {Choices} from "./choices.js";
+import {explained, NO_MICROPHONE, SILENT} from "./messages.js";
+import {Microphone, microphones} from "./audio/microphone.js";
+import {currentKey, hearing} from "./offer.js";
+import {Recorded} from "./audio/recorded.js";
+import {Recording} from "./recording.js";
+import {Voice} from "./voice.js";
+import {Wave} from "./audio/wave.js";
+
+const $ = id => document.getElementById(id);
+const NEAR_PX = 120; // from the end of the page: then it follows the newest line
+
+export const name = "captions", title = "Captions";
+export const choices = new Choices();
+export let current = null; // the recording under way
+let turn = 0; // of who asked last: while one is finishing, only the last request is kept
+let wave, cards = [], refused;
+
+export const offered = models => hearing(models).length > 0;
+
+// refuse: called when the server does not accept the key.
+export function mount(refuse) {
+  refused = refuse;
+  wave = new Wave($("wave"), $("meter"));
+  $("record").onclick = () => current && current.state !== "finishing" ? current.stop() : begin(microphone);
+  $("open").onclick = $("choose").onclick = () => $("file").click();
+  $("file").onchange = () => {
+    const [file] = $("file").files;
+    $("file").value = ""; // the same file may be chosen again
+    if (file) read(file);
+  };
+  $("clear").onclick = () => removed(cards.filter(card => card.recording !== current));
+  $("newest").onclick = () => scrollTo({top: document.body.scrollHeight});
+  addEventListener("scroll", showNewest, {passive: true});
+  setInterval(showLag, 500);
+  if (!navigator.mediaDevices) {
+    $("record").disabled = true;
+    fail(NO_MICROPHONE);
+  }
+}
+
+export async function offer(models) {
+  choices.offer(models);
+  choices.microphones(await microphones().catch(() => []));
+}
+
+export function leave() {
+  turn++;
+  current?.stop();
+  silence();
+}
+
+// A file: what is decoded here comes live, with times that can be heard again.
+export const read = file => begin(() => new Recorded(file, choices.model.takes.sample_rate));
+
+const microphone = () => new Microphone(choices.device);
+
+// Starts a recording once the one before it has said its last word.
+async function begin(make) {
+  const mine = ++turn;
+  fail("");
+  silence();
+  current?.stop();
+  await current?.over;
+  if (mine !== turn) return;
+  const recording = current = new Recording(make(), chosen(), {
+    state: () => showState(recording, card),
+    changed: one => follow(() => card.show(one)),
+    peak: peak => wave.add(peak),
+    progress: share => showProgress(recording, share),
+  });
+  const card = new Card(recording, languages(recording.choice), one => removed([one]));
+  cards.push(card);
+  follow(() => $("recordings").append(card.element));
+  wave.reset();
+  showState(recording, card);
+  await recording.run();
+  if (recording.error) fail(explained(recording.error));
+  else if (recording.note) fail(recording.note);
+  if (recording.error?.code === "unauthorized") refused();
+  if (recording.live) choices.microphones(await microphones().catch(() => []));
+}
+
+function chosen() {
+  const {model, language, translation, latency} = choices;
+  const speaker = choices.voice;
+  const start = () => ({model: speaker.name, ...(currentKey() ? {token: currentKey()} : {})});
+  const voice = speaker ? new Voice(start, {failed: error => fail(explained(error))}) : null;
+  voice?.unlock();
+  const several = model.latencies_ms.length > 1;
+  return {model, language: model.languages.length > 1 ? language : null, translation, latency: several ? latency : null,
+    key: currentKey(), voice, turns: choices.turns};
+}
+
+function languages({model, language, translation}) {
+  const source = language ?? (model.languages.length === 1 ? model.languages[0] : translation?.from ?? null);
+  if (translation && !translation.options.translate_to) return {source: translation.to, target: null};
+  return {source, target: translation?.to ?? null};
+}
+
+function showState(recording, card) {
+  const {state, live, captions} = recording;
+  card?.state();
+  if (recording !== current) return;
+  const idle = state === "over";
+  if (idle) current = null;
+  const label = {starting: "Stop", recording: "Stop", finishing: "Finishing …", over: "Start"}[state];
+  $("record").querySelector("span").textContent = label;
+  $("record").querySelector("use").setAttribute("href", state === "starting" || state === "recording" ? "#i-square" : "#i-dot");
+  $("record").dataset.state = state;
+  $("empty").hidden = cards.length > 0;
+  $("clear").hidden = !cards.length;
+  const told = {
+    starting: live ? "Allow the microphone, if the browser asks." : `Reading ${recording.source.name} …`,
+    recording: live ? "Listening." : `Reading ${recording.source.name} …`,
+    finishing: "Finishing … the last words are on their way.",
+    over: captions.utterances.length ? "Finished." : "Finished. No words were heard.",
+  };
+  $("status").textContent = told[state];
+  $("explanation").textContent = "";
+  $("upload").hidden = live || idle;
+  if (idle) {
+    $("lag").textContent = "";
+    if (live) wave.reset();
+  }
+  if (state === "starting") showProgress(recording, 0);
+}
+
+function showProgress(recording, share) {
+  $("progress-name").textContent = `${recording.source.name} · ${Math.round(share * 100)} %`;
+  $("progress").value = share;
+}
+
+function showLag() {
+  if (!current?.lag) return;
+  const {lag, live, state, unsent, tape} = current;
+  $("clock").textContent = clock(tape.duration);
+  if (!live || state !== "recording") return void ($("lag").textContent = "");
+  const why = lag.explanation(unsent) ?? (wave.silent ? SILENT : "");
+  $("lag").textContent = `${lag.seconds.toFixed(1)} s behind`;
+  $("lag").classList.toggle("late", Boolean(lag.explanation(unsent)));
+  const told = why.replace(/\d+/, ""); // a screen reader is told once, not with every second
+  if ($("explanation").dataset.told !== told) $("explanation").textContent = why;
+  $("explanation").dataset.told = told;
+}
+
+function fail(message) {
+  $("error").textContent = message;
+}
+
+// Takes recordings from the page; they can be brought back until the next thing happens.
+function removed(gone) {
+  silence();
+  cards = cards.filter(card => !gone.includes(card));
+  for (const card of gone) card.element.remove();
+  $("empty").hidden = cards.length > 0;
+  $("clear").hidden = !cards.length;
+  const back = document.createElement("button");
+  back.type = "button";
+  back.className = "link";
+  back.textContent = "Undo";
+  back.onclick = () => {
+    cards = [...gone, ...cards];
+    $("recordings").prepend(...gone.map(card => card.element));
+    $("empty").hidden = true;
+    $("clear").hidden = false;
+    $("status").textContent = "";
+    $("record").focus();
+  };
+  $("status").replaceChildren(gone.length === 1 ? "Removed. " : "Cleared. ", back);
+  back.focus();
+}
+
+// Makes a change to the page, and keeps the newest line in sight if it was.
+function follow(change) {
+  const near = document.body.scrollHeight - innerHeight - scrollY < NEAR_PX;
+  change();
+  if (near) scrollTo({top: document.body.scrollHeight, behavior: "instant"});
+  showNewest();
+}
+
+function showNewest() {
+  $("newest").hidden = !cards.length || document.body.scrollHeight - innerHeight - scrollY < NEAR_PX;
+}

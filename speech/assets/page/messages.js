@@ -1,0 +1,30 @@
+// What to tell a person when something goes wrong: what happened, and what can be done.
+
+const OF_BROWSER = {
+  NotAllowedError: "This page may not use the microphone. Allow it in the browser's settings for this site (often a symbol " +
+    "beside the address), then start again.",
+  NotFoundError: "No microphone was found. Plug one in, then start again.",
+  NotReadableError: "The microphone is in use by another program. Close that, then start again.",
+  OverconstrainedError: "The microphone that was chosen is gone. Choose another one, then start again.",
+  EncodingError: "This browser cannot read the file as audio, and neither can the server. Choose another file.",
+};
+
+const OF_SERVER = {
+  unreachable: "The server cannot be reached. Is it still running? Look into its terminal, then try again.",
+  lost: "The connection to the server was lost. What was said until then is above; start again to go on.",
+  unauthorized: "The server did not accept the key. Enter it again.",
+  busy: "All places of the server are taken. Try again in a moment.",
+  overloaded: "The server cannot keep up and has ended this stream. What was said until then is above. Try again later.",
+  shutting_down: "The server is shutting down. What was said until then is above.",
+  idle_timeout: "The server heard nothing for a minute and has closed the stream. Start again to go on.",
+  too_long: "The stream has reached the longest time that the server allows. Start again to go on.",
+};
+
+export const NO_MICROPHONE = "Browsers give a page the microphone on https:// and on localhost only. Recordings work anywhere.";
+export const SILENT = "Nothing is heard. Is the microphone muted, or is another one the right one?";
+export const UNPLUGGED = "The microphone was unplugged. What was said until then is above.";
+
+// error: of the browser, of `Stream`, or of `upload`.
+export function explained(error) {
+  return OF_BROWSER[error.name] ?? OF_SERVER[error.code] ?? (error.message || String(error));
+}
