@@ -15,15 +15,16 @@ const NEAR_PX = 120; // from the end of the page: then it follows the newest lin
 
 export const name = "captions", title = "Captions";
 export const choices = new Choices();
-export let current = null; // the recording under way
+export let cards = []; // of the recordings on the page, the newest last
+let current = null; // the recording under way
 let turn = 0; // of who asked last: while one is finishing, only the last request is kept
-let wave, cards = [], refused;
+let wave, reload;
 
 export const offered = models => hearing(models).length > 0;
 
-// refuse: called when the server does not accept the key.
-export function mount(refuse) {
-  refused = refuse;
+// again: asks the server once more what it offers, and the user for the key if it has to be another one.
+export function mount(again) {
+  reload = again;
   wave = new Wave($("wave"), $("meter"));
   $("record").onclick = () => current && current.state !== "finishing" ? current.stop() : begin(microphone);
   $("open").onclick = $("choose").onclick = () => $("file").click();
@@ -60,6 +61,7 @@ const microphone = () => new Microphone(choices.device);
 
 // Starts a recording once the one before it has said its last word.
 async function begin(make) {
+  if (!choices.models.length) return reload();
   const mine = ++turn;
   fail("");
   silence();
@@ -78,9 +80,10 @@ async function begin(make) {
   wave.reset();
   showState(recording, card);
   await recording.run();
+  if (card.empty) remove([card]);
   if (recording.error) fail(explained(recording.error));
   else if (recording.note) fail(recording.note);
-  if (recording.error?.code === "unauthorized") refused();
+  if (recording.error?.code === "unauthorized") reload();
   if (recording.live) choices.microphones(await microphones().catch(() => []));
 }
 
@@ -102,7 +105,7 @@ function languages({model, language, translation}) {
 }
 
 function showState(recording, card) {
-  const {state, live, captions} = recording;
+  const {state, live, captions, error} = recording;
   card?.state();
   if (recording !== current) return;
   const idle = state === "over";
@@ -117,7 +120,7 @@ function showState(recording, card) {
     starting: live ? "Allow the microphone, if the browser asks." : `Reading ${recording.source.name} …`,
     recording: live ? "Listening." : `Reading ${recording.source.name} …`,
     finishing: "Finishing … the last words are on their way.",
-    over: captions.utterances.length ? "Finished." : "Finished. No words were heard.",
+    over: captions.utterances.length ? "Finished." : error ? "" : "Finished. No words were heard.",
   };
   $("status").textContent = told[state];
   $("explanation").textContent = "";
@@ -151,13 +154,17 @@ function fail(message) {
   $("error").textContent = message;
 }
 
-// Takes recordings from the page; they can be brought back until the next thing happens.
-function removed(gone) {
-  silence();
+function remove(gone) {
   cards = cards.filter(card => !gone.includes(card));
   for (const card of gone) card.element.remove();
   $("empty").hidden = cards.length > 0;
   $("clear").hidden = !cards.length;
+}
+
+// Takes recordings from the page for the user, who can have them back until the next thing happens.
+function removed(gone) {
+  silence();
+  remove(gone);
   const back = document.createElement("button");
   back.type = "button";
   back.className = "link";

@@ -1,16 +1,18 @@
 // What to tell a person when something goes wrong: what happened, and what can be done.
 
+const UNREACHABLE = "The server cannot be reached. Is it still running? Look into its terminal, then try again.";
+
 const OF_BROWSER = {
+  AbortError: UNREACHABLE, // what runs on the audio thread could not be fetched
   NotAllowedError: "This page may not use the microphone. Allow it in the browser's settings for this site (often a symbol " +
     "beside the address), then start again.",
   NotFoundError: "No microphone was found. Plug one in, then start again.",
   NotReadableError: "The microphone is in use by another program. Close that, then start again.",
   OverconstrainedError: "The microphone that was chosen is gone. Choose another one, then start again.",
-  EncodingError: "This browser cannot read the file as audio, and neither can the server. Choose another file.",
 };
 
 const OF_SERVER = {
-  unreachable: "The server cannot be reached. Is it still running? Look into its terminal, then try again.",
+  unreachable: UNREACHABLE,
   lost: "The connection to the server was lost. What was said until then is above; start again to go on.",
   unauthorized: "The server did not accept the key. Enter it again.",
   busy: "All places of the server are taken. Try again in a moment.",

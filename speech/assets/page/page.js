@@ -1,27 +1,28 @@
 // The page as a whole: what the server offers, its key, and the modes between which the user chooses.
 //
-// A mode is a module with a section of its name in page.html. It exports name, title, offered(models), mount(refused),
+// A mode is a module with a section of its name in page.html. It exports name, title, offered(models), mount(reload),
 // offer(models) and leave(). A conversation with the server would be one more of them: it would use `Microphone` and
 // `Stream` as `recording.js` does, and `Voice` for the replies.
 
 import * as captions from "./captions_mode.js";
 import {explained} from "./messages.js";
-import {fetchOffer, setKey} from "./offer.js";
+import {currentKey, fetchOffer, setKey} from "./offer.js";
 import * as speak from "./speak_mode.js";
 
 const MODES = [captions, speak];
+const WRONG = "The server does not accept this key.";
 const $ = id => document.getElementById(id);
 let mode = captions;
 
 export const ready = start();
 
 async function start() {
-  for (const one of MODES) one.mount(askForKey);
+  for (const one of MODES) one.mount(() => load(WRONG));
   takeDrops();
   $("key-form").onsubmit = event => {
     event.preventDefault();
     setKey($("key").value);
-    load("The server does not accept this key.");
+    load(WRONG);
   };
   await load("");
 }
@@ -30,7 +31,7 @@ async function start() {
 async function load(wrong) {
   try {
     const models = await fetchOffer();
-    if (!models) return askForKey(wrong);
+    if (!models) return askForKey(currentKey() && wrong);
     $("key-dialog").close();
     const offered = MODES.filter(one => one.offered(models));
     for (const one of offered) await one.offer(models);
@@ -40,7 +41,7 @@ async function load(wrong) {
   }
 }
 
-function askForKey(wrong = "The server does not accept this key.") {
+function askForKey(wrong) {
   $("key-error").textContent = wrong;
   if (!$("key-dialog").open) $("key-dialog").showModal();
   $("key").select();
@@ -93,8 +94,7 @@ function takeDrops() {
     if (!files(event)) return;
     event.preventDefault();
     show(-depth);
-    if (!captions.choices.models.length) return;
-    enter(captions);
+    if (captions.choices.models.length) enter(captions);
     captions.read(event.dataTransfer.files[0]);
   });
 }

@@ -14,7 +14,8 @@ export function upload(file, fields, key, progress, signal) {
     request.onload = () => {
       if (request.status === 200) return resolve(request.response.segments);
       const code = {401: "unauthorized", 429: "busy", 503: "busy"}[request.status] ?? "refused";
-      reject(new Failed(code, request.response?.error?.message ?? `The server answered with status ${request.status}.`));
+      const why = request.response?.error?.message ?? `status ${request.status}`;
+      reject(new Failed(code, `Neither this browser nor the server could read the file (${why}).`));
     };
     request.onerror = () => reject(new Failed("unreachable", "no connection"));
     request.onabort = () => resolve(null);

@@ -20,7 +20,7 @@ FLAGS = (
     "--remote-allow-origins=* --use-fake-device-for-media-stream --autoplay-policy=no-user-gesture-required"
 )
 PHONE, DESKTOP = (390, 844), (1280, 800)
-PATIENCE_S = 60
+PATIENCE_S = 30
 T = TypeVar("T")
 
 
@@ -48,7 +48,7 @@ class Chromium:
         told = folder / "DevToolsActivePort"
         wait_until(lambda: told.exists() and told.read_text().count("\n"))
         port, path = told.read_text().split()
-        self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+        self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None).__enter__()
         self.events: list[dict[str, Any]] = []
         self._ids = itertools.count(1)
 
@@ -87,7 +87,7 @@ class Chromium:
 
     def close(self) -> None:
         """End the process."""
-        self.socket.close()
+        self.socket.__exit__(None, None, None)
         self.process.terminate()
         self.process.wait()
 
@@ -111,7 +111,9 @@ class Tab:
 
     def text(self, selector: str) -> str:
         """What an element shows; "" if there is none or it is hidden."""
-        return self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+        return self.evaluate(
+            f"(one => one?.checkVisibility() ? one.innerText : '')(document.querySelector({json.dumps(selector)}))"
+        )
 
     def texts(self, selector: str) -> list[str]:
         """What every such element shows."""
