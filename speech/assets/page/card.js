@@ -53,8 +53,8 @@ export class Card {
     this.element.querySelector(".about").textContent = [told[state] ?? length, recording.choice.model.name].filter(Boolean).join(" · ");
     this.element.dataset.state = state;
     this.element.querySelector(".tools").hidden = state !== "over" && !captions.utterances.some(one => one.final);
+    this.element.querySelector(".remove").hidden = state !== "over";
     if (state !== "over") return;
-    this.element.querySelector(".remove").disabled = false;
     for (const [one, line] of this.#lines) if (!captions.utterances.includes(one)) line.element.remove();
     for (const line of this.#lines.values()) this.#times(line);
   }
