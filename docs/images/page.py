@@ -33,7 +33,9 @@ SAID = (
     "The train leaves at ten o'clock.",
 )
 PAUSE_S = 0.9  # after a sentence
-READ = "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
+READ = (
+    "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
+)
 WINDOW = (1120, 700)
 QUALITY = 74
 

@@ -22,20 +22,22 @@ export class Captions {
 
   // The end of the stream: what is tentative will not become certain.
   finish() {
+    this.#current = null;
+    this.utterances = this.utterances.filter(one => one.text || one.translation);
     for (const one of this.utterances) {
-      if (!one.unstable && !one.draft && one.final) continue;
+      if (one.translated && !one.unstable) continue;
       one.unstable = one.draft = "";
-      one.final = true;
+      one.final = one.translated = true;
+      one.start ??= 0;
+      one.end ??= one.start;
       this.changed(one);
     }
-    this.utterances = this.utterances.filter(one => one.text || one.translation);
-    this.#current = null;
   }
 
   // Takes a whole utterance, as an upload gives it.
   put(text, start, end) {
     const one = this.#begin();
-    Object.assign(one, {text: text.trim(), start, end, final: true});
+    Object.assign(one, {text: text.trim(), start, end, final: true, translated: true});
     this.#current = null;
     this.changed(one);
   }
@@ -43,7 +45,8 @@ export class Captions {
   #begin() {
     if (!this.#current) {
       this.#current = {
-        text: "", unstable: "", translation: "", draft: "", words: [], start: null, end: null, final: false, until: null,
+        text: "", unstable: "", translation: "", draft: "", words: [], start: null, end: null, until: null,
+        final: false, translated: false, // neither changes any more: the text, and what is made of it
       };
       this.utterances.push(this.#current);
     }
@@ -85,6 +88,12 @@ export class Captions {
       const one = this.#at(this.#told, this.#told + 1);
       one.draft = event.unstable;
       this.changed(one);
+    } else if (event.type === "final") {
+      for (const one of this.utterances) {
+        if (one.translated || one.until === null || one.until > this.#told) continue;
+        one.translated = true;
+        this.changed(one);
+      }
     }
   }
 

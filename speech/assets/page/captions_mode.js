@@ -29,9 +29,9 @@ export function mount(again) {
   $("record").onclick = () => current && current.state !== "finishing" ? current.stop() : begin(microphone);
   $("open").onclick = $("choose").onclick = () => $("file").click();
   $("file").onchange = () => {
-    const [file] = $("file").files;
+    const files = [...$("file").files];
     $("file").value = ""; // the same file may be chosen again
-    if (file) read(file);
+    read(files);
   };
   $("clear").onclick = () => removed(cards.filter(card => card.recording !== current));
   $("newest").onclick = () => scrollTo({top: document.body.scrollHeight});
@@ -51,23 +51,33 @@ export async function offer(models) {
 export function leave() {
   turn++;
   current?.stop();
+  cards.at(-1)?.recording.hush();
   silence();
 }
 
-// A file: what is decoded here comes live, with times that can be heard again.
-export const read = file => begin(() => new Recorded(file, choices.model.takes.sample_rate));
+// Reads files one after the other.
+export async function read(files) {
+  for (const file of files) {
+    if (!await begin(() => new Recorded(file, choices.model.takes.sample_rate))) return;
+  }
+}
 
 const microphone = () => new Microphone(choices.device);
 
-// Starts a recording once the one before it has said its last word.
+// Starts a recording once the one before it has said its last word. Resolves once it is over, to whether nobody has asked
+// for another one meanwhile.
 async function begin(make) {
-  if (!choices.models.length) return reload();
+  if (!choices.models.length) {
+    reload();
+    return false;
+  }
   const mine = ++turn;
   fail("");
   silence();
   current?.stop();
   await current?.over;
-  if (mine !== turn) return;
+  if (mine !== turn) return false;
+  cards.at(-1)?.recording.hush();
   const recording = current = new Recording(make(), chosen(), {
     state: () => showState(recording, card),
     changed: one => follow(() => card.show(one)),
@@ -85,6 +95,7 @@ async function begin(make) {
   else if (recording.note) fail(recording.note);
   if (recording.error?.code === "unauthorized") reload();
   if (recording.live) choices.microphones(await microphones().catch(() => []));
+  return mine === turn;
 }
 
 function chosen() {

@@ -20,6 +20,7 @@ export class Card {
     this.element = template.firstElementChild;
     this.list = this.element.querySelector(".lines");
     this.title = this.element.querySelector("h2");
+    this.element.querySelector(".copy").hidden = !navigator.clipboard; // there is none over plain HTTP
     this.element.querySelector(".copy").onclick = ({currentTarget}) => this.#copy(currentTarget);
     this.element.querySelector(".remove").onclick = () => removed(this);
     this.menu = this.element.querySelector(".menu");
@@ -69,20 +70,14 @@ export class Card {
     this.element.classList.toggle("bilingual", this.element.classList.contains("bilingual") || !line.target.hidden);
     line.element.classList.toggle("open", !one.final);
     if (one.start !== null) this.#times(line);
-    if (one.final && one.text !== line.told) announce(one.text, this.languages.source);
-    if (one.final) line.told = one.text;
-    if (one.final && !one.draft && one.translation !== line.translated) this.#translated(one, line);
+    if (one.final && !line.final) announce(one.text, this.languages.source);
+    if (one.translated && !line.translated) announce(one.translation, this.languages.target);
+    Object.assign(line, {final: one.final, translated: one.translated});
     if (one.final) this.element.querySelector(".tools").hidden = false;
   }
 
   get empty() {
     return !this.recording.captions.utterances.length;
-  }
-
-  // A translation comes word by word: what of it is new since the last sentence is read out.
-  #translated(one, line) {
-    announce(one.translation.slice(line.translated.length), this.languages.target);
-    line.translated = one.translation;
   }
 
   #line(one) {
@@ -92,7 +87,7 @@ export class Card {
     if (this.languages.target) target.lang = this.languages.target;
     this.list.append(element);
     time.onclick = () => this.#play(one, time);
-    return {one, element, source, target, time, told: null, translated: ""};
+    return {one, element, source, target, time, final: false, translated: false};
   }
 
   #times({one, time}) {

@@ -1,5 +1,6 @@
 // The settings of a recording: what this server offers, and what the user chose, kept for the next visit.
 
+import {remember, remembered} from "./memory.js";
 import {hearing, languageName, speaking} from "./offer.js";
 
 const $ = id => document.getElementById(id);
@@ -12,7 +13,7 @@ export class Choices {
     $("choices").onsubmit = event => event.preventDefault();
     for (const id of REMEMBERED) {
       $(id).onchange = () => {
-        localStorage.setItem(`loquent-${id}`, $(id).value);
+        remember("localStorage", id, $(id).value);
         this.#show();
       };
     }
@@ -98,7 +99,7 @@ export class Choices {
 
 // Gives a select its options; keeps what was chosen, now or on an earlier visit, if it is among them.
 function fill(id, options) {
-  const select = $(id), wanted = select.options.length ? select.value : localStorage.getItem(`loquent-${id}`);
+  const select = $(id), wanted = select.options.length ? select.value : remembered("localStorage", id);
   select.replaceChildren(...options.map(([value, label]) => new Option(label, value)));
   if (options.some(([value]) => value === wanted)) select.value = wanted;
 }

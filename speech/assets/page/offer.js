@@ -1,12 +1,14 @@
 // What the server offers (docs/reference/http.md), and the key that it may want for that.
 
-let key = sessionStorage.getItem("loquent-key") ?? "";
+import {remember, remembered} from "./memory.js";
+
+let key = remembered("sessionStorage", "key") ?? "";
 
 export const currentKey = () => key;
 
 export function setKey(value) {
   key = value;
-  sessionStorage.setItem("loquent-key", value);
+  remember("sessionStorage", "key", value);
 }
 
 // Resolves to the models; to null if the key is missing or wrong.

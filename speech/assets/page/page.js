@@ -95,6 +95,6 @@ function takeDrops() {
     event.preventDefault();
     show(-depth);
     if (captions.choices.models.length) enter(captions);
-    captions.read(event.dataTransfer.files[0]);
+    captions.read([...event.dataTransfer.files]);
   });
 }

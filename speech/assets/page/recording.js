@@ -94,6 +94,12 @@ export class Recording {
     for (const {text, start, end} of segments ?? []) this.captions.put(text, start, end);
   }
 
+  // Falls silent; what the voice has not said yet is never heard.
+  hush() {
+    this.choice.voice?.close();
+    this.#player.close();
+  }
+
   get unsent() {
     return this.#stream?.unsent ?? 0;
   }

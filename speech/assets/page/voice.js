@@ -12,6 +12,7 @@ export class Voice {
   #stream = null;
   #dropping = 0; // interruptions that the server has not answered: what comes until then was stopped
   #timer = null;
+  #broken = false; // it is not tried again with every word
 
   // start: fields of the stream's "start"; on: "speech" (message, samples), "interrupted", "skipped", "quiet" (nothing is
   // being played), "failed" (error).
@@ -32,6 +33,7 @@ export class Voice {
 
   // time: of the speech that the text stands for, in seconds.
   say(text, time = null) {
+    if (this.#broken) return;
     this.#open();
     this.waiting = true;
     this.#stream.send({type: "text", text, ...(time === null ? {} : {time_s: time})});
@@ -82,7 +84,10 @@ export class Voice {
       },
       skipped: message => this.on.skipped?.(message),
     });
-    stream.done.catch(error => this.on.failed?.(error)).finally(() => {
+    stream.done.catch(error => {
+      this.#broken = true;
+      this.on.failed?.(error);
+    }).finally(() => {
       clearInterval(timer);
       if (this.#stream !== stream) return;
       this.waiting = false;

@@ -5,6 +5,7 @@ export class Microphone {
   name = "Microphone";
   #media = null;
   #context = null;
+  #lock = null;
   #closed = false;
 
   // device: an id of `microphones`, or "" for the browser's default.
@@ -18,6 +19,7 @@ export class Microphone {
     const chosen = this.device ? {deviceId: {exact: this.device}} : {};
     this.#media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1, ...chosen}});
     if (this.#closed) return this.close();
+    this.#lock = await navigator.wakeLock?.request("screen").catch(() => null); // a phone that sleeps does not listen
     const context = this.#context = new AudioContext();
     await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
     await context.resume();
@@ -36,6 +38,7 @@ export class Microphone {
     this.#closed = true;
     this.#media?.getTracks().forEach(track => track.stop());
     if (this.#context?.state !== "closed") this.#context?.close();
+    this.#lock?.release();
     return null;
   }
 }

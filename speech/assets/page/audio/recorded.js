@@ -1,6 +1,7 @@
 // A file, decoded by the browser into packets of int16 samples.
 
 const PACKET_S = 0.1;
+const MOST_BYTES = 256 * 2 ** 20; // of a file: it is decoded as a whole
 const AHEAD = 65536; // bytes that may wait in the socket: what the server has not taken, it is not sent
 
 export class Recorded {
@@ -16,6 +17,9 @@ export class Recorded {
 
   // Decodes the file. Rejects with an EncodingError where the browser does not know the format.
   async open() {
+    if (this.file.size > MOST_BYTES) {
+      throw new Error(`${this.name} is larger than 256 MB. Let “loquent transcribe” read it, or cut it.`);
+    }
     const context = new OfflineAudioContext(1, 1, this.sampleRate);
     const audio = await context.decodeAudioData(await this.file.arrayBuffer());
     this.samples = audio.getChannelData(0).slice();

@@ -54,7 +54,9 @@ def test_a_phone_does_not_scroll_sideways(polyglot, visit, driver, wave_file, wi
     tab.choose("#target", "es")
     tab.drop("a recording with-a-very-long-name-that-nobody-can-break.wav", wave_file(1.5))
     driver.wait_until(lambda: tab.text("#record") == "Start")
-    tab.evaluate("document.getElementById('error').textContent = 'x'.repeat(30) + ' and more of that, on several lines'")
+    tab.evaluate(
+        "document.getElementById('error').textContent = 'x'.repeat(30) + ' and more of that, on several lines'"
+    )
     assert fits()
     tab.click(".menu summary")
     assert fits()

@@ -29,6 +29,17 @@ def test_a_file_is_read_to_the_end(polyglot, visit, read, texts, wave_file):
     assert tab.complaints() == []
 
 
+def test_several_files_are_read_one_after_the_other(polyglot, visit, driver, wave_file):
+    tab = visit(polyglot())
+    contents = [list(wave_file(seconds)) for seconds in (0.5, 0.3)]
+    tab.evaluate(
+        f"""import("/page/captions_mode.js").then(({{read}}) =>
+          read({contents}.map((bytes, i) => new File([new Uint8Array(bytes)], `${{i}}.wav`))))"""
+    )
+    assert tab.texts(".recording h2") == ["0.wav", "1.wav"]
+    assert [len(tab.texts(f".recording:nth-child({i}) .line")) for i in (1, 2)] == [1, 1]
+
+
 def test_a_file_is_translated_too(polyglot, visit, read, keep, taped, translated, wave_file):
     tab = visit(polyglot())
     tab.choose("#target", "es")

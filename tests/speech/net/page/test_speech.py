@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Speech
+from loquent.speech.runtime.task import Offer
 
 SPIED = """window.sent = []; window.played = 0;
 const send = WebSocket.prototype.send;
@@ -43,9 +45,7 @@ def test_a_text_is_spoken(tab, driver, spanish_voice):
     assert tab.evaluate("played") == len(expected)
     tab.evaluate("const make = URL.createObjectURL; URL.createObjectURL = blob => make(window.saved = blob)")
     tab.click("#keep")
-    content = tab.evaluate(
-        "saved.arrayBuffer().then(bytes => btoa(String.fromCharCode(...new Uint8Array(bytes))))"
-    )
+    content = tab.evaluate("saved.arrayBuffer().then(bytes => btoa(String.fromCharCode(...new Uint8Array(bytes))))")
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)), dtype="int16")
     assert rate == 8000
     assert np.abs(samples.astype(int) - expected).max() <= 1
@@ -79,6 +79,45 @@ def test_the_translation_is_said(tab, driver):
     times = [one["time_s"] for one in said]
     assert times == sorted(times)
     assert tab.text("#error") == ""
+
+
+def test_a_model_that_translates_by_itself(start_server, hearing, tones, visit, driver, keep):
+    """As a Whisper of many languages does into English: the captions are the translation, and the voice says them."""
+
+    @dataclass(frozen=True)
+    class Options(hearing.Options):
+        task: str = "transcribe"
+        language: str | None = None
+
+    class Whisper(hearing):
+        def offer(self):
+            return Offer(("en", "de"), to_english=True)
+
+        def start(self, options):
+            self.asked = options.task
+            return hearing.start(self, hearing.Options(chunk_ms=options.chunk_ms))
+
+    class EnglishVoice(tones.Tones):
+        def offer(self):
+            return Offer(("en",))
+
+    Whisper.Options = Options
+    ear = Whisper()
+    tab = visit(start_server(engines={"ear": Engine(ear, 1), "voice": Engine(EnglishVoice(), 1)}))
+    tab.evaluate(SPIED)
+    tab.choose("#spoken", "en")
+    assert tab.evaluate("document.getElementById('target-field').hidden"), "English into English is no translation"
+    tab.choose("#spoken", "de")
+    tab.choose("#target", "en")
+    tab.choose("#aloud", "along")
+    tab.click("#record")
+    driver.wait_until(lambda: tab.evaluate("played") > 0)
+    tab.click("#record")
+    driver.wait_until(lambda: tab.text("#record") == "Start")
+    assert ear.asked == "translate"
+    assert tab.evaluate("document.querySelector('.line .source').lang") == "en"
+    said = tab.evaluate("sent.filter(({type}) => type === 'text').map(({text}) => text).join('')")
+    assert said.split() == " ".join(tab.texts(".line .source")).split()
 
 
 def test_the_voice_stops_when_somebody_speaks(tab, driver):
