@@ -126,7 +126,7 @@ class Tab:
     def choose(self, selector: str, value: str) -> None:
         """Choose an option of a select."""
         self.evaluate(
-            f"(one => {{ one.value = {json.dumps(value)}; one.dispatchEvent(new Event('change', {{bubbles: true}})); }})"
+            f"(one => {{ one.value = {json.dumps(value)}; one.dispatchEvent(new Event('change')); }})"
             f"(document.querySelector({json.dumps(selector)}))"
         )
 

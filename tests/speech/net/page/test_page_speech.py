@@ -14,7 +14,10 @@ from loquent.speech.runtime.task import Offer
 
 SPIED = """window.sent = []; window.played = 0;
 const send = WebSocket.prototype.send;
-WebSocket.prototype.send = function (data) { if (typeof data === "string") sent.push(JSON.parse(data)); send.call(this, data); };
+WebSocket.prototype.send = function (data) {
+  if (typeof data === "string") sent.push(JSON.parse(data));
+  send.call(this, data);
+};
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (at) { played += this.buffer.length; start.call(this, at); };"""
 
