@@ -1,7 +1,7 @@
 // What is said beside its translation, utterance by utterance, from the events of a stream: `speech/bilingual.py` in
 // the browser. It knows nothing of the page.
 
-const SOURCE = "recognize", TARGET = "translate"; // names of the stages
+const SOURCE = "recognize", TARGET = "translate"; // names of the stages where the server chooses them
 
 export class Captions {
   utterances = []; // in order; the last one may still change
@@ -9,15 +9,20 @@ export class Captions {
   #position = 0; // in the committed text, in characters
   #told = 0; // how far the translation has come
 
-  // changed: called with each utterance that an event changed.
-  constructor(changed = () => {}) {
+  #target = TARGET;
+
+  // changed: called with each utterance that an event changed; first: name of the model's first stage.
+  constructor(changed = () => {}, first = "") {
     this.changed = changed;
+    this.sources = ["", SOURCE, first];
   }
 
   // Takes an event of the stream, of any stage.
   add(event) {
-    if (event.stage === TARGET || event.type === "translation") this.#translated(event);
-    else if (!event.stage || event.stage === SOURCE) this.#recognised(event);
+    const stage = event.stage ?? "";
+    if (event.type === "translation" && stage) this.#target = stage;
+    if (stage === this.#target) this.#translated(event);
+    else if (this.sources.includes(stage)) this.#recognised(event);
   }
 
   // The end of the stream: what is tentative will not become certain.

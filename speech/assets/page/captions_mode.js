@@ -26,13 +26,16 @@ export const offered = models => hearing(models).length > 0;
 export function mount(again) {
   reload = again;
   wave = new Wave($("wave"), $("meter"));
-  $("record").onclick = () => current && current.state !== "finishing" ? current.stop() : begin(microphone);
+  $("record").onclick = () => current && current.state !== "finishing" ? current.stop() : listen();
   $("open").onclick = $("choose").onclick = () => $("file").click();
   $("file").onchange = () => {
     const files = [...$("file").files];
     $("file").value = ""; // the same file may be chosen again
     read(files);
   };
+  $("choices").addEventListener("change", ({target}) => {
+    if (current && target !== $("layout")) $("status").textContent = "This takes effect with the next recording.";
+  });
   $("clear").onclick = () => removed(cards.filter(card => card.recording !== current));
   $("newest").onclick = () => scrollTo({top: document.body.scrollHeight});
   addEventListener("scroll", showNewest, {passive: true});
@@ -57,12 +60,16 @@ export function leave() {
 
 // Reads files one after the other.
 export async function read(files) {
+  $("error").textContent = "";
   for (const file of files) {
     if (!await begin(() => new Recorded(file, choices.model.takes.sample_rate))) return;
   }
 }
 
-const microphone = () => new Microphone(choices.device);
+function listen() {
+  $("error").textContent = "";
+  begin(() => new Microphone(choices.device));
+}
 
 // Starts a recording once the one before it has said its last word. Resolves once it is over, to whether nobody has asked
 // for another one meanwhile.
@@ -72,7 +79,6 @@ async function begin(make) {
     return false;
   }
   const mine = ++turn;
-  fail("");
   silence();
   current?.stop();
   await current?.over;
@@ -161,8 +167,9 @@ function showLag() {
   $("explanation").dataset.told = told;
 }
 
+// Tells what went wrong, beside what went wrong before since the user last began something.
 function fail(message) {
-  $("error").textContent = message;
+  $("error").textContent = `${$("error").textContent} ${message}`.trim();
 }
 
 function remove(gone) {

@@ -9,7 +9,6 @@ import {Tape} from "./audio/tape.js";
 import {upload} from "./upload.js";
 
 export class Recording {
-  captions = new Captions(one => this.on.changed(one));
   tape = null;
   lag = null;
   state = "starting"; // then "recording", "finishing", "over"
@@ -28,6 +27,7 @@ export class Recording {
     this.choice = choice;
     this.on = on;
     this.live = source.live;
+    this.captions = new Captions(one => on.changed(one), choice.model.stages[0]);
     this.over = new Promise(resolve => { this.close = resolve; });
     this.unsaid = ""; // what the voice is to say in the next pause
   }

@@ -15,7 +15,7 @@ export function upload(file, fields, key, progress, signal) {
       if (request.status === 200) return resolve(request.response.segments);
       const code = {401: "unauthorized", 429: "busy", 503: "busy"}[request.status] ?? "refused";
       const why = request.response?.error?.message ?? `status ${request.status}`;
-      reject(new Failed(code, `Neither this browser nor the server could read the file (${why}).`));
+      reject(new Failed(code, `Neither this browser nor the server could read ${file.name} (${why}).`));
     };
     request.onerror = () => reject(new Failed("unreachable", "no connection"));
     request.onabort = () => resolve(null);

@@ -14,7 +14,7 @@ export class Voice {
   #timer = null;
   #broken = false; // it is not tried again with every word
 
-  // start: fields of the stream's "start"; on: "speech" (message, samples), "interrupted", "skipped", "quiet" (nothing is
+  // start: fields of the stream's "start"; on: "speech" (message, samples), "skipped", "quiet" (nothing is
   // being played), "failed" (error).
   constructor(start, on = {}) {
     this.start = start;
@@ -78,10 +78,7 @@ export class Voice {
         this.player.add(samples, message.sample_rate, message.start);
         this.on.speech?.(message, samples);
       },
-      interrupted: message => {
-        this.#dropping--;
-        this.on.interrupted?.(message);
-      },
+      interrupted: () => { this.#dropping--; },
       skipped: message => this.on.skipped?.(message),
     });
     stream.done.catch(error => {

@@ -91,6 +91,17 @@ def test_who_leaves_the_dialog_is_asked_again(polyglot, visit, driver):
     driver.wait_until(lambda: tab.evaluate("document.getElementById('key-dialog').open"))
 
 
+def test_one_bad_file_costs_no_other_its_text(polyglot, visit, driver, wave_file):
+    tab = visit(polyglot(transcribe=lambda samples, progress: None))
+    contents = [list(content) for content in (b"123", wave_file(0.3))]
+    tab.evaluate(
+        f"""import("/page/captions_mode.js").then(({{read}}) =>
+          read({contents}.map((bytes, i) => new File([new Uint8Array(bytes)], `${{i}}.wav`))))"""
+    )
+    assert tab.texts(".recording h2") == ["1.wav"]
+    assert "could read 0.wav" in tab.text("#error")
+
+
 def test_silence_is_noticed(polyglot, visit, driver):
     tab = visit(polyglot())
     quiet = """import("/page/audio/wave.js").then(({Wave}) => {

@@ -123,6 +123,19 @@ def test_a_model_that_translates_by_itself(start_server, hearing, tones, visit, 
     assert said.split() == " ".join(tab.texts(".line .source")).split()
 
 
+def test_a_row_that_speaks(start_server, hearing, tones, visit, driver, keep, taped, texts):
+    """A model that answers speech with speech: both are there, whatever its stages are called."""
+    row = {"hear": Engine(hearing(), 1), "say": Engine(tones.Tones(), 1)}
+    tab = visit(start_server(engines={"row": row}))
+    tab.evaluate(SPIED)
+    tab.click("#record")
+    keep(tab)
+    driver.wait_until(lambda: tab.evaluate("played") > 0)
+    tab.click("#record")
+    driver.wait_until(lambda: tab.text("#record") == "Start")
+    assert tab.texts(".line .source") == texts(*taped(tab)) != []
+
+
 def test_the_voice_stops_when_somebody_speaks(tab, driver):
     """In turns: it says what was said before the pause, and is silent as soon as the next words come."""
     tab.choose("#target", "es")
