@@ -108,7 +108,7 @@ function chosen() {
   const {model, language, translation, latency} = choices;
   const speaker = choices.voice;
   const start = () => ({model: speaker.name, ...(currentKey() ? {token: currentKey()} : {})});
-  const voice = speaker ? new Voice(start, {failed: error => fail(explained(error))}) : null;
+  const voice = speaker ? new Voice(start, {failed: error => fail(`The translation is not said. ${explained(error)}`)}) : null;
   voice?.unlock();
   const several = model.latencies_ms.length > 1;
   return {model, language: model.languages.length > 1 ? language : null, translation, latency: several ? latency : null,

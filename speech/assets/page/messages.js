@@ -15,7 +15,7 @@ const OF_SERVER = {
   unreachable: UNREACHABLE,
   lost: "The connection to the server was lost. What was said until then is above; start again to go on.",
   unauthorized: "The server did not accept the key. Enter it again.",
-  busy: "All places of the server are taken. Try again in a moment.",
+  busy: "The server has no room for another stream. Try again in a moment.",
   overloaded: "The server cannot keep up and has ended this stream. What was said until then is above. Try again later.",
   shutting_down: "The server is shutting down. What was said until then is above.",
   idle_timeout: "The server heard nothing for a minute and has closed the stream. Start again to go on.",
