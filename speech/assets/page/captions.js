@@ -8,6 +8,7 @@ export class Captions {
   #current = null;
   #position = 0; // in the committed text, in characters
   #told = 0; // how far the translation has come
+  #oldest = 0; // index of the first utterance whose translation is not complete
 
   #target = TARGET;
 
@@ -94,8 +95,7 @@ export class Captions {
       one.draft = event.unstable;
       this.changed(one);
     } else if (event.type === "final") {
-      for (const one of this.utterances) {
-        if (one.translated || one.until === null || one.until > this.#told) continue;
+      for (let one; (one = this.utterances[this.#oldest])?.final && one.until <= this.#told; this.#oldest++) {
         one.translated = true;
         this.changed(one);
       }
@@ -104,8 +104,10 @@ export class Captions {
 
   // The utterance that a translation belongs to: one that stands for nothing is of what is before it.
   #at(first, end) {
-    const found = this.utterances.find(one =>
-      one.until === null || first < one.until || first === end && end === one.until);
-    return found ?? this.#begin();
+    for (let at = Math.max(0, this.#oldest - 1); at < this.utterances.length; at++) {
+      const one = this.utterances[at];
+      if (one.until === null || first < one.until || first === end && end === one.until) return one;
+    }
+    return this.#begin();
   }
 }

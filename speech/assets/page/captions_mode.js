@@ -18,6 +18,7 @@ export const choices = new Choices();
 export let cards = []; // of the recordings on the page, the newest last
 let current = null; // the recording under way
 let turn = 0; // of who asked last: while one is finishing, only the last request is kept
+let last = null; // the recording that began last
 let wave, reload;
 
 export const offered = models => hearing(models).length > 0;
@@ -54,7 +55,7 @@ export async function offer(models) {
 export function leave() {
   turn++;
   current?.stop();
-  cards.at(-1)?.recording.hush();
+  last?.hush();
   silence();
 }
 
@@ -83,8 +84,8 @@ async function begin(make) {
   current?.stop();
   await current?.over;
   if (mine !== turn) return false;
-  cards.at(-1)?.recording.hush();
-  const recording = current = new Recording(make(), chosen(), {
+  last?.hush();
+  const recording = current = last = new Recording(make(), chosen(), {
     state: () => showState(recording, card),
     changed: one => follow(() => card.show(one)),
     peak: peak => wave.add(peak),
@@ -123,7 +124,7 @@ function languages({model, language, translation}) {
 
 function showState(recording, card) {
   const {state, live, captions, error} = recording;
-  card?.state();
+  card.state();
   if (recording !== current) return;
   const idle = state === "over";
   if (idle) current = null;
@@ -159,12 +160,10 @@ function showLag() {
   const {lag, live, state, unsent, tape} = current;
   $("clock").textContent = clock(tape.duration);
   if (!live || state !== "recording") return void ($("lag").textContent = "");
-  const why = lag.explanation(unsent) ?? (wave.silent ? SILENT : "");
+  const late = lag.explanation(unsent), why = late ?? (wave.silent ? SILENT : "");
   $("lag").textContent = `${lag.seconds.toFixed(1)} s behind`;
-  $("lag").classList.toggle("late", Boolean(lag.explanation(unsent)));
-  const told = why.replace(/\d+/, ""); // a screen reader is told once, not with every second
-  if ($("explanation").dataset.told !== told) $("explanation").textContent = why;
-  $("explanation").dataset.told = told;
+  $("lag").classList.toggle("late", Boolean(late));
+  if ($("explanation").textContent !== why) $("explanation").textContent = why; // a screen reader is told once
 }
 
 // Tells what went wrong, beside what went wrong before since the user last began something.
@@ -188,8 +187,8 @@ function removed(gone) {
   back.className = "link";
   back.textContent = "Undo";
   back.onclick = () => {
-    cards = [...gone, ...cards];
-    $("recordings").prepend(...gone.map(card => card.element));
+    cards = [...gone, ...cards].sort((one, other) => one.began - other.began);
+    $("recordings").append(...cards.map(card => card.element));
     $("empty").hidden = true;
     $("clear").hidden = false;
     $("status").textContent = "";

@@ -56,7 +56,8 @@ export class Card {
     this.element.querySelector(".tools").hidden = state !== "over" && !captions.utterances.some(one => one.final);
     this.element.querySelector(".remove").hidden = state !== "over";
     if (state !== "over") return;
-    for (const [one, line] of this.#lines) if (!captions.utterances.includes(one)) line.element.remove();
+    const left = new Set(captions.utterances);
+    for (const [one, line] of this.#lines) if (!left.has(one)) line.element.remove();
     for (const line of this.#lines.values()) this.#times(line);
   }
 

@@ -29,12 +29,11 @@ export class Lag {
   // What to tell of it: null, or a reason and what can be done. unsent: bytes that have not left the browser.
   explanation(unsent) {
     if (this.seconds < SLOW_S + this.latency) return null;
-    const behind = `The captions are ${Math.round(this.seconds)} seconds behind.`;
     if (unsent / 2 / this.rate > UNSENT_S) {
-      return `${behind} The connection to the server is slow: your speech waits in this browser. Nothing is lost, and the ` +
-        "captions catch up when the connection does.";
+      return "The captions are late: the connection to the server is slow, and your speech waits in this browser. Nothing " +
+        "is lost; the captions catch up when the connection does.";
     }
-    return `${behind} The server is busy and works more slowly than you speak. Nothing is lost: when you stop, it writes ` +
-      "the rest. Fewer streams, a smaller model or more time per step help.";
+    return "The captions are late: the server is busy and works more slowly than you speak. Nothing is lost; when you " +
+      "stop, it writes the rest. Fewer streams, a smaller model or larger chunks help.";
   }
 }

@@ -73,6 +73,20 @@ def test_a_translation_stands_beside_it(tab, driver, keep, taped, translated):
     assert tab.complaints() == []
 
 
+def test_what_was_chosen_is_used_and_remembered(tab, driver):
+    tab.choose("#latency", "200")
+    tab.click("#record")
+    assert driver.wait_until(lambda: tab.text(".line .source .tentative")) == "3200", "samples of a step"
+    tab.choose("#target", "es")
+    assert tab.text("#status") == "This takes effect with the next recording."
+    tab.click("#record")
+    driver.wait_until(lambda: tab.text("#record") == "Start")
+    tab.call("Page.reload")
+    driver.wait_until(lambda: tab.text("#about") == "ear · English")
+    chosen = "[...document.querySelectorAll('#latency, #target')].map(({value}) => value)"
+    assert tab.evaluate(chosen) == ["es", "200"]
+
+
 def test_after_stop_the_last_words_are_waited_for(tab, driver):
     tab.click("#record")
     driver.wait_until(lambda: lines(tab))
@@ -126,7 +140,7 @@ def test_the_lag_is_explained_when_it_grows(tab, driver, keep):
     keep(tab)
     tab.evaluate("kept.lag.sent += 9")
     told = driver.wait_until(lambda: tab.text("#explanation"))
-    assert "The server is busy" in told
+    assert "the server is busy" in told
     assert "Nothing is lost" in told
     tab.evaluate("kept.lag.sent -= 9")
     driver.wait_until(lambda: tab.text("#explanation") == "")
