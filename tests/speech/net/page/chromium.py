@@ -125,8 +125,9 @@ class Tab:
 
     def choose(self, selector: str, value: str) -> None:
         """Choose an option of a select."""
+        changed = "new Event('change', {bubbles: true})"
         self.evaluate(
-            f"(one => {{ one.value = {json.dumps(value)}; one.dispatchEvent(new Event('change')); }})"
+            f"(one => {{ one.value = {json.dumps(value)}; one.dispatchEvent({changed}); }})"
             f"(document.querySelector({json.dumps(selector)}))"
         )
 
