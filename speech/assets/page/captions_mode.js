@@ -132,8 +132,7 @@ function showState(recording, card) {
   $("record").querySelector("span").textContent = label;
   $("record").querySelector("use").setAttribute("href", state === "starting" || state === "recording" ? "#i-square" : "#i-dot");
   $("record").dataset.state = state;
-  $("empty").hidden = cards.length > 0;
-  $("clear").hidden = !cards.length;
+  showCards();
   const told = {
     starting: live ? "Allow the microphone, if the browser asks." : `Reading ${recording.source.name} …`,
     recording: live ? "Listening." : `Reading ${recording.source.name} …`,
@@ -174,8 +173,12 @@ function fail(message) {
 function remove(gone) {
   cards = cards.filter(card => !gone.includes(card));
   for (const card of gone) card.element.remove();
+  showCards();
+}
+
+function showCards() {
   $("empty").hidden = cards.length > 0;
-  $("clear").hidden = !cards.length;
+  $("clear").hidden = cards.every(card => card.recording === current);
 }
 
 // Takes recordings from the page for the user, who can have them back until the next thing happens.
@@ -189,8 +192,7 @@ function removed(gone) {
   back.onclick = () => {
     cards = [...gone, ...cards].sort((one, other) => one.began - other.began);
     $("recordings").append(...cards.map(card => card.element));
-    $("empty").hidden = true;
-    $("clear").hidden = false;
+    showCards();
     $("status").textContent = "";
     $("record").focus();
   };
