@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
@@ -108,21 +108,33 @@ class Recognizer(ABC):
         """
         raise ValueError(f"adapters are for Whisper; a {type(self).__name__} takes none")
 
-    def transcribe(self, source: RecordingSource, *, progress: Progress | None = None, **options: Any) -> Transcript:
+    def transcribe(
+        self,
+        source: RecordingSource,
+        *,
+        progress: Progress | None = None,
+        on_segment: Callable[[Segment], None] | None = None,
+        **options: Any,
+    ) -> Transcript:
         """Transcribe one recording: a file, mono float32 or int16 samples at 16 kHz, or `Audio` of any rate.
 
         Args:
             progress: called now and then; what it raises ends the work.
+            on_segment: called with each segment as soon as it is final.
             options: those of `segments`.
 
         Raises:
             AudioError: the recording cannot be read.
             ValueError: the model has no such option, or cannot do what is asked.
         """
-        (result,) = self.transcribe_files([source], progress=progress, **options)
-        if isinstance(result, AudioError):
-            raise result
-        return result
+        for _, item in self.segments([source], progress=progress, **options):
+            if isinstance(item, Transcript):
+                return item
+            if isinstance(item, AudioError):
+                raise item
+            if on_segment is not None:
+                on_segment(item)
+        raise AssertionError("a recording ends with its transcript, or an error")
 
     def transcribe_files(
         self, sources: Iterable[RecordingSource], *, progress: Progress | None = None, **options: Any

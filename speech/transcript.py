@@ -26,6 +26,19 @@ class WordTiming:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of a text, as its model wrote it, and its log-probability given what is before it.
+
+    text:  U+FFFD stands for bytes that are no whole character.
+    bytes: of the text in UTF-8; those of all tokens make up the text, a space at its beginning included.
+    """
+
+    text: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of speech: `start` and `end` in seconds, the text as emitted, and its words if they were timed.
 
@@ -34,6 +47,7 @@ class Segment:
 
     seek:              of the window, in frames of 10 ms from the start of the recording.
     tokens:            of this segment, its timestamps included.
+    logprobs:          of the tokens of its text, if they were asked for.
     temperature:       that the window's text was sampled at; 0: the most probable one.
     avg_logprob:       of the window's text, per token.
     compression_ratio: of the window's text under zlib; above 2.4 it repeats itself.
@@ -51,6 +65,7 @@ class Segment:
     avg_logprob: float | None = None
     compression_ratio: float | None = None
     no_speech_prob: float | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
     translation: str | None = None
 
     def __post_init__(self) -> None:

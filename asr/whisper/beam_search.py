@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +52,16 @@ class Branch:
 
     slot: int  # in the decoder's pool
     tokens: list[int]  # after the prompt
+    logprobs: list[float]  # of each
     score: float  # sum of log-probabilities
+
+
+class Finished(NamedTuple):
+    """A text that is over."""
+
+    tokens: list[int]
+    logprobs: list[float]  # of each
+    score: float  # sum of log-probabilities, that of the end included
 
 
 @dataclass
@@ -63,12 +73,12 @@ class BeamSearch:
     index: int  # of the window in its batch: its slots are index · hypotheses …
     prefix: list[int] = field(default_factory=list)  # the end of the prompt that belongs to the window's text
     hypotheses: list[Branch] = field(init=False)
-    finished: list[tuple[list[int], float]] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         base = self.index * self.options.hypotheses
         self.slots = range(base, base + self.options.hypotheses)
-        self.hypotheses = [Branch(base, [], 0.0)]
+        self.hypotheses = [Branch(base, [], [], 0.0)]
         self.generator = torch.Generator().manual_seed(self.options.seed)
 
     @property
@@ -94,46 +104,47 @@ class BeamSearch:
         width = total.shape[1]
         sampled = self.options.temperature > 0
         order = np.arange(total.size) if sampled else np.argsort(-total, axis=None, kind="stable")
-        children: list[tuple[Branch, int, float]] = []
+        children: list[tuple[Branch, int, float, float]] = []
         for rank, flat in enumerate(order.tolist()):
             parent, column = divmod(flat, width)
             score = float(total[parent, column])
             if score == -np.inf or len(children) == self.options.hypotheses:
                 break
-            token = int(tokens[parent, column])
+            one, token = self.hypotheses[parent], int(tokens[parent, column])
             if token != eot:
-                children.append((self.hypotheses[parent], token, score))
+                children.append((one, token, float(scores[parent, column]), score))
             elif rank < self.options.hypotheses:  # an end among the best; a worse one is no more than a candidate
-                self.finished.append((self.hypotheses[parent].tokens, score))
+                self.finished.append(Finished(one.tokens, one.logprobs, score))
         copies = self._settle(children)
         wanted = self.options.best_of if sampled else max(1, round(self.options.beam_size * self.options.patience))
         full = self.hypotheses and (self.length >= most or len(self.prompt) + self.length >= capacity)
         if full:
             best = sorted(self.hypotheses, key=lambda hypothesis: -hypothesis.score)
-            self.finished += [(one.tokens, one.score) for one in best[: max(0, wanted - len(self.finished))]]
+            left = best[: max(0, wanted - len(self.finished))]
+            self.finished += [Finished(one.tokens, one.logprobs, one.score) for one in left]
         if full or len(self.finished) >= wanted:
             self.hypotheses = []
         return copies if self.hypotheses else []
 
-    def _settle(self, children: list[tuple[Branch, int, float]]) -> list[tuple[int, int]]:
+    def _settle(self, children: list[tuple[Branch, int, float, float]]) -> list[tuple[int, int]]:
         """Give children slots: a parent's first child stays in its slot, further ones move to slots now free."""
-        taken = {parent.slot for parent, _, _ in children}
+        taken = {parent.slot for parent, *_ in children}
         free = iter([slot for slot in self.slots if slot not in taken])
         copies, settled = [], []
-        for parent, token, score in children:
+        for parent, token, logprob, score in children:
             slot = parent.slot
             if slot in taken:
                 taken.remove(slot)
             else:
                 slot = next(free)
                 copies.append((parent.slot, slot))
-            settled.append(Branch(slot, [*parent.tokens, token], score))
+            settled.append(Branch(slot, [*parent.tokens, token], [*parent.logprobs, logprob], score))
         self.hypotheses = settled
         return copies
 
-    def best(self) -> tuple[list[int], float]:
-        """Tokens and log-probability of the best finished hypothesis, which may be empty."""
+    def best(self) -> Finished:
+        """The best finished hypothesis, which may be empty."""
         if not self.finished:
-            return [], 0.0
+            return Finished([], [], 0.0)
         penalty = self.options.length_penalty
-        return max(self.finished, key=lambda one: one[1] / max(len(one[0]), 1) ** penalty)
+        return max(self.finished, key=lambda one: one.score / max(len(one.tokens), 1) ** penalty)

@@ -189,6 +189,10 @@ class WhisperTokenizer:
         """The text of the tokens, leaving out control tokens and timestamps; broken UTF-8 becomes U+FFFD."""
         return self._joined(tokens).decode("utf-8", "replace")
 
+    def spelled(self, token: int) -> bytes:
+        """The bytes of a text token, which need not be whole characters; none of a control token or timestamp."""
+        return self._bytes.get(token, b"")
+
     def decode_stream(self, tokens: Iterable[int], pending: bytes = b"", *, last: bool = False) -> tuple[str, bytes]:
         """The text that more tokens complete, holding back a character until its last byte has come.
 

@@ -9,6 +9,7 @@ import ipaddress
 import signal
 import socket
 import sys
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         f"(default: {Limits.max_connections_per_client})",
     )
     network.add_argument(
+        "--wyoming",
+        metavar="PORT",
+        help="speak Wyoming, too, for Home Assistant: a port, or tcp://HOST:PORT. The protocol knows no key: anybody "
+        "who reaches the port may use the server",
+    )
+    network.add_argument(
         "--log-level", default="warning", choices=("critical", "error", "warning", "info", "debug"), help="of the log"
     )
     add_key_argument(parser, "key that clients have to present")
@@ -73,9 +80,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         type=optional(str),
         help="of streams that do not say theirs, as code or name (default: detect it)",
     )
-    streaming.add_argument(
-        "--max-sessions", type=int, default=32, metavar="N", help="streams at a time; memory is set aside (default: 32)"
-    )
+    streaming.add_argument("--max-sessions", type=int, default=32, metavar="N", help="streams at a time (default: 32)")
     add_model_arguments(parser)
     parser.add_argument(
         "--translate",
@@ -93,6 +98,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if installed, else "
         "loquent/voice)",
     )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        dest="aliases",
+        metavar="NAME=MODEL",
+        help="another name for a model, in every protocol, such as gpt-4o-transcribe=tiny.en (repeatable)",
+    )
+    parser.add_argument(
+        "--voice-alias",
+        action="append",
+        default=[],
+        dest="voice_aliases",
+        metavar="NAME=VOICE",
+        help="likewise, for a voice of the model that speaks, such as alloy=alto (repeatable)",
+    )
     return parser
 
 
@@ -102,13 +123,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--port is from 0 to 65535, got {arguments.port}")
     if arguments.connections_per_client is not None and arguments.connections_per_client < 1:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
+    wyoming_address = None if arguments.wyoming is None else _wyoming_address(arguments)
     check_options(arguments, stream={})
-    voice = None if arguments.speak == "none" else voice_name(arguments.speak)
-    listener = _bound(arguments.host, arguments.port)
+    name, voice = model_name(arguments), None if arguments.speak == "none" else voice_name(arguments.speak)
+    aliases = _named(arguments.aliases, "--alias", [name, *([voice] if voice else []), *arguments.translate])
+    voice_aliases = _named(arguments.voice_aliases, "--voice-alias")
+    listener = _bound(arguments.host, arguments.port, "--port")
+    wyoming = None if wyoming_address is None else _bound(*wyoming_address, "--wyoming")
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
-    name = model_name(arguments)
     print(f"Loading {name} …", file=sys.stderr)
     recognizer = load_recognizer(arguments, several=True)
     task = streaming_task(recognizer, arguments)
@@ -116,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     _warm_up(engine)
     engines = {name: engine}
     if voice is not None:
-        engines[voice] = _speaking(voice, arguments)
+        engines[voice] = _speaking(voice, arguments, voice_aliases)
     translators = {}
     for translating in dict.fromkeys(arguments.translate):
         languages, engines[translating] = _translating(translating, arguments)
@@ -133,6 +157,9 @@ def run(arguments: argparse.Namespace) -> int:
         token=arguments.api_key,
         allowed_origins=arguments.allowed_origin,
         translators=translators,
+        aliases=aliases,
+        voice_aliases=voice_aliases,
+        wyoming=wyoming,
     )
     _serve(app, listener, arguments)
     return 0
@@ -149,8 +176,21 @@ def _warm_up(engine: Engine) -> None:
     session.close()
 
 
-def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
-    """An engine of a voice that has spoken once."""
+def _named(pairs: list[str], flag: str, known: Collection[str] = ()) -> dict[str, str]:
+    """What NAME=VALUE gave a name to; ``known`` are the only values there are."""
+    named: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not name or not value or name in named or name in known:
+            raise UsageError(f"{flag} {pair}: expected a new NAME=…, each once")
+        if known and value not in known:
+            raise UsageError(f"{flag} {pair}: {value!r} is not served; expected one of {', '.join(known)}")
+        named[name] = value
+    return named
+
+
+def _speaking(name: str, arguments: argparse.Namespace, aliases: Mapping[str, str]) -> Engine:
+    """An engine of a voice that has spoken once, and has what aliases stand for."""
     from loquent.speech.runtime.engine import Engine
     from loquent.speech.tasks import load_task
 
@@ -160,6 +200,11 @@ def _speaking(name: str, arguments: argparse.Namespace) -> Engine:
     session = engine.open()
     session.push("One, two, three. ")
     session.close()
+    for alias, speaker in aliases.items():
+        try:
+            engine.open(voice=speaker).close()
+        except ValueError as error:
+            raise UsageError(f"--voice-alias {alias}={speaker}: {error}") from error
     return engine
 
 
@@ -176,7 +221,18 @@ def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, s
     return (translator.source, translator.target), engine
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _wyoming_address(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Where to speak Wyoming."""
+    text: str = arguments.wyoming
+    host, _, port = text.removeprefix("tcp://").rpartition(":")
+    if not text.startswith("tcp://"):
+        host, port = arguments.host, text
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise UsageError(f"--wyoming is a port from 0 to 65535, or tcp://HOST:PORT, got {text}")
+    return host.strip("[]"), int(port)
+
+
+def _bound(host: str, port: int, option: str) -> socket.socket:
     """A socket on the address, so that one that is taken is told before a model is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
@@ -184,7 +240,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}") from error
     return listener
 
 
@@ -198,6 +254,8 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
             await super().startup(sockets)
             if self.started:
                 _announce(arguments.host, self.port, arguments.max_sessions, arguments.api_key is not None)
+                if self.service.wyoming is not None:
+                    _announce_wyoming(*self.service.wyoming.address[:2])
 
     server = Announced(app, arguments.host, arguments.port, log_level=arguments.log_level)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what uvicorn passes on after an orderly end is not to kill us
@@ -206,11 +264,9 @@ def _serve(app: Any, listener: socket.socket, arguments: argparse.Namespace) -> 
 
 
 def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
-    everywhere = host in ("0.0.0.0", "::", "")
-    address = "localhost" if everywhere else f"[{host}]" if ":" in host else host
     lines = [
-        f"microphone page  http://{address}:{port}/",
-        f"websocket        ws://{address}:{port}/v1/stream",
+        f"microphone page  http://{_reached(host)}:{port}/",
+        f"websocket        ws://{_reached(host)}:{port}/v1/stream",
         f"up to {sessions} streams at a time; Ctrl-C stops",
     ]
     if not _loopback(host):
@@ -218,6 +274,17 @@ def _announce(host: str, port: int, sessions: int, guarded: bool) -> None:
             lines.append("anybody who can reach this machine may use it: pass --api-key to keep strangers out")
         lines.append("browsers give pages a microphone on localhost and over HTTPS only: put a proxy with TLS in front")
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _announce_wyoming(host: str, port: int) -> None:
+    open_to_all = "" if _loopback(host) else " for anybody who can reach it: the protocol knows no key"
+    print(f"Wyoming          tcp://{_reached(host)}:{port}{open_to_all}", file=sys.stderr, flush=True)
+
+
+def _reached(host: str) -> str:
+    """A host as it stands in a URL of this machine."""
+    everywhere = host in ("0.0.0.0", "::", "")
+    return "localhost" if everywhere else f"[{host}]" if ":" in host else host
 
 
 def _loopback(host: str) -> bool:

@@ -36,10 +36,13 @@ class Admission:
         *,
         sample_rate: int | None = None,
         channels: int = 1,
+        multichannel: bool = False,
         options: Mapping[str, Any],
         output_rate: int | None = None,
     ) -> tuple[Stream, Resampler | None]:
         """A stream of a model and, if ``output_rate`` is given, what brings its speech to that rate.
+
+        With ``multichannel`` each channel has a slot of its own.
 
         Raises:
             EngineFull, TooManyTables: there is no room now.
@@ -49,12 +52,12 @@ class Admission:
         takes, gives = model.takes.sample_rate, model.gives.sample_rate
         resampler = None
         try:
-            with self.scheduler.place(engines) as pressure:
+            with self.scheduler.place(engines, channels if multichannel else 1) as pressure:
                 if takes is not None and sample_rate is not None:
                     await self._in_turn(engines[0].resamplers.get, sample_rate, takes)
                 if gives is not None and output_rate is not None:
                     resampler = await self._in_turn(engines[-1].resamplers.get, gives, output_rate)
-                audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
+                audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "multichannel": multichannel}
                 return model.open(**audio, pressure=pressure, **options), resampler
         except EngineFull as full:
             self.metrics.refusals.labels(full.reason).inc()

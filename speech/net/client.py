@@ -83,6 +83,7 @@ async def connect(
     token: str | None = None,
     output: Output | None = None,
     acknowledge: bool = False,
+    multichannel: bool = False,
     **options: Any,
 ) -> AsyncIterator[ClientStream]:
     """Open a stream; leaving the block without `ClientStream.finish` drops it.
@@ -96,6 +97,7 @@ async def connect(
         token: if the server wants one.
         output: how the speech of a model that speaks travels back; PCM16 at the model's own rate by default.
         acknowledge: whether `ClientStream.acknowledged` is kept up to date.
+        multichannel: whether every channel is a stream of its own; `channel_of` tells which one an event is about.
         options: of the model.
 
     Raises:
@@ -104,7 +106,7 @@ async def connect(
     scheme, _, rest = url.partition("://")
     if "/" not in rest:
         url = f"{scheme}://{rest}/v1/stream"
-    start = Start(sample_rate, channels, encoding, model, token, options, output or Output(), acknowledge)
+    start = Start(sample_rate, channels, encoding, model, token, options, output or Output(), acknowledge, multichannel)
     try:
         websocket = await open_websocket(
             url, compression=None, max_size=_MAX_EVENT_BYTES, open_timeout=_OPEN_TIMEOUT_S, ping_timeout=None

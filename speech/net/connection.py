@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import hmac
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
-from loquent.speech.audio.codecs import ENCODINGS
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.arrivals import Arrivals
-from loquent.speech.net.dialect import Dialect, Phase
+from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, Socket
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import (
     Action,
@@ -31,24 +28,23 @@ from loquent.speech.net.messages import (
     Renew,
     Samples,
     Say,
+    Speak,
     Start,
     TextPiece,
 )
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Model
+from loquent.speech.net.models import Models, UnknownModel
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
-from loquent.speech.net.voice import Voice, output_rate
+from loquent.speech.net.voice import Speaker, Voice, output_rate, speaking
+from loquent.speech.net.welcome import ready
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
 from loquent.speech.text.words import Text
 
 log = logging.getLogger(__name__)
-
-TOLD_LIMITS = ("max_text_bytes", "max_audio_bytes", "buffer_s", "idle_timeout_s", "max_duration_s", "max_markers")
 
 
 class Connection:
@@ -66,9 +62,9 @@ class Connection:
 
     def __init__(
         self,
-        websocket: WebSocket,
+        websocket: Socket,
         dialect: Dialect,
-        models: Mapping[str, Model],
+        models: Models,
         scheduler: Scheduler,
         admission: Admission,
         limits: Limits,
@@ -91,9 +87,9 @@ class Connection:
         self._arrivals = Arrivals()
         self._lag_s = 0.0
         self._acknowledged = 0
-        self._voice: Voice | None = None
-        self._sent_s = 0.0  # seconds of speech sent
-        self._interruptions = self._restarts = 0  # of the stream, and those that its encoder knows of
+        self._speaker: Speaker | None = None
+        self._response: Stream | None = None  # says a text beside the stream
+        self._responded = True  # whether it has ended
 
     async def run(self) -> None:
         """Serve until either side has closed; the stream is over and its slot free afterwards."""
@@ -107,17 +103,16 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self.stream is not None:
-                self.scheduler.detach(self.stream)
+            self._detach()
 
     def conclude(self, code: str, message: str) -> None:
         """Take no more input, let the stream say what it has to say so far, then fail."""
         if self.dialect.phase in (Phase.FINISHING, Phase.CLOSED):
             return
         verdict = self.dialect.fail(code, message)
-        if self.stream is None or self.stream.done:
-            return self._fail(verdict)
         self._verdict = verdict
+        if self.stream is None or self.stream.done:
+            return self._close_if_done()
         self.stream.end()
         self.scheduler.wake()
 
@@ -149,7 +144,8 @@ class Connection:
         actions = self.dialect.receive_query(self.websocket.query_params)
         while True:
             for action in actions:
-                await self._perform(action)
+                if not self._concluded:  # else the actions before it have failed
+                    await self._perform(action)
             await asyncio.sleep(0)  # a client that sends without a pause leaves others their turn
             try:
                 async with asyncio.timeout(self._patience()):
@@ -160,21 +156,19 @@ class Connection:
                 continue
             if message["type"] == "websocket.disconnect":
                 return
-            if (text := message.get("text")) is not None:
-                actions = self.dialect.receive_text(text)
-            else:
-                actions = self.dialect.receive_binary(message["bytes"])
+            actions = self.dialect.receive(message)
 
     def _patience(self) -> float | None:
-        limits = {Phase.WAITING: self.limits.handshake_timeout_s, Phase.STREAMING: self.limits.idle_timeout_s}
-        return limits.get(self.dialect.phase)
+        waiting = self.limits.idle_timeout_s if self.dialect.may_wait else self.limits.handshake_timeout_s
+        return {Phase.WAITING: waiting, Phase.STREAMING: self.limits.idle_timeout_s}.get(self.dialect.phase)
 
     def _lose_patience(self) -> None:
-        if self.dialect.phase is Phase.WAITING:
-            waited = self.limits.handshake_timeout_s
+        waited = self._patience()
+        if waited is None or not self._responded:
+            return  # who listens may be silent
+        if self.dialect.phase is Phase.WAITING and not self.dialect.may_wait:
             self.conclude("handshake_timeout", f'no "start" within {waited:g} s; send it right after connecting')
-        elif self.dialect.phase is Phase.STREAMING:
-            waited = self.limits.idle_timeout_s
+        else:
             self.conclude("idle_timeout", f"nothing received for {waited:g} s; keep sending audio (silence will do)")
 
     async def _perform(self, action: Action) -> None:
@@ -196,6 +190,8 @@ class Connection:
                     self._configure(options)
                 case Renew():
                     await self._renew()
+                case Speak():
+                    await self._speak(action)
                 case Say(message):
                     self.outgoing.put(dict(message))
                 case Finish():
@@ -209,13 +205,16 @@ class Connection:
             self._refuse("internal", "the server failed on this message; its log says why")
 
     async def _open(self, start: Start) -> None:
-        name = start.model or next(iter(self.models))
         if self._token is not None and not self._authorised(start.token):
             return self._refuse("unauthorized", "the token is missing or wrong; send it in 'start' or as Bearer token")
         if self._draining:
             return self._refuse("shutting_down", "the server is shutting down; try another one, or later")
-        if name not in self.models:
-            return self._refuse("unknown_model", f"no model {name!r}; this server has {', '.join(self.models)}")
+        try:
+            name = self.models.named(start.model, self.dialect.foreign_models)
+        except UnknownModel as error:
+            return self._refuse("unknown_model", str(error))
+        if self.models[name].gives.kind == "audio" and not self.dialect.carries_speech:
+            return self._refuse("unknown_model", f"model {name!r} speaks, which this protocol cannot carry")
         try:
             model, options = self.models[name].asked(start.options)
         except ValueError as error:
@@ -224,17 +223,17 @@ class Connection:
         if start.encoding == "opus" and model.takes.kind == "audio":
             rate = 48_000  # its decoder's, whatever it was recorded at
         speech = model.gives.sample_rate
-        self._another = functools.partial(model.open, sample_rate=rate, channels=start.channels, **options)
+        audio: dict[str, Any] = {"sample_rate": rate, "channels": start.channels, "multichannel": start.multichannel}
+        self._another = functools.partial(model.open, **audio, **options)
         try:
             self.stream, resampler = await self.admission.open(
                 model,
-                sample_rate=rate,
-                channels=start.channels,
+                **audio,
                 options=options,
                 output_rate=None if speech is None else output_rate(speech, start.output),
             )
             if speech is not None and resampler is not None:
-                self._voice = Voice(speech, start.output, resampler)
+                self._speaker = Speaker(Voice(speech, start.output, resampler))
         except (EngineFull, TooManyTables) as full:
             return self._refuse("busy", str(full))
         except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
@@ -242,22 +241,7 @@ class Connection:
         self.dialect.takes = model.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
         self.metrics.sessions.labels(name).inc()
-        self.outgoing.put(self._ready(name, model, start))
-
-    def _ready(self, name: str, model: Model, start: Start) -> dict[str, Any]:
-        stream = self._live
-        limits = dataclasses.asdict(self.limits)
-        message: dict[str, Any] = {"type": "ready", "stream": stream.stream, "model": name}
-        if isinstance(stream.inbox, SampleInbox):
-            message |= {"sample_rate": start.sample_rate or stream.inbox.sample_rate}
-            message |= {"channels": start.channels, "encoding": start.encoding}
-        if relaxed := {name: value for one in stream.sessions for name, value in one.relaxed.items()}:
-            message["relaxed"] = relaxed
-        message |= {"takes": _described(model.takes), "gives": _described(model.gives)}
-        if model.gives.sample_rate is not None:
-            rate = output_rate(model.gives.sample_rate, start.output)
-            message["output"] = {"encoding": start.output.encoding, "sample_rate": rate}
-        return message | {"limits": {key: limits[key] for key in TOLD_LIMITS}}
+        self.outgoing.put(ready(name, model, self.stream, start, self.limits))
 
     def _authorised(self, token: str | None) -> bool:
         if token is None:
@@ -326,14 +310,28 @@ class Connection:
         self._renewed.set()
         self._renewed = None
 
+    async def _speak(self, speak: Speak) -> None:
+        """Say a text on a stream of its own, while the other one goes on."""
+        if self._response is not None:
+            self.scheduler.detach(self._response)
+        try:
+            self._response, self._speaker = await speaking(speak, self.models, self.admission, self._draining)
+        except MessageRefused as refusal:
+            self.metrics.failures.labels(refusal.code).inc()
+            return self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
+        self._responded = False
+        self.outgoing.put({"type": "speaking"})
+        self.scheduler.attach(self._response, self._on_response)
+
     def _interrupt(self, played_s: float | None) -> None:
         """Drop what was not sent; the stream says what was heard of the rest."""
-        stream = self._live
-        self._interruptions += 1
+        stream = self._response or self._live
         self.outgoing.drop_speech()
-        self._sent_s = self._sent_s if played_s is None else min(played_s, self._sent_s)
-        self._send(stream.interrupt(self._sent_s))
+        events = stream.interrupt(self._speaker.interrupt(played_s) if self._speaker else 0.0)
         self.scheduler.wake()
+        if stream is self._response:
+            return self._respond(events)
+        self._send(events)
         self._close_if_done()
 
     def _mark(self, id: str) -> None:
@@ -363,23 +361,46 @@ class Connection:
     def _on_step(self) -> None:
         self._progress.set()
         self.lag(self._clock())  # a stream that is behind is seldom between two steps when somebody asks
-        if self._voice is None or self.outgoing.speech_s < self.limits.speech_ahead_s:
+        if not self._pauses:
             events = self._live.drain()
             self._measure(self._live, events)
             self._send(events)
             self._acknowledge()
             self._close_if_done()
 
+    def _on_response(self) -> None:
+        if self._response is not None and self.outgoing.speech_s < self.limits.speech_ahead_s:
+            self._respond(self._response.drain())
+
+    def _respond(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Failure):
+                self.metrics.failures.labels(event.code).inc()
+            self.outgoing.put(event if isinstance(event, Speech) else {"type": "said", "event": event})
+        if self._response is not None and self._response.done and not self._responded:
+            self._responded = True
+            self.outgoing.end_speech()
+            self._close_if_done()
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether the stream's own speech has to be sent before it goes on."""
+        own = self._speaker is not None and self._response is None
+        return own and self.outgoing.speech_s >= self.limits.speech_ahead_s
+
     def _close_if_done(self) -> None:
         """Say "done", or why it ended, once the stream is over and everything it said is on its way."""
-        if not self._live.done or self._concluded or self.outgoing.speech_s >= self.limits.speech_ahead_s:
-            return
-        if self.dialect.phase is Phase.CLOSED and self._verdict is None:
+        going_on = self._verdict is None if self.stream is None else not self.stream.done
+        closed = self.dialect.phase is Phase.CLOSED and self._verdict is None
+        if going_on or closed or self._concluded or self._pauses:
             return
         if self._renewed is not None and self._verdict is None:
             return self._begin_again()
+        if not self._responded:
+            return  # what is being said comes to its end
         self._concluded = True
-        self.outgoing.end_speech()
+        if self._response is None:
+            self.outgoing.end_speech()
         if self._verdict is not None:
             self._fail(self._verdict)
         else:
@@ -424,13 +445,16 @@ class Connection:
         self.metrics.failures.labels(failure.code).inc()
         self.outgoing.put(failure.to_dict())
         self.outgoing.close(failure.close_code, failure.code)
-        if self.stream is not None:
-            self.scheduler.detach(self.stream)
+        self._detach()
+
+    def _detach(self) -> None:
+        for stream in (self.stream, self._response):
+            if stream is not None:
+                self.scheduler.detach(stream)
 
     async def _write(self) -> None:
         """Send until the end of the queue, the loss of the client, or of patience with it."""
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone; RuntimeError: closed by uvicorn itself
-            last: Speech | None = None
             while True:
                 message = await self.outgoing.get()
                 try:
@@ -439,13 +463,11 @@ class Connection:
                             async with asyncio.timeout(self.limits.send_timeout_s):
                                 return await self.websocket.close(message.code, message.reason)
                         case Speech():
-                            last = message
                             await self._say(message)
                         case SpeechEnd():
-                            await self._say_rest(last)
+                            await self._say_rest()
                         case _:
-                            async with asyncio.timeout(self.limits.send_timeout_s):
-                                await self.websocket.send_text(message)
+                            await self._send_all([message])
                 except TimeoutError:
                     self.metrics.failures.labels("slow_reader").inc()
                     if abort := self.websocket.scope.get("loquent.abort"):
@@ -453,33 +475,24 @@ class Connection:
                     return
 
     async def _say(self, speech: Speech) -> None:
-        """Encode and send speech, then let the stream go on if it has paused for the client."""
-        assert self._voice is not None
-        if self._restarts != self._interruptions:
-            self._restarts = self._interruptions
-            self._voice.restart()
-        header, packets = await asyncio.to_thread(self._voice.encode, speech)
-        if self._restarts == self._interruptions:  # else nobody wants to hear it any more
-            await self._send_speech(header, packets)
-            self._sent_s = speech.end
+        """Encode and send speech, then let its stream go on if it has paused for the client."""
+        speaker = self._speaker
+        assert speaker is not None, "made with the stream that speaks"
+        if (encoded := await speaker.encode(speech)) is not None:
+            await self._send_all(self.dialect.spoken(*encoded))
+            speaker.sent_s = speech.end
+        self._on_response()
         if self.stream is not None and not self._concluded:
             self._on_step()
-            self.scheduler.wake()
+        self.scheduler.wake()
 
-    async def _say_rest(self, last: Speech | None) -> None:
-        if self._voice is not None and last is not None:
-            rest = await asyncio.to_thread(self._voice.finish, last)
-            if rest is not None:
-                await self._send_speech(*rest)
+    async def _say_rest(self) -> None:
+        if self._speaker is not None and (rest := await self._speaker.rest()) is not None:
+            await self._send_all(self.dialect.spoken(*rest))
+        if self._response is not None:
+            await self._send_all(self.dialect.told({"type": "spoken"}))
 
-    async def _send_speech(self, header: dict[str, Any], packets: bytes) -> None:
+    async def _send_all(self, messages: Sequence[str | bytes]) -> None:
         async with asyncio.timeout(self.limits.send_timeout_s):
-            await self.websocket.send_text(json.dumps(header))
-            await self.websocket.send_bytes(packets)
-
-
-def _described(port: Port) -> dict[str, Any]:
-    """A port as "ready" names it."""
-    if port.kind == "text":
-        return {"kind": "text"}
-    return {"kind": "audio", "sample_rate": port.sample_rate, "encodings": list(ENCODINGS)}
+            for one in messages:
+                await (self.websocket.send_text(one) if isinstance(one, str) else self.websocket.send_bytes(one))

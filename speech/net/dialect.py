@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar, NoReturn, Protocol
 
 from loquent.speech.audio.codecs import Decoder, decoder
 from loquent.speech.audio.errors import AudioError
@@ -30,6 +30,31 @@ class MessageRefused(Exception):
         self.code = code
 
 
+class Socket(Protocol):
+    """What a connection uses of Starlette's `WebSocket`, for what stands in for one."""
+
+    scope: MutableMapping[str, Any]
+
+    @property
+    def query_params(self) -> Mapping[str, str]:
+        """Of the URL."""
+
+    async def accept(self) -> None:
+        """Begin."""
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message, as in ASGI."""
+
+    async def send_text(self, data: str) -> None:
+        """Send a text message; raises `WebSocketDisconnect` if the client is gone."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Likewise, a binary one."""
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Say that nothing follows."""
+
+
 class Dialect:
     """The server's end of one connection. Whatever comes in, nothing is raised.
 
@@ -43,7 +68,14 @@ class Dialect:
         takes: "audio" or "text", once the stream is open: other input is refused.
         start: what the client asked for.
         offset_s: seconds of audio before the stream, if it goes on after another one (see `messages.Renew`).
+        foreign_models: beginnings of the names that the models of the protocol's own service have; they stand for the
+            server's first model, unless it has that name, or an alias.
+        may_wait: whether a client may wait with the start of a stream as long as with any other message.
+        carries_speech: whether streams may speak.
     """
+
+    foreign_models: ClassVar[tuple[str, ...]] = ()
+    may_wait = carries_speech = False
 
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         self.max_text_bytes, self.max_audio_bytes = max_text_bytes, max_audio_bytes
@@ -56,6 +88,11 @@ class Dialect:
     def receive_query(self, query: Mapping[str, str]) -> list[Action]:
         """Take the parameters of the URL."""
         return self._guarded(self._query, query)
+
+    def receive(self, message: Mapping[str, Any]) -> list[Action]:
+        """Take a message, as in ASGI."""
+        text = message.get("text")
+        return self.receive_binary(message["bytes"]) if text is None else self.receive_text(text)
 
     def receive_text(self, text: str) -> list[Action]:
         """Take a text message."""
@@ -75,9 +112,18 @@ class Dialect:
 
         Args:
             message: an event, or what `Connection` says besides, in the native protocol: "ready", "acknowledged",
-                "renewed", "failure" and "done".
+                "renewed", "failure" and "done". After `messages.Speak`: "speaking", "said" with an "event" that is no
+                `Speech`, and "spoken" once all has been sent; or "unspoken" with "code" and "message".
         """
         raise NotImplementedError
+
+    def spoken(self, speech: Mapping[str, Any], packets: bytes) -> Sequence[str | bytes]:
+        """The messages by which the client is sent speech.
+
+        Args:
+            speech: the event with the form of its packets, in the native protocol.
+        """
+        return json.dumps(speech), packets
 
     def _query(self, query: Mapping[str, str]) -> Sequence[Action]:
         return []

@@ -51,6 +51,7 @@ class Start:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: Output = Output()
     acknowledge: bool = False  # tell how much of the input has been processed
+    multichannel: bool = False  # every channel is a stream of its own; else they are mixed
 
     def to_dict(self) -> dict[str, Any]:
         """The message a client sends; fields left to their defaults are left out."""
@@ -59,8 +60,9 @@ class Start:
             del values["output"]
         else:
             values["output"] = {name: value for name, value in asdict(self.output).items() if value is not None}
-        if not self.acknowledge:
-            del values["acknowledge"]
+        for name in ("acknowledge", "multichannel"):
+            if not values[name]:
+                del values[name]
         return {"type": "start"} | values
 
 
@@ -139,4 +141,14 @@ class Say:
     message: Mapping[str, Any]
 
 
-Action: TypeAlias = Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Finish | Fail
+@dataclass(frozen=True)
+class Speak:
+    """Say a text in one of the server's voices, beside the stream; an `Interrupt` is then about this speech."""
+
+    start: Start
+    text: str
+
+
+Action: TypeAlias = (
+    Start | Samples | TextPiece | Flush | Interrupt | Mark | Configure | Renew | Say | Speak | Finish | Fail
+)

@@ -1,18 +1,25 @@
-"""What a server offers by name: an engine, or several in a row."""
+"""What a server offers by name: an engine, or several in a row; and the other names that clients have for it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
+from loquent.speech.runtime.channels import Channels
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.stream import Stream
 from loquent.speech.runtime.task import Offer, Offering, Port
 from loquent.speech.text.languages import language_code
+
+# Beginnings of the names of other services' models, which their clients send unless they are told otherwise.
+OPENAI_MODELS = ("gpt-", "whisper-1")  # that hear
+OPENAI_VOICE_MODELS = ("gpt-", "tts-1")
+DEEPGRAM_MODELS = ("nova", "flux", "enhanced", "base-", "whisper")
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,12 @@ class Model:
     stages: engines by the name of the stage; one of them makes plain sessions, several pipelines.
     translators: of the text that comes out, by the codes of the languages that they translate from and to; a stream
         asks for one with the option ``translate_to``.
+    voices: other names of voices, for the option ``voice``.
     """
 
     stages: Mapping[str, Engine]
     translators: Mapping[tuple[str, str], Engine] = field(default_factory=dict)
+    voices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def takes(self) -> Port:
@@ -36,6 +45,36 @@ class Model:
     def gives(self) -> Port:
         """What comes out at the end."""
         return [*self.stages.values()][-1].task.gives
+
+    @property
+    def hears(self) -> bool:
+        """Whether it makes text of audio."""
+        return (self.takes.kind, self.gives.kind) == ("audio", "text")
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it makes audio of text."""
+        return (self.takes.kind, self.gives.kind) == ("text", "audio")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of those that it hears, or else speaks; none if it does not say."""
+        return (self.heard if self.takes.kind == "audio" else self.said).languages
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names for the option ``voice``; none if it does not say."""
+        return self.said.voices
+
+    @property
+    def heard(self) -> Offer:
+        """What its first stage offers."""
+        return _offered([*self.stages.values()][0])
+
+    @property
+    def said(self) -> Offer:
+        """What its last stage offers."""
+        return _offered([*self.stages.values()][-1])
 
     @property
     def active(self) -> int:
@@ -79,40 +118,108 @@ class Model:
         return Model({**stages, TRANSLATION: self.translators[pair]}), chosen
 
     def open(
-        self, *, sample_rate: int | None = None, channels: int = 1, pressure: float = 0.0, **options: Any
+        self,
+        *,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        multichannel: bool = False,
+        stream: str | None = None,
+        pressure: float = 0.0,
+        **options: Any,
     ) -> Stream:
-        """Start a stream; see `Engine.open` and `Pipeline.open`."""
-        asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure, **options}
+        """Start a stream; see `Engine.open` and `Pipeline.open`.
+
+        Args:
+            multichannel: make a stream of each channel; see `Channels.open`.
+        """
+        if multichannel:
+            if not self.hears:
+                raise ValueError("multichannel: only what makes text of audio hears channels apart; leave it out")
+            alone = functools.partial(self.open, sample_rate=sample_rate, pressure=pressure, **options)
+            return Channels.open(channels, lambda name: alone(stream=name))
+        asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure}
+        if isinstance(voice := options.get("voice"), str):
+            options["voice"] = self.voices.get(voice, voice)
+        asked |= {"stream": stream, **options}
         if len(self.stages) > 1:
             return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()
         return engine.open(**asked)
 
 
+class UnknownModel(ValueError):
+    """There is no model of the name that a client asks for."""
+
+
+class Models(dict[str, Model]):
+    """Models by name; the first is that of clients that name none.
+
+    Args:
+        aliases: further names, by each the name of the model that it stands for.
+
+    Raises:
+        ValueError: an alias is a model's own name, or stands for none.
+    """
+
+    def __init__(self, models: Mapping[str, Model], aliases: Mapping[str, str] | None = None) -> None:
+        super().__init__(models)
+        self.aliases = dict(aliases or {})
+        for alias, name in self.aliases.items():
+            if alias in self or not alias:
+                raise ValueError(f"alias {alias!r} is the name of a model itself; choose another one")
+            if name not in self:
+                raise ValueError(f"alias {alias!r} stands for {name!r}, which is none of {', '.join(self)}")
+
+    def named(self, asked: str | None, foreign: tuple[str, ...] = ()) -> str:
+        """The name of the model that a client means.
+
+        In this order: a model's own name, an alias, no name or another service's, which is the first model.
+
+        Args:
+            foreign: beginnings of the other service's names.
+
+        Raises:
+            UnknownModel: it is none of these.
+        """
+        name = self.aliases.get(asked or "", asked or "")
+        if name in self:
+            return name
+        if self and (not asked or asked.startswith(foreign)):
+            return next(iter(self))
+        raise UnknownModel(f"no model {(asked or '')[:100]!r}; this server has {', '.join([*self, *self.aliases])}")
+
+    def only(self, fits: Callable[[Model], bool]) -> Models:
+        """Some of them, with their aliases."""
+        models = {name: model for name, model in self.items() if fits(model)}
+        return Models(models, {alias: name for alias, name in self.aliases.items() if name in models})
+
+
 def offer_of(name: str, model: Model) -> dict[str, Any]:
     """What clients can choose from, as ``/v1/offer`` tells it.
 
-    Languages and latencies are those of the first stage, voices those of the last one. Each translation has the
-    options that ask for it.
+    Latencies are those of the first stage, voices those of the last one. Each translation has the options that ask for
+    it.
     """
-    first, *_, last = (*model.stages.values(), *model.stages.values())
-    heard, said = (one.task.offer() if isinstance(one.task, Offering) else Offer() for one in (first, last))
     translations: list[dict[str, Any]] = [
         {"from": source, "to": target, "options": {"translate_to": target} | _drafting(engine)}
         for (source, target), engine in model.translators.items()
     ]
-    if heard.to_english:
+    if model.heard.to_english:
         translations.append({"from": None, "to": "en", "options": {"task": "translate"}})
     return {
         "name": name,
         "takes": dataclasses.asdict(model.takes),
         "gives": dataclasses.asdict(model.gives),
         "stages": list(model.stages),
-        "languages": list((heard if model.takes.kind == "audio" else said).languages),
-        "latencies_ms": list(heard.latencies_ms),
-        "voices": list(said.voices),
+        "languages": list(model.languages),
+        "latencies_ms": list(model.heard.latencies_ms),
+        "voices": list(model.speakers),
         "translations": translations,
     }
+
+
+def _offered(engine: Engine) -> Offer:
+    return engine.task.offer() if isinstance(engine.task, Offering) else Offer()
 
 
 def _drafting(engine: Engine) -> dict[str, Any]:
@@ -123,14 +230,18 @@ def _drafting(engine: Engine) -> dict[str, Any]:
 def models_of(
     engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
     translators: Mapping[tuple[str, str], Engine] | None = None,
-) -> dict[str, Model]:
+    aliases: Mapping[str, str] | None = None,
+    voices: Mapping[str, str] | None = None,
+) -> Models:
     """Models by name, of an engine, of engines by name, or of rows of engines by name.
 
     Args:
         translators: for those that make text of speech.
+        aliases: see `Models`.
+        voices: other names of voices, of those that speak.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or an alias is wrong.
     """
     if isinstance(engines, Engine):
         engines = {"default": engines}
@@ -138,6 +249,8 @@ def models_of(
         raise ValueError("a server needs at least one engine, got an empty mapping")
     models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
     for name, model in models.items():
-        if (model.takes.kind, model.gives.kind) == ("audio", "text"):
+        if model.hears:
             models[name] = replace(model, translators=translators or {})
-    return models
+        if model.gives.kind == "audio":
+            models[name] = replace(model, voices=voices or {})
+    return Models(models, aliases)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from loquent.speech.audio.encoders import FILE_FORMATS
+from loquent.speech.net.deepgram import prerecorded
 from loquent.speech.net.openai import speech_body
 from loquent.speech.net.openai.answers import DECODING
-from loquent.speech.net.openai.form import FIELDS, FORMATS, GRANULARITIES, HIGHEST_TEMPERATURE
+from loquent.speech.net.openai.form import (
+    FIELDS,
+    FORMATS,
+    GRANULARITIES,
+    HIGHEST_TEMPERATURE,
+    INCLUDED,
+    LONGEST_MS,
+    TRANSLATION_FIELDS,
+)
 
 _KINDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary"},
     "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
     "temperature": {"type": "number", "minimum": 0, "maximum": HIGHEST_TEMPERATURE, "default": 0},
     "timestamp_granularities": {"type": "array", "items": {"type": "string", "enum": list(GRANULARITIES)}},
+    "include": {"type": "array", "items": {"type": "string", "enum": list(INCLUDED)}},
     "stream": {"type": "boolean", "default": False},
     "chunking_strategy": {
         "oneOf": [
@@ -21,7 +32,12 @@ _KINDS: dict[str, dict[str, Any]] = {
             {
                 "type": "object",
                 "required": ["type"],
-                "properties": {"type": {"type": "string", "enum": ["server_vad"]}},
+                "properties": {
+                    "type": {"type": "string", "enum": ["server_vad"]},
+                    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                    "silence_duration_ms": {"type": "number", "minimum": 0, "maximum": LONGEST_MS},
+                    "prefix_padding_ms": {"type": "number", "minimum": 0, "maximum": LONGEST_MS},
+                },
                 "additionalProperties": False,
             },
         ]
@@ -33,6 +49,18 @@ _SPEECH_KINDS: dict[str, dict[str, Any]] = {
     "response_format": {"type": "string", "enum": list(speech_body.FORMATS), "default": "mp3"},
     "speed": {"type": "number", "minimum": speech_body.SLOWEST, "maximum": speech_body.FASTEST, "default": 1},
     "stream_format": {"type": "string", "enum": list(speech_body.STREAM_FORMATS), "default": "audio"},
+}
+_LISTEN_KINDS: dict[str, dict[str, Any]] = {
+    "model": {"type": "string"},
+    "language": {"type": "string"},
+    "keyterm": {"type": "array", "items": {"type": "string"}},
+    "keywords": {"type": "array", "items": {"type": "string"}},
+    "utt_split": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": prerecorded.LONGEST_PAUSE_S,
+        "default": prerecorded.PAUSE_S,
+    },
 }
 _ERRORS = {
     "400": "A field is wrong; `param` names it.",
@@ -82,6 +110,8 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
                 | {"security": security}
             },
             "/v1/audio/transcriptions": {"post": _transcription() | {"security": security}},
+            "/v1/audio/translations": {"post": _translation() | {"security": security}},
+            "/v1/listen": {"post": _listen() | {"security": security}},
             "/v1/audio/speech": {"post": _speech() | {"security": security}},
         },
         "components": {
@@ -92,18 +122,46 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
 
 
 def _transcription() -> dict[str, Any]:
-    properties = {name: _KINDS.get(name, {"type": "string"}) | {"description": text} for name, text in FIELDS.items()}
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    return _of_file("createTranscription", "Transcribe a file.", FIELDS, events)
+
+
+def _translation() -> dict[str, Any]:
+    fields = {name: FIELDS[name] for name in TRANSLATION_FIELDS}
+    return _of_file("createTranslation", "Write in English what is said in a file.", fields, {})
+
+
+def _of_file(name: str, summary: str, fields: Mapping[str, str], besides: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: _KINDS.get(name, {"type": "string"}) | {"description": text} for name, text in fields.items()}
     form = {"type": "object", "required": ["file"], "properties": properties, "additionalProperties": False}
     answers = {
         "application/json": {"schema": {"anyOf": [_ref("Transcription"), _ref("VerboseTranscription")]}},
         "text/plain": {"schema": {"type": "string"}},
-        "text/event-stream": {"schema": {"type": "string"}},
+        **besides,
     }
     return {
-        "operationId": "createTranscription",
-        "summary": "Transcribe a file.",
+        "operationId": name,
+        "summary": summary,
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
-        "responses": {"200": {"description": "The transcription.", "content": answers}} | _errors(tuple(_ERRORS)),
+        "responses": {"200": {"description": "The text.", "content": answers}} | _errors(tuple(_ERRORS)),
+    }
+
+
+def _listen() -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "query", "description": text, "schema": _LISTEN_KINDS.get(name, {"type": "boolean"})}
+        for name, text in prerecorded.PARAMETERS.items()
+    ]
+    sound = {"schema": {"type": "string", "format": "binary"}}
+    answers = {"200": {"description": "The text.", "content": {"application/json": {"schema": _ref("Listened")}}}}
+    errors = {"application/json": {"schema": _ref("ListenError")}}
+    refusals = {status: {"description": why, "content": errors} for status, why in _ERRORS.items()}
+    return {
+        "operationId": "listen",
+        "summary": "Transcribe a file, as Deepgram does.",
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"audio/*": sound, "application/octet-stream": sound}},
+        "responses": answers | refusals,
     }
 
 
@@ -155,17 +213,29 @@ def _schemas() -> dict[str, Any]:
         "text": text,
         "segments": {"type": "array", "items": _object(segment)},
     }
+    logprob = {"token": text, "logprob": number, "bytes": {"type": "array", "items": {"type": "integer"}}}
+    usage = _object({"type": {"const": "duration"}, "seconds": number})
     nullable = {"type": ["string", "null"]}
     error = {"message": text, "type": text, "param": nullable, "code": nullable}
     return {
         "Model": _object(model),
         "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}),
-        "Transcription": _object({"text": text}),
+        "Transcription": {
+            "type": "object",
+            "required": ["text"],
+            "properties": {
+                "text": text,
+                "logprobs": {"type": "array", "items": _object(logprob)},
+                "usage": usage,
+            },
+        },
         "VerboseTranscription": {
             "type": "object",
             "required": list(verbose),
-            "properties": verbose | {"words": {"type": "array", "items": _object(word)}},
+            "properties": verbose | {"words": {"type": "array", "items": _object(word)}, "usage": usage},
         },
+        "Listened": _object({"metadata": _any(), "results": _any()}),
+        "ListenError": _object({"err_code": text, "err_msg": text, "request_id": text}),
         "Error": _object({"error": _object(error)}),
     }
 

@@ -3,7 +3,8 @@
 Client -> server::
 
     {"type": "start", "sample_rate": 48000, "channels": 1, "encoding": "pcm16", "model": "…", "token": "…",
-     "options": {…}, "output": {"encoding": "opus", "sample_rate": 24000}, "acknowledge": true}
+     "options": {…}, "output": {"encoding": "opus", "sample_rate": 24000}, "acknowledge": true,
+     "multichannel": false}
     <binary: samples in that encoding, whole frames, any number of them; of "opus" one packet>
     {"type": "text", "text": "…", "time_s": 1.5}     input of models that take text, in pieces of any kind
     {"type": "flush"}                 end the word under way, and let the text so far come out
@@ -44,10 +45,13 @@ MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
 MAX_ITEMS = 1000  # of an option that is a list or an object
 MAX_TEXT = 4096  # characters of an option's value, or of a token
+_NO_OPTIONS = ("sample_rate", "channels", "multichannel", "stream")
 
 
 class ServerProtocol(Dialect):
     """The server's end of one connection: messages in, actions out. Whatever comes in, nothing is raised."""
+
+    carries_speech = True
 
     def told(self, message: Event | dict[str, Any]) -> Sequence[str]:
         """One JSON object; in ASCII, as half a surrogate pair could not be sent as UTF-8."""
@@ -102,12 +106,9 @@ class ServerProtocol(Dialect):
 
     def _open(self, message: dict[str, Any]) -> Action:
         self._expect(Phase.WAITING, "'start'")
-        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output", "acknowledge"}
-        _only(message, "start", known)
+        known = {"type", "sample_rate", "channels", "encoding", "model", "token", "options", "output"}
+        _only(message, "start", known | {"acknowledge", "multichannel"})
         rate = message.get("sample_rate")
-        acknowledge = message.get("acknowledge", False)
-        if not isinstance(acknowledge, bool):
-            refuse(f"'acknowledge' has to be true or false, got {shown(acknowledge)}")
         start = Start(
             sample_rate=None if rate is None else integer(rate, "sample_rate", LOWEST_RATE, HIGHEST_RATE),
             channels=integer(message.get("channels", 1), "channels", 1, MAX_CHANNELS),
@@ -116,7 +117,8 @@ class ServerProtocol(Dialect):
             token=None if message.get("token") is None else string(message["token"], "'token'", MAX_TEXT),
             options=_options(message.get("options", {})),
             output=_output(message.get("output", {})),
-            acknowledge=acknowledge,
+            acknowledge=_truth(message, "acknowledge"),
+            multichannel=_truth(message, "multichannel"),
         )
         return self._opened(start)
 
@@ -172,6 +174,13 @@ def _seconds(value: Any, what: str) -> float | None:
     return float(value)
 
 
+def _truth(message: dict[str, Any], name: str) -> bool:
+    value = message.get(name, False)
+    if not isinstance(value, bool):
+        refuse(f"'{name}' has to be true or false, got {shown(value)}")
+    return value
+
+
 def _encoding(value: Any) -> str:
     if not isinstance(value, str) or value not in ENCODINGS:
         refuse(f"'encoding' {shown(value)} is unknown; expected one of {', '.join(map(repr, ENCODINGS))}")
@@ -195,7 +204,7 @@ def _options(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > MAX_OPTIONS:
         refuse(f"'options' has to be an object of at most {MAX_OPTIONS} entries, got {shown(value)}")
     for name, option in value.items():
-        if not name.isidentifier() or len(name) > MAX_NAME or name in ("sample_rate", "channels", "stream"):
+        if not name.isidentifier() or len(name) > MAX_NAME or name in _NO_OPTIONS:
             refuse(f"{shown(name)} is no option's name; the audio's format belongs beside 'options', not into it")
         items = list(option.values()) if isinstance(option, dict) else option if isinstance(option, list) else [option]
         if len(items) > MAX_ITEMS:

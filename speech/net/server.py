@@ -25,21 +25,25 @@ from starlette.websockets import WebSocket
 
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
-from loquent.speech.net.dialect import Dialect
+from loquent.speech.net.deepgram.prerecorded import Prerecorded
+from loquent.speech.net.dialect import Dialect, Socket
 from loquent.speech.net.dialects.deepgram import Deepgram
 from loquent.speech.net.dialects.realtime import Realtime
+from loquent.speech.net.dialects.vllm import Vllm
 from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Model, models_of, offer_of
+from loquent.speech.net.models import Models, models_of, offer_of
 from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.openapi import description
 from loquent.speech.net.page import Page
 from loquent.speech.net.protocol import ServerProtocol
+from loquent.speech.net.recordings import Recordings
 from loquent.speech.net.sockets import Sockets, protocols
+from loquent.speech.net.wyoming.listener import WyomingListener
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
@@ -57,6 +61,9 @@ def create_app(
     token: str | None = None,
     allowed_origins: Collection[str] = (),
     translators: Mapping[tuple[str, str], Engine] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    voice_aliases: Mapping[str, str] | None = None,
+    wyoming: socket.socket | None = None,
 ) -> Starlette:
     """Make the application.
 
@@ -65,21 +72,29 @@ def create_app(
             names of their stages make a model too: its streams are pipelines.
         limits: on what clients may do.
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
-        transcribe: offline recogniser for ``/v1/audio/transcriptions``: called with float32 samples (N,) at 16 kHz, and
-            with those of ``language``, ``initial_prompt``, ``temperatures``, ``word_timestamps`` and ``vad_filter``
-            that the client asked for; returns an object with ``text``, ``language`` and ``segments``
-            (`transcript.Segment`). Runs in a worker thread, one call at a time, and calls ``progress=…``, with
-            anything, now and then: that raises once its client has gone or the server goes down.
+        transcribe: offline recogniser for files: called with float32 samples (N,) at 16 kHz, and with those of
+            ``language``, ``task``, ``initial_prompt``, ``temperatures``, ``word_timestamps``, ``token_logprobs``,
+            ``phrases``, ``hotwords``, ``vad_filter`` and ``speech`` that the client asked for; returns an object with
+            ``text``, ``language`` and ``segments`` (`transcript.Segment`). Runs in a worker thread, one call at a
+            time, and calls ``progress=…``, with anything, now and then: that raises once its client has gone or the
+            server goes down. One that takes ``on_segment=…`` may call it with each segment as soon as it is final.
         token: what clients have to present, as ``Authorization: Bearer …`` or in the websocket's "start".
         allowed_origins: of pages that may use the server, such as "https://example.org", or host names such as
             "example.org" for pages of any scheme and port; "*" for any. The server's own page may when it is reached by
             an IP address or as localhost (a name can be pointed here by anyone).
         translators: engines by the codes of the languages that they translate from and to, for streams of models that
             make text of speech and are asked to ``translate_to``. To be offered by name, they are among the engines.
+        aliases: further names of models, in every protocol: by each the model's own.
+        voice_aliases: likewise, of voices.
+        wyoming: bound to an address where the Wyoming protocol is spoken, too: it knows no token, so whoever reaches
+            that address may use the server.
     """
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise ValueError("the token has to be printable ASCII, as HTTP headers are")
-    service = Service(models_of(engines, translators), limits or Limits(), max_streams, transcribe, token)
+    models = models_of(engines, translators, aliases, voice_aliases)
+    service = Service(models, limits or Limits(), max_streams, transcribe, token)
+    if wyoming is not None:
+        service.wyoming = WyomingListener(wyoming, service.models, service.limits, service.sockets, service.request)
     app = Starlette(
         routes=[
             *Page().routes,
@@ -90,7 +105,9 @@ def create_app(
             Route("/v1/models", service.list_models),
             Route("/v1/models/{model:path}", service.show_model),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", service.translations, methods=["POST"]),
             Route("/v1/audio/speech", service.speeches, methods=["POST"]),
+            Route("/v1/listen", service.prerecorded, methods=["POST"]),
             WebSocketRoute("/v1/stream", service.stream),
             WebSocketRoute("/v1/listen", service.deepgram),
             WebSocketRoute("/v1/realtime", service.realtime),
@@ -159,7 +176,7 @@ class Service:
 
     def __init__(
         self,
-        models: Mapping[str, Model],
+        models: Models,
         limits: Limits,
         max_streams: int | None,
         transcribe: Callable[..., Any] | None,
@@ -174,9 +191,13 @@ class Service:
         self.scheduler = Scheduler(engines, max_streams, self.metrics.observe_step, limits.max_load)
         self.admission, self.relief = Admission(self.scheduler, limits, self.metrics), Relief(self.scheduler, limits)
         self.sockets = Sockets(limits, lambda reason: self.metrics.refusals.labels(reason).inc())
-        self.transcriptions = Transcriptions(self.models, self.admission, transcribe, limits)
+        self.recordings = Recordings(transcribe, limits)
+        self.transcriptions = Transcriptions(models, self.admission, self.recordings)
+        self.translations = Transcriptions(models, self.admission, self.recordings, translate=True)
+        self.prerecorded = Prerecorded(models, self.admission, self.recordings)
         self.speeches = Speeches(self.models, self.admission, limits)
         self.connections: set[Connection] = set()
+        self.wyoming: WyomingListener | None = None
         self.draining = False
         self._stepping: asyncio.Task[None] | None = None
         self._observe(engines)
@@ -198,13 +219,14 @@ class Service:
         """Keep the engines going."""
         self._stepping = asyncio.create_task(self.scheduler.run())
         relieving = asyncio.create_task(self._relieve())
-        yield
+        async with self.wyoming or contextlib.nullcontext():
+            yield
         relieving.cancel()
         self._stepping.cancel()
         await asyncio.gather(self._stepping, relieving, return_exceptions=True)
         self.scheduler.shut_down()
         self.admission.shut_down()
-        self.transcriptions.shut_down()
+        self.recordings.shut_down()
 
     async def _relieve(self) -> None:
         while True:
@@ -234,20 +256,27 @@ class Service:
         await self._serve(websocket, Deepgram)
 
     async def realtime(self, websocket: WebSocket) -> None:
-        """``WS /v1/realtime``: transcription sessions of OpenAI's Realtime protocol."""
-        await self._serve(websocket, Realtime)
+        """``WS /v1/realtime``: OpenAI's Realtime protocol, whose clients name a model or an intent, or vLLM's."""
+        await self._serve(websocket, Realtime if {"intent", "model"} & websocket.query_params.keys() else Vllm)
+
+    async def request(self, client: Socket, dialect: Dialect) -> None:
+        """A request of a Wyoming client, which shows no token."""
+        await self._connect(client, dialect, None)
 
     async def _serve(self, websocket: WebSocket, speaks: type[Dialect]) -> None:
-        limits = self.limits
+        dialect = speaks(self.limits.max_text_bytes, self.limits.max_audio_bytes)
+        await self._connect(websocket, dialect, self.token)
+
+    async def _connect(self, client: Socket, dialect: Dialect, token: str | None) -> None:
         connection = Connection(
-            websocket,
-            speaks(limits.max_text_bytes, limits.max_audio_bytes),
+            client,
+            dialect,
             self.models,
             self.scheduler,
             self.admission,
-            limits,
+            self.limits,
             self.metrics,
-            self.token,
+            token,
             self.draining,
         )
         self.connections.add(connection)
@@ -273,13 +302,14 @@ class Service:
 
     async def list_models(self, request: Request) -> Response:
         """``GET /v1/models``: as OpenAI's."""
-        return JSONResponse({"object": "list", "data": [model_description(name) for name in self.models]})
+        names = [*self.models, *self.models.aliases]
+        return JSONResponse({"object": "list", "data": [model_description(name) for name in names]})
 
     async def show_model(self, request: Request) -> Response:
         """``GET /v1/models/{model}``: as OpenAI's."""
         name = request.path_params["model"]
-        if name not in self.models:
-            why = f"no model {name[:100]!r}; this server has {', '.join(self.models)}"
+        if name not in self.models and name not in self.models.aliases:
+            why = f"no model {name[:100]!r}; this server has {', '.join([*self.models, *self.models.aliases])}"
             return error_answer(404, why, "model", code="model_not_found")
         return JSONResponse(model_description(name))
 

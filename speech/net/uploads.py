@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import BinaryIO, cast
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message, Receive, Send
 
 from loquent.speech.net.limits import Limits
 
 _GRACE_S = 5.0  # before an upload is called slow
+_IN_MEMORY = 2**20  # bytes of a file that need no disk
 _SLOW = 500  # bytes a second: less than any speech takes
 
 
@@ -55,14 +58,34 @@ class Uploads:
             Refused: it takes too long, is too long, or there is no place.
             HTTPException: it is no form.
         """
+        async with self._received(request) as received:
+            return await received.form(max_files=1, max_fields=32, max_part_size=65_536)
+
+    @contextlib.asynccontextmanager
+    async def receive_file(self, request: Request) -> AsyncIterator[BinaryIO]:
+        """The body of a request, on disk if it is long.
+
+        Raises:
+            Refused: it takes too long, is too long, or there is no place.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as data:
+            file = UploadFile(cast(BinaryIO, data))  # which writes to disk in a thread
+            async with self._received(request) as received:
+                async for part in received.stream():
+                    await file.write(part)
+            await file.seek(0)
+            yield file.file
+
+    @contextlib.asynccontextmanager
+    async def _received(self, request: Request) -> AsyncIterator[Request]:
+        """The request, whose body is bounded."""
         limits, loop = self.limits, asyncio.get_running_loop()
         self._make_room(loop.time())
         upload = _Upload(request.receive, limits, loop.time())
         try:
             async with asyncio.timeout(limits.max_upload_s) as patience:  # enough for whoever sends while he speaks
                 self._receiving[upload] = patience
-                received = Request(request.scope, upload.receive)
-                return await received.form(max_files=1, max_fields=32, max_part_size=65_536)
+                yield Request(request.scope, upload.receive)
         except TimeoutError:
             allowed = f"{limits.idle_timeout_s:g} s without any bytes, {limits.max_upload_s:g} s in all"
             if upload.displaced:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 
 from loquent.speech.audio.codecs import ENCODINGS, encoder, nearest_rate
 from loquent.speech.audio.resample import Resampler, resample_piece
-from loquent.speech.net.messages import Output
+from loquent.speech.audio.resamplers import TooManyTables
+from loquent.speech.net.admission import Admission
+from loquent.speech.net.dialect import MessageRefused
+from loquent.speech.net.messages import Output, Speak
+from loquent.speech.net.models import OPENAI_VOICE_MODELS, Models, UnknownModel
+from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Speech
+from loquent.speech.runtime.stream import Stream
 
 
 class Voice:
@@ -51,6 +58,74 @@ class Voice:
 
     def _resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
         return resample_piece(self._resampler, self._state, samples, last)
+
+
+class Speaker:
+    """Encodes what one stream says, event by event.
+
+    Attributes:
+        sent_s: seconds of the stream's speech that the client has been sent.
+    """
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice, self.sent_s = voice, 0.0
+        self._last: Speech | None = None
+        self._interruptions = self._restarts = 0  # of the stream, and those that its encoder knows of
+
+    def interrupt(self, played_s: float | None) -> float:
+        """Nobody wants to hear what is being encoded; returns the seconds of speech that were heard.
+
+        Args:
+            played_s: as the client says; None: all that it was sent.
+        """
+        self._interruptions += 1
+        self.sent_s = self.sent_s if played_s is None else min(played_s, self.sent_s)
+        return self.sent_s
+
+    async def encode(self, speech: Speech) -> tuple[dict[str, Any], bytes] | None:
+        """The event and its packets, to be sent; None if it has been interrupted meanwhile."""
+        if self._restarts != self._interruptions:
+            self._restarts = self._interruptions
+            self.voice.restart()
+        self._last = speech
+        encoded = await asyncio.to_thread(self.voice.encode, speech)
+        return encoded if self._restarts == self._interruptions else None
+
+    async def rest(self) -> tuple[dict[str, Any], bytes] | None:
+        """What the encoder holds back at the end, if anything."""
+        if self._last is None or self._restarts != self._interruptions:
+            return None
+        return await asyncio.to_thread(self.voice.finish, self._last)
+
+
+async def speaking(speak: Speak, models: Models, admission: Admission, draining: bool) -> tuple[Stream, Speaker]:
+    """A stream that says a text and then ends, not yet attached, and what encodes its speech.
+
+    Raises:
+        MessageRefused: the server has not got the voice, or no room for it.
+    """
+    if draining:
+        raise MessageRefused("the server is shutting down; try another one, or later", "shutting_down")
+    voices, start = models.only(lambda model: model.speaks), speak.start
+    if not voices:
+        raise MessageRefused("this server has no voice", "unknown_model")
+    try:
+        name = voices.named(start.model, OPENAI_VOICE_MODELS)
+    except UnknownModel as error:
+        raise MessageRefused(str(error), "unknown_model") from error
+    own = voices[name].gives.sample_rate
+    assert own is not None, "a port of audio has a rate"
+    rate = output_rate(own, start.output)
+    try:
+        stream, resampler = await admission.open(voices[name], options=start.options, output_rate=rate)
+    except (EngineFull, TooManyTables) as full:
+        raise MessageRefused(str(full), "busy") from full
+    except (ValueError, TypeError) as error:  # TypeError: a value of a wrong type, or a name of ours
+        raise MessageRefused(str(error), "bad_options") from error
+    stream.feed(speak.text)
+    stream.end()
+    admission.metrics.sessions.labels(name).inc()
+    return stream, Speaker(Voice(own, start.output, resampler))
 
 
 def output_rate(sample_rate: int, output: Output) -> int:

@@ -73,10 +73,10 @@ class Scheduler:
         return list(self._streams)
 
     @contextlib.contextmanager
-    def place(self, engines: Collection[Engine]) -> Iterator[float]:
-        """Keep a place for a stream over ``engines`` while it is opened, which may take a while.
+    def place(self, engines: Collection[Engine], streams: int = 1) -> Iterator[float]:
+        """Keep places for ``streams`` over ``engines`` while they are opened, which may take a while.
 
-        By what its latest steps took, the machine must be able to keep up with one more stream. The first stream of all
+        By what its latest steps took, the machine must be able to keep up with them, too. The first stream of all
         is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
 
         Yields:
@@ -86,27 +86,29 @@ class Scheduler:
         Raises:
             EngineFull: there is none.
         """
-        streams = len(self._streams) + self._openings
-        if self.max_streams is not None and streams >= self.max_streams:
-            raise EngineFull(f"all {self.max_streams} streams of this server are in use; try again later", "streams")
-        for engine in engines:
-            if engine.active + self._opening[engine] >= engine.capacity:
-                raise EngineFull(f"all {engine.capacity} streams are in use; raise the capacity or try again later")
+        engines = [*engines] * streams
+        there = sum(stream.count for stream in self._streams) + self._openings
+        if self.max_streams is not None and there + streams > self.max_streams:
+            raise EngineFull(f"{_taken(self.max_streams, streams, ' of this server')}; try again later", "streams")
+        for engine, count in Counter(engines).items():
+            if engine.active + self._opening[engine] + count > engine.capacity:
+                raise EngineFull(f"{_taken(engine.capacity, count)}; raise the capacity or try again later")
         load = self._load_with(engines)
         others = self._counts().total()
         if others and load > self.max_load:
+            more = "one stream more" if streams == 1 else f"{streams} streams more"
             raise EngineFull(
-                f"one stream more would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
+                f"{more} would need {load:.0%} of this machine's time; streams may have {self.max_load:.0%}, "
                 "so that those under way keep up: try again later, or another server",
                 "load",
             )
         self._opening.update(engines)
-        self._openings += 1
+        self._openings += streams
         try:
             yield min(max(load / self.max_load - EASY, 0.0) / (1 - EASY), 1.0) if others else 0.0
         finally:
             self._opening.subtract(engines)
-            self._openings -= 1
+            self._openings -= streams
 
     @property
     def load(self) -> float:
@@ -211,3 +213,9 @@ class Scheduler:
     def shut_down(self) -> None:
         """Let the worker thread end, after its step under way."""
         self._worker.shutdown(wait=True)
+
+
+def _taken(most: int, wanted: int, where: str = "") -> str:
+    if wanted == 1:
+        return f"all {most} streams{where} are in use"
+    return f"fewer than {wanted} of the {most} streams{where} are free"

@@ -80,6 +80,11 @@ class Stream(ABC):
         """Markers that have not been reached."""
 
     @property
+    def count(self) -> int:
+        """How many streams it counts for, where their number is limited."""
+        return 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes of state: the models' slots and the input that waits."""
         return sum(session.nbytes for session in self.sessions)

@@ -272,7 +272,7 @@ class DraftDecoder:
             following = writing.select(owners, pool, slots)
             hidden, _ = self._feed(following, [branch.tokens[-1:] for branch in branches])
             scores, position = self._scores(hidden[:, 0]), position + 1
-        return [search.best()[0] for search in searches]
+        return [search.best().tokens for search in searches]
 
     def _take_over(self, writing: Writing, found: list[list[int]], scores: Tensor, attention: Sequence[Tensor]) -> None:
         """Write the continuations that were found, and feed them to see what each token rests on."""

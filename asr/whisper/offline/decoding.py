@@ -37,6 +37,7 @@ class DecodingResult:
     no_speech_prob: float  # that the window holds no speech
     temperature: float
     compression_ratio: float  # of the text under zlib; above 2.4 it repeats itself
+    logprobs: tuple[float, ...]  # of each token; those of a prefix were given and have 0
 
 
 class WindowDecoder:
@@ -202,7 +203,7 @@ class WindowDecoder:
         return scores.cpu().numpy().astype(np.float64), tokens.cpu().numpy()
 
     def _result(self, search: BeamSearch, options: DecodingOptions, no_speech_prob: float) -> DecodingResult:
-        written, score = search.best()
+        written, logprobs, score = search.best()
         tokens = search.prefix + written
         text = self.tokenizer.decode(tokens).strip()
         return DecodingResult(
@@ -213,6 +214,7 @@ class WindowDecoder:
             no_speech_prob=no_speech_prob,
             temperature=options.temperature,
             compression_ratio=compression_ratio(text),
+            logprobs=(*(0.0 for _ in search.prefix), *logprobs),
         )
 
 

@@ -43,6 +43,7 @@ class TranscribeOptions:
     max_initial_timestamp: float | None = 1.0  # latest first timestamp in a window
     sample_len: int | None = None  # most tokens of a window; None: half of the decoder's context
     word_timestamps: bool = False  # time every word
+    token_logprobs: bool = False  # tell the log-probability of every token of the text
     prepend_punctuations: str = "\"'“¿([{-"  # belong to the word after
     append_punctuations: str = "\"'.。,，!！?？:：”)]}、"  # belong to the word before
     hallucination_silence_threshold: float | None = None  # with word times: skip silences longer than this

@@ -18,7 +18,7 @@ from loquent.asr.whisper.tokenizer import TIMESTAMP_STEP_S
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
 from loquent.speech.text.languages import language_code
-from loquent.speech.transcript import Segment, Transcript, WordTiming
+from loquent.speech.transcript import Segment, TokenLogprob, Transcript, WordTiming
 
 FRAMES_PER_TIMESTAMP = round(TIMESTAMP_STEP_S * FRAME_RATE)
 
@@ -218,7 +218,7 @@ class Passage:
         for cut in cuts:
             part = tokens[done:cut]
             start_s, end_s = self.tokenizer.timestamp_s(part[0]), self.tokenizer.timestamp_s(part[-1])
-            pieces.append(_Piece(offset + start_s, offset + end_s, part))
+            pieces.append(_Piece(offset + start_s, offset + end_s, part, done))
             done = cut
         seek = end if closed else self.start + (tokens[done - 1] - begin) * FRAMES_PER_TIMESTAMP
         return pieces, min(seek, end), closed  # a timestamp may lie in the padding
@@ -311,6 +311,7 @@ class Passage:
                     avg_logprob=self.result.avg_logprob,
                     compression_ratio=self.result.compression_ratio,
                     no_speech_prob=self.result.no_speech_prob,
+                    logprobs=self._logprobs(piece) if self.options.token_logprobs else None,
                 )
             )
         if not self.options.condition_on_previous_text or (
@@ -321,6 +322,13 @@ class Passage:
         self.seek = max(self.seek, self.start + 1)
         _, done_s = self.window.original_times(self.start / FRAME_RATE, self.seek / FRAME_RATE)
         self.whole.done_s = max(self.whole.done_s, done_s)
+
+    def _logprobs(self, piece: _Piece) -> tuple[TokenLogprob, ...]:
+        written = zip(piece.tokens, self.result.logprobs[piece.first :], strict=False)
+        spelled = [(self.tokenizer.spelled(token), logprob) for token, logprob in written]
+        return tuple(
+            TokenLogprob(data.decode("utf-8", "replace"), logprob, tuple(data)) for data, logprob in spelled if data
+        )
 
     def _in_recording(self, word: WordTiming) -> WordTiming:
         start, end = self.window.original_times(word.start, word.end)
@@ -339,6 +347,7 @@ class _Piece:
     start: float
     end: float
     tokens: list[int]  # timestamps included
+    first: int = 0  # place of the first one among the window's tokens
     words: list[WordTiming] = field(default_factory=list)
 
 

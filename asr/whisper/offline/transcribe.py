@@ -22,6 +22,7 @@ from loquent.asr.whisper.offline.passage import OpenRecording, Passage
 from loquent.asr.whisper.states import AudioMemory
 from loquent.speech.audio.errors import AudioError
 from loquent.speech.audio.vad import SileroVad
+from loquent.speech.text.languages import language_code
 from loquent.speech.transcript import Progress, Segment, Transcript
 
 
@@ -49,8 +50,8 @@ def transcribe(
         FileNotFoundError: ``vad_filter`` needs a package that is not installed.
     """
     options = options or TranscribeOptions()
-    if options.multilingual and not decoder.tokenizer.is_multilingual:
-        raise ValueError("multilingual: this model knows English only; use a multilingual one, such as base")
+    if not decoder.tokenizer.is_multilingual:
+        _check_english(options)
     vad = SileroVad.from_pretrained() if options.vad_filter else None
     begun: list[OpenRecording] = []  # and not over
 
@@ -81,6 +82,19 @@ def transcribe(
         if progress is not None:
             for one in ready:
                 progress(one.whole.number, one.whole.done_s, one.whole.duration_s)
+
+
+def _check_english(options: TranscribeOptions) -> None:
+    """Refuse what an English-only model cannot do."""
+    problem = ""
+    if options.multilingual:
+        problem = "multilingual: this model knows English only"
+    elif options.mode == "translate":
+        problem = "task: this model knows English only and cannot translate"
+    elif options.language is not None and language_code(options.language) != "en":
+        problem = f"language: this model knows English only, got {options.language!r}"
+    if problem:
+        raise ValueError(f"{problem}; use a multilingual one, such as base")
 
 
 def _transcribe_windows(decoder: WindowDecoder, ready: Sequence[Passage], options: TranscribeOptions) -> None:

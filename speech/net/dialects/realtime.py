@@ -1,14 +1,17 @@
-"""OpenAI's Realtime protocol, transcription sessions: ``WS /v1/realtime?intent=transcription``.
+"""OpenAI's Realtime protocol: ``WS /v1/realtime``, and with ``?intent=transcription`` sessions that do not speak.
 
-Client: ``session.update`` with a session of type "transcription", ``input_audio_buffer.append`` (base64), ``.commit``
-and ``.clear``. Server: ``session.created`` and ``.updated``, ``input_audio_buffer.speech_started``,
-``.speech_stopped`` and ``.committed``, ``conversation.item.input_audio_transcription.delta`` and ``.completed``,
-``error``.
+Client: ``session.update``, ``input_audio_buffer.append`` (base64), ``.commit`` and ``.clear``. Server:
+``session.created`` and ``.updated``, ``input_audio_buffer.speech_started``, ``.speech_stopped`` and ``.committed``,
+``conversation.item.input_audio_transcription.delta`` and ``.completed``, ``error``.
 
 The stream begins with the first audio. Its deltas are committed words, so they come while an item is being spoken,
 before it is "committed" in the sense of the protocol. With ``turn_detection`` an item ends where the recogniser ends an
 utterance; without it, and whenever a client likes, ``commit`` ends it. A wrong message is answered by ``error``, and
 the connection stays.
+
+Sessions of type "realtime" speak, too: ``conversation.item.create`` and ``response.create``, answered by the events of
+a `responses.Response`; ``response.cancel``, ``conversation.item.truncate``, ``.retrieve`` and ``.delete``. No model
+makes up an answer here: a response says the text that it is given.
 """
 
 from __future__ import annotations
@@ -16,42 +19,40 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, refuse, shown, string
-from loquent.speech.net.messages import Action, Renew, Say, Start
+from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, integer, refuse, shown, string
+from loquent.speech.net.dialects.responses import Response, message_item, new_id, output_settings, speak, text_of
+from loquent.speech.net.messages import Action, Interrupt, Renew, Say, Start
+from loquent.speech.net.models import OPENAI_MODELS
+from loquent.speech.net.openai.speech_body import LONGEST_INPUT
 from loquent.speech.net.protocol import MAX_NAME, MAX_TEXT
-from loquent.speech.runtime.events import Endpoint, Event, Word
+from loquent.speech.runtime.events import Endpoint, Event, Failure, Interrupted, Word
 
 FORMATS = {"audio/pcm": ("pcm16", 24_000), "audio/pcmu": ("mulaw", 8000)}  # encoding and usual rate of each
 TURNS = ("server_vad", "semantic_vad")
-OWN_MODELS = ("gpt-", "whisper-1")  # beginnings of OpenAI's: the server's first model
+NO_ANSWERS = {"create_response": False, "interrupt_response": False}  # the client says what, and when
+TRY_LATER = ("busy", "shutting_down")
+MOST_ITEMS = 100  # of a conversation, to be retrieved
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class Realtime(Dialect):
     """A connection of a client of OpenAI's Realtime API."""
 
+    may_wait, foreign_models = True, OPENAI_MODELS
+
     def __init__(self, max_text_bytes: int = 65_536, max_audio_bytes: int = 1_048_576) -> None:
         # Audio comes as text, a third longer than it is.
         super().__init__(max(max_text_bytes, max_audio_bytes * 4 // 3 + MAX_TEXT), max_audio_bytes)
-        self.session: dict[str, Any] = {
-            "type": "transcription",
-            "id": _id("sess"),
-            "object": "realtime.transcription_session",
-            "audio": {
-                "input": {
-                    "format": {"type": "audio/pcm", "rate": 24_000},
-                    "transcription": None,
-                    "turn_detection": {"type": "server_vad"},
-                    "noise_reduction": None,
-                }
-            },
-        }
+        self.session = _session("transcription")
+        self._conversation, self._voice = new_id("conv"), None
+        self._items: dict[str, dict[str, Any]] = {}  # of the conversation, the newest last
+        self._unspoken = ""  # text of the newest item
+        self._response: Response | None = None
         self._asked = Start(24_000)
-        self._item, self._previous = _id("item"), ""
+        self._item, self._previous = new_id("item"), ""
         self._transcript = ""  # of the item under way
         self._begin_s = self._end_s = 0.0
         self._discarded = False  # whether the item under way was cleared
@@ -80,6 +81,8 @@ class Realtime(Dialect):
                     return self._completed()
                 self._discarded, self._transcript = False, ""
                 said.append({"type": "input_audio_buffer.cleared"})
+            case {"type": "speaking" | "said" | "spoken" | "unspoken"}:
+                return self._events(self._told_of_response(message))
             case {"type": "failure", "code": code, "message": why}:
                 last = self._completed() if self._transcript and not self._discarded else []
                 return [*last, *self._events([_error("server_error", why, code)])]
@@ -89,10 +92,39 @@ class Realtime(Dialect):
                 pass
         return self._events(said)
 
+    def spoken(self, speech: Mapping[str, Any], packets: bytes) -> Sequence[str | bytes]:
+        """The deltas of a response; speech of a recogniser's own is not sent."""
+        return [] if self._response is None else self._events(self._response.piece(speech, packets))
+
+    def _told_of_response(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        response = self._response
+        assert response is not None, "made with the action that asks for it"
+        match message:
+            case {"type": "speaking"}:
+                self._unspoken = "" if response.text == self._unspoken else self._unspoken
+                self._keep(response.item)
+                return response.begun()
+            case {"type": "spoken"}:
+                return [] if response.over else response.ended()
+            case {"type": "unspoken", "code": code, "message": why}:
+                self._response = None
+                return [_error("server_error" if code in TRY_LATER else "invalid_request_error", why, code)]
+            case {"event": Word() as word}:
+                response.word(word)
+            case {"event": Interrupted(span=(_, end))}:
+                response.cancel(end)
+            case {"event": Failure(code=code, message=why)}:
+                response.fail(code, why)
+        return []
+
     def _query(self, query: Mapping[str, str]) -> Sequence[Action]:
-        if query.get("intent", "transcription") != "transcription":
-            refuse(f"intent: expected 'transcription', got {shown(query['intent'])}")
-        self._asked = Start(24_000, model=_model(query.get("model")))
+        match query.get("intent"):
+            case "transcription":
+                self._asked = Start(24_000, model=_model(query.get("model")))
+            case None:
+                self.session, self._voice = _session("realtime"), _model(query.get("model"))
+            case intent:
+                refuse(f"intent: expected 'transcription' or none, got {shown(intent)}")
         return [Say({"type": "session.created", "session": self.session})]
 
     def _message(self, message: dict[str, Any]) -> Sequence[Action]:
@@ -113,8 +145,26 @@ class Realtime(Dialect):
                     return [Say({"type": "input_audio_buffer.cleared"})]
                 self._discarded = True
                 return [Renew()]
+            case kind if self.session["type"] == "transcription":
+                refuse(f"unknown message type {shown(kind)} in a transcription session")
+            case "conversation.item.create":
+                return self._create(message_item(message.get("item")))
+            case "conversation.item.retrieve":
+                return [Say({"type": "conversation.item.retrieved", "item": self._kept(message.get("item_id"))})]
+            case "conversation.item.delete":
+                item = self._items.pop(self._kept(message.get("item_id"))["id"])
+                return [Say({"type": "conversation.item.deleted", "item_id": item["id"]})]
+            case "conversation.item.truncate":
+                return self._truncate(message)
+            case "response.create":
+                return self._respond(message.get("response") or {})
+            case "response.cancel":
+                response = self._response
+                if response is None or response.over or message.get("response_id", response.id) != response.id:
+                    raise MessageRefused("no such response is under way", "response_cancel_not_active")
+                return [Interrupt()]
             case kind:
-                refuse(f"unknown message type {shown(kind)}; this server has transcription sessions")
+                refuse(f"unknown message type {shown(kind)}")
 
     def _audio(self, data: bytes) -> Sequence[Action]:
         refuse("audio goes in 'input_audio_buffer.append', as base64")
@@ -127,7 +177,10 @@ class Realtime(Dialect):
         try:
             return list(receive(message))
         except MessageRefused as refusal:
-            return [Say(_error("invalid_request_error", str(refusal), refusal.code, self._event))]
+            return [Say(self._refusal(refusal))]
+
+    def _refusal(self, refusal: MessageRefused) -> dict[str, Any]:
+        return _error("invalid_request_error", str(refusal), refusal.code, self._event)
 
     def _append(self, audio: Any) -> Sequence[Action]:
         try:
@@ -137,26 +190,88 @@ class Realtime(Dialect):
         started = [] if self.phase is Phase.STREAMING else [self._opened(self._asked)]
         return [*started, self._samples(data)]
 
+    def _create(self, item: dict[str, Any]) -> Sequence[Action]:
+        if item["id"] in self._items:
+            refuse(f"item.id: there is an item {shown(item['id'])} already")
+        place = {"previous_item_id": next(reversed(self._items), None), "item": item}
+        self._keep(item)
+        self._unspoken = text_of(item)
+        return [Say({"type": f"conversation.item.{what}", **place}) for what in ("added", "done")]
+
+    def _keep(self, item: dict[str, Any]) -> None:
+        self._items[item["id"]] = item
+        if len(self._items) > MOST_ITEMS:
+            del self._items[next(iter(self._items))]
+
+    def _kept(self, id: Any) -> dict[str, Any]:
+        item = self._items.get(id) if isinstance(id, str) else None
+        if item is None:
+            refuse(f"item_id: there is no item {shown(id)}; the newest {MOST_ITEMS} are kept")
+        return item
+
+    def _respond(self, asked: Any) -> Sequence[Action]:
+        """Speak what the response is given, or the newest item if no response has, or else the instructions."""
+        if self._response is not None and not self._response.over:
+            why = "a response is under way; wait for 'response.done', or cancel it"
+            raise MessageRefused(why, "conversation_already_has_active_response")
+        if not isinstance(asked, dict):
+            refuse(f"'response' has to be an object, got {shown(asked)}")
+        if asked.get("output_modalities", ["audio"]) != ["audio"]:
+            refuse("response.output_modalities: responses are speech, that is ['audio']")
+        given, instructions = asked.get("input") or [], asked.get("instructions") or ""
+        if not isinstance(given, list):
+            refuse(f"response.input has to be a list of items, got {shown(given)}")
+        text = text_of(message_item(given[-1])) if given else self._unspoken or instructions
+        if not text:
+            refuse("there is nothing to speak: create an item with a text first, or give 'input' or 'instructions'")
+        text = string(text, "what is to be spoken", LONGEST_INPUT)
+        audio = asked.get("audio") or {}
+        if not isinstance(audio, dict):
+            refuse(f"response.audio has to be an object, got {shown(audio)}")
+        output = output_settings(audio.get("output"), self.session["audio"]["output"])
+        metadata = asked.get("metadata")
+        if not isinstance(metadata, dict | None) or not all(
+            isinstance(value, str) and len(value) <= MAX_TEXT for value in (metadata or {}).values()
+        ):
+            refuse(f"response.metadata has to be an object of texts, got {shown(metadata)}")
+        self._response = Response(text, output, self._conversation, metadata)
+        return [speak(text, self._voice, output)]
+
+    def _truncate(self, message: dict[str, Any]) -> Sequence[Action]:
+        response, item = self._response, self._kept(message.get("item_id"))
+        if response is None or response.item is not item:
+            refuse("item_id: only the newest response can be truncated")
+        heard_ms = integer(message.get("audio_end_ms"), "audio_end_ms", 0, round(1000 * response.seconds) + 1)
+        told = {"type": "conversation.item.truncated", "item_id": item["id"], "content_index": 0}
+        if response.over:
+            response.truncate(heard_ms / 1000)
+        return [*([] if response.over else [Interrupt(heard_ms / 1000)]), Say({**told, "audio_end_ms": heard_ms})]
+
     def _update(self, session: Any) -> None:
         """Take up a session's settings; those of the audio are fixed once there is some."""
         if not isinstance(session, dict):
             refuse(f"'session' has to be an object, got {shown(session)}")
-        if session.get("type", "transcription") != "transcription":
-            refuse(f"session.type: this server has sessions of type 'transcription', got {shown(session['type'])}")
-        given = session.get("audio", {}).get("input", {}) if isinstance(session.get("audio", {}), dict) else None
-        if not isinstance(given, dict):
-            refuse("session.audio.input has to be an object")
-        settings = {**self.session["audio"]["input"], **given}
+        kind = session.get("type", self.session["type"])
+        if kind not in ("transcription", "realtime"):
+            refuse(f"session.type: expected 'transcription' or 'realtime', got {shown(kind)}")
+        now = self.session if kind == self.session["type"] else _session(kind)
+        audio = session.get("audio") or {}
+        if not isinstance(audio, dict) or not isinstance(audio.get("input", {}), dict):
+            refuse("session.audio and session.audio.input have to be objects")
+        settings = {**now["audio"]["input"], **audio.get("input", {})}
         asked = self._start(settings)
         if self.phase is Phase.STREAMING and asked != self._asked:
             refuse("the format, the model and the language are fixed once there is audio; open another connection")
         turns = settings["turn_detection"]
-        if turns is not None and (
-            not isinstance(turns, dict) or turns.get("type") not in ("server_vad", "semantic_vad")
-        ):
+        if turns is not None and (not isinstance(turns, dict) or turns.get("type") not in TURNS):
             refuse(f"turn_detection has to be null or of type 'server_vad', got {shown(turns)}")
-        self._asked = asked
-        self.session = {**self.session, "audio": {"input": settings}}
+        changed = {**now, "audio": {**now["audio"], "input": settings}}
+        if kind == "realtime":
+            settings["turn_detection"] = None if turns is None else {**turns, **NO_ANSWERS}
+            changed["audio"]["output"] = output_settings(audio.get("output"), now["audio"]["output"])
+            if session.get("output_modalities", ["audio"]) != ["audio"] or session.get("tools"):
+                refuse("session: responses are speech, that is output_modalities ['audio'], and there are no tools")
+        self._asked, self.session = asked, changed
 
     def _start(self, settings: Mapping[str, Any]) -> Start:
         form, transcription = settings["format"], settings["transcription"]
@@ -192,23 +307,39 @@ class Realtime(Dialect):
             "usage": {"type": "duration", "seconds": seconds},
         }
         said = self._events([committed, completed])
-        self._previous, self._item, self._transcript = self._item, _id("item"), ""
+        self._previous, self._item, self._transcript = self._item, new_id("item"), ""
         return said
 
     def _events(self, said: Sequence[dict[str, Any]]) -> list[str]:
         """Events with ids: their own, and that of the item under way."""
-        own = {"event_id": _id("event")}
+        own = {"event_id": new_id("event")}
         item = {"item_id": self._item}
         about_items = ("input_audio_buffer.speech", "input_audio_buffer.committed", TRANSCRIPTION)
         return [json.dumps(own | (item if one["type"].startswith(about_items) else {}) | one) for one in said]
 
 
-def _id(kind: str) -> str:
-    return f"{kind}_{uuid.uuid4().hex}"
+def _session(kind: str) -> dict[str, Any]:
+    """What a session begins with."""
+    form, turns = {"type": "audio/pcm", "rate": 24_000}, {"type": "server_vad"}
+    heard = {"format": form, "transcription": None, "turn_detection": turns, "noise_reduction": None}
+    if kind == "transcription":
+        named = {"type": kind, "id": new_id("sess"), "object": "realtime.transcription_session"}
+        return {**named, "audio": {"input": heard}}
+    return {
+        "type": kind,
+        "id": new_id("sess"),
+        "object": "realtime.session",
+        "output_modalities": ["audio"],
+        "tools": [],
+        "audio": {
+            "input": {**heard, "turn_detection": {**turns, **NO_ANSWERS}},
+            "output": {"format": form, "voice": None, "speed": 1.0},
+        },
+    }
 
 
 def _model(name: Any) -> str | None:
-    if not name or (isinstance(name, str) and name.startswith(OWN_MODELS)):
+    if not name:
         return None
     return string(name, "'model'", MAX_NAME)
 

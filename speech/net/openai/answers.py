@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -38,8 +39,11 @@ def transcription_answer(result: Any, request: TranscriptionRequest, duration_s:
         duration_s: of the recording, in seconds.
     """
     text, segments = result.text.strip(), list(result.segments)
+    # As whisper-1 is paid for; of translations OpenAI does not tell it.
+    usage = {} if request.translate else {"usage": {"type": "duration", "seconds": round(duration_s, 3)}}
     if request.format == "json":
-        return JSONResponse({"text": text})
+        logprobs = {"logprobs": told_logprobs(segments)} if request.logprobs else {}
+        return JSONResponse({"text": text} | logprobs | usage)
     if request.format == "text":
         return PlainTextResponse(text + "\n")
     if request.format in ("srt", "vtt"):
@@ -47,16 +51,23 @@ def transcription_answer(result: Any, request: TranscriptionRequest, duration_s:
         captions.write(request.format, segments, out)
         return PlainTextResponse(out.getvalue())
     body = {
-        "task": "transcribe",
-        "language": result.language,
+        "task": "translate" if request.translate else "transcribe",
+        "language": "en" if request.translate else result.language,
         "duration": round(duration_s, 3),
         "text": text,
         "segments": [_segment(number, segment) for number, segment in enumerate(segments)],
+        **usage,
     }
     if request.words:
         words = [word for segment in segments for word in segment.words]
         body["words"] = [{"word": word.text.strip(), "start": word.start, "end": word.end} for word in words]
     return JSONResponse(body)
+
+
+def told_logprobs(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+    """The tokens of segments whose log-probabilities were asked for."""
+    tokens = [token for segment in segments for token in segment.logprobs or ()]
+    return [{"token": token.text, "logprob": round(token.logprob, 6), "bytes": token.bytes} for token in tokens]
 
 
 def failure_event(failure: Failure) -> dict[str, Any]:

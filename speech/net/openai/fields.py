@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from loquent.speech.net.models import Models, UnknownModel
 from loquent.speech.net.uploads import Refused
 
 
@@ -42,16 +43,14 @@ def known_field(name: str, fields: Collection[str]) -> None:
         raise Refused(400, f"unknown field {name[:60]!r}; expected some of {', '.join(fields)}", name)
 
 
-def model_named(asked: str | None, models: Collection[str], aliases: Collection[str], purpose: str) -> str:
-    """The model that a client asks for: the first one if it asks for none, or by a name that OpenAI has for its own.
+def model_named(asked: str | None, models: Models, foreign: tuple[str, ...], purpose: str) -> str:
+    """The model that a client asks for; see `Models.named`.
 
     Args:
-        models: names of those that do what is asked.
-        aliases: names that stand for the first one, unless a model has them.
+        models: those that do what is asked.
         purpose: what they are for, if there is none.
     """
-    if not asked or (asked in aliases and asked not in models):
-        asked = next(iter(models), asked or next(iter(aliases)))
-    if asked not in models:
-        raise Refused(404, f"no model {asked[:100]!r}; this server has {', '.join(models) or purpose}", "model")
-    return asked
+    try:
+        return models.named(asked, foreign)
+    except UnknownModel as error:
+        raise Refused(404, str(error) if models else f"this server has no model {purpose}", "model") from error

@@ -1,59 +1,70 @@
-"""The form of ``POST /v1/audio/transcriptions``: its fields, checked. A wrong value is refused by the field's name."""
+"""The form that a file comes in to be transcribed or translated: its fields, checked.
+
+A wrong value is refused by the name of its field.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 
+from loquent.speech.audio.endpoint import FILTERED_SPEECH, SpeechOptions
+from loquent.speech.net.models import OPENAI_MODELS, Models
 from loquent.speech.net.openai.fields import known_field, model_named, one_of, refuse, within
+from loquent.speech.net.recordings import Job
 from loquent.speech.net.uploads import Refused
 
-ALIAS = "whisper-1"  # what clients of OpenAI send unless told otherwise: the server's first model
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("segment", "word")
+INCLUDED = ("logprobs",)
 HIGHEST_TEMPERATURE = 1.0
 TEMPERATURE_STEP = 0.2  # Whisper's
 LONGEST_TEXT = 10_000  # characters of a field
+VAD_SETTINGS = ("threshold", "silence_duration_ms", "prefix_padding_ms")  # of a `server_vad` object
+LONGEST_MS = 60_000  # of silence or padding
+LOWEST_THRESHOLD = 0.01  # of the probability of speech
 FIELDS = {
     "file": "The recording, in any format that the server reads.",
-    "model": f"A name from `/v1/models`; `{ALIAS}`, or none, is the server's first model.",
+    "model": "A name from `/v1/models`; one of OpenAI's, or none, is the server's first model.",
     "language": "Code or name; what the server was started with, or detected, if it is missing.",
     "prompt": "Text before the recording: names, spelling, style.",
     "response_format": "How to answer.",
     "temperature": "Of the sampling, 0 being the most probable text; it rises while the result looks wrong.",
     "timestamp_granularities": "What `verbose_json` has times of besides segments.",
-    "stream": "Answer with server-sent events, from a live session.",
+    "include": "`logprobs`: the log-probability of every token, in `json` and in streams.",
+    "stream": "Answer with server-sent events.",
     "chunking_strategy": "`auto`, or an object of type `server_vad`: leave out pauses.",
 }
+TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")  # those of a translation
 
 
 @dataclass(frozen=True)
 class TranscriptionRequest:
     """What a client asks for.
 
-    options: of the offline recogniser, by its own names.
-    of_field: the name of the field that each option comes from.
+    job: the file, and the options of the offline recogniser.
+    logprobs: whether to tell those of tokens.
     """
 
-    file: BinaryIO
+    job: Job
     model: str
     format: str
-    language: str | None
     words: bool
     stream: bool
-    options: Mapping[str, Any]
-    of_field: Mapping[str, str]
+    logprobs: bool
+    translate: bool
 
 
-def parse_form(form: FormData, models: Collection[str]) -> TranscriptionRequest:
+def parse_form(form: FormData, models: Models, translate: bool = False) -> TranscriptionRequest:
     """Check a form.
 
     Args:
-        models: names that may be asked for; the first is the default.
+        models: that may be asked for; the first is the default.
+        translate: whether the text is to be English, whatever is spoken.
 
     Raises:
         Refused: with the name of the field that is missing, unknown or wrong.
@@ -62,36 +73,43 @@ def parse_form(form: FormData, models: Collection[str]) -> TranscriptionRequest:
     if not isinstance(file, UploadFile):
         raise Refused(400, "expected the audio file in the form field 'file' (multipart/form-data)", "file")
     for name in fields:
-        known_field(name, FIELDS)
+        known_field(name, TRANSLATION_FIELDS if translate else FIELDS)
     stream = _choice(fields, "stream", ("false", "true"), aliases={"0": "false", "1": "true"}) == "true"
     format = _choice(fields, "response_format", FORMATS) or "json"
     if stream and format not in ("json", "text"):
         refuse("response_format", f"{format!r} cannot be had with stream=true; leave one of them out")
-    granularities = [
-        one_of("timestamp_granularities", v, GRANULARITIES) for v in fields.get("timestamp_granularities", [])
-    ]
+    granularities = _several(fields, "timestamp_granularities", GRANULARITIES)
     if granularities and format != "verbose_json":
         refuse("timestamp_granularities", f"needs response_format 'verbose_json', got {format!r}")
+    logprobs = bool(_several(fields, "include", INCLUDED))
+    if logprobs and format != "json":
+        refuse("include", f"needs response_format 'json', got {format!r}")
     chosen: dict[str, tuple[str, Any]] = {}
     if "word" in granularities:
         chosen["word_timestamps"] = ("timestamp_granularities", True)
+    if logprobs:
+        chosen["token_logprobs"] = ("include", True)
     if prompt := _text(fields, "prompt"):
         chosen["initial_prompt"] = ("prompt", prompt)
     if temperature := _number(fields, "temperature", 0.0, HIGHEST_TEMPERATURE):
         chosen["temperatures"] = ("temperature", _rising(temperature))
-    if _leaves_out_pauses(fields.get("chunking_strategy", [])):
+    if strategy := fields.get("chunking_strategy", []):
         chosen["vad_filter"] = ("chunking_strategy", True)
+        if (speech := _speech(strategy)) is not None:
+            chosen["speech"] = ("chunking_strategy", speech)
     if language := _text(fields, "language"):
         chosen["language"] = ("language", language)
+    if translate:
+        chosen["task"] = ("model", "translate")
+    options = {name: value for name, (_, value) in chosen.items()}
     return TranscriptionRequest(
-        file.file,
-        model_named(_single(fields, "model"), models, (ALIAS,), "no model for files"),
+        Job(file.file, options, {name: field for name, (field, _) in chosen.items()}),
+        model_named(_single(fields, "model"), models, OPENAI_MODELS, "for files"),
         format,
-        language,
         "word" in granularities,
         stream,
-        {name: value for name, (_, value) in chosen.items()},
-        {name: field for name, (field, _) in chosen.items()},
+        logprobs,
+        translate,
     )
 
 
@@ -109,6 +127,10 @@ def _grouped(form: FormData) -> dict[str, list[str]]:
             value = json.dumps({key: value})
         fields.setdefault(base, []).append(value)
     return fields
+
+
+def _several(fields: Mapping[str, list[str]], name: str, choices: Collection[str]) -> list[str]:
+    return [one_of(name, value, choices) for value in fields.get(name, [])]
 
 
 def _single(fields: Mapping[str, list[str]], name: str) -> str | None:
@@ -145,10 +167,10 @@ def _rising(first: float) -> tuple[float, ...]:
     return tuple(round(first + TEMPERATURE_STEP * step, 6) for step in range(steps + 1))
 
 
-def _leaves_out_pauses(values: list[str]) -> bool:
-    """Whether pauses are to be left out; what else a ``server_vad`` object asks for has to be plausible."""
-    if not values or values == ["auto"]:
-        return bool(values)
+def _speech(values: list[str]) -> SpeechOptions | None:
+    """What is taken for speech where pauses are left out; None: what usually is, as with "auto"."""
+    if values == ["auto"]:
+        return None
     strategy: dict[str, Any] = {}
     for value in values:
         try:
@@ -158,9 +180,24 @@ def _leaves_out_pauses(values: list[str]) -> bool:
         if not isinstance(part, dict):
             refuse("chunking_strategy", f"has to be 'auto' or an object of type 'server_vad', got {value[:60]!r}")
         strategy |= part
-    if strategy.get("type") != "server_vad":
-        refuse("chunking_strategy", f"type {str(strategy.get('type'))[:60]!r} is unknown; expected 'server_vad'")
-    if others := strategy.keys() - {"type"}:
-        name = min(others)
-        refuse("chunking_strategy", f"{name[:60]!r} cannot be set here; give {{'type': 'server_vad'}} alone, or 'auto'")
-    return True
+    if strategy.pop("type", None) != "server_vad":
+        refuse("chunking_strategy", "the type of the object is unknown; expected 'server_vad'")
+    if others := strategy.keys() - VAD_SETTINGS:
+        refuse("chunking_strategy", f"{min(others)[:60]!r} is unknown; expected some of {', '.join(VAD_SETTINGS)}")
+    if not strategy:
+        return None
+
+    def setting(name: str, usual: float, most: float) -> float:
+        return within("chunking_strategy", strategy[name], 0, most) if name in strategy else usual
+
+    usual = FILTERED_SPEECH
+    threshold = max(setting("threshold", usual.start_threshold, 1.0), LOWEST_THRESHOLD)
+    silence_s = setting("silence_duration_ms", 1000 * usual.min_silence_s, LONGEST_MS) / 1000
+    padding_s = setting("prefix_padding_ms", 1000 * usual.padding_s, LONGEST_MS) / 1000
+    return replace(
+        usual,
+        start_threshold=threshold,
+        end_threshold=min(usual.end_threshold, threshold),
+        min_silence_s=silence_s,
+        padding_s=min(padding_s, silence_s),  # more would reach into what is left out
+    )

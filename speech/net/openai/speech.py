@@ -20,7 +20,7 @@ from loquent.speech.audio.resample import Resampler, resample_piece
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
 from loquent.speech.net.limits import Limits
-from loquent.speech.net.models import Model
+from loquent.speech.net.models import Model, Models
 from loquent.speech.net.openai.answers import error_answer, failure_event, sent_event
 from loquent.speech.net.openai.speech_body import LONGEST_INPUT, OPENAI_VOICES, SpeechRequest, parse_body
 from loquent.speech.net.uploads import NotRead, Refused, impatient, watched
@@ -46,10 +46,8 @@ class Speeches:
         closed: whether new ones are refused, because the server is on its way down.
     """
 
-    def __init__(self, models: Mapping[str, Model], admission: Admission, limits: Limits) -> None:
-        self.models = {
-            name: one for name, one in models.items() if one.takes.kind == "text" and one.gives.kind == "audio"
-        }
+    def __init__(self, models: Models, admission: Admission, limits: Limits) -> None:
+        self.models = models.only(lambda one: one.takes.kind == "text" and one.gives.kind == "audio")
         self.admission, self.limits = admission, limits
         self.active, self.closed = 0, False
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from loquent.speech.audio.encoders import FILE_FORMATS
+from loquent.speech.net.models import OPENAI_VOICE_MODELS, Models
 from loquent.speech.net.openai.fields import known_field, model_named, one_of, refuse, within
 from loquent.speech.net.uploads import Refused
 
-ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # OpenAI's own: the server's first model that speaks
 # OpenAI's own, of which clients have to choose one: where the model has no voice of that name, its default.
 OPENAI_VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
@@ -23,7 +23,7 @@ SLOWEST, FASTEST = 0.25, 4.0
 LONGEST_INPUT = 4096  # characters
 FIELDS = {
     "input": "The text to speak.",
-    "model": f"A name from `/v1/models`; `{ALIASES[0]}`, or none, is the server's first model that speaks.",
+    "model": "A name from `/v1/models`; one of OpenAI's, or none, is the server's first model that speaks.",
     "voice": "A voice of the model's, or an object with its `id`; OpenAI's own names stand for its default voice.",
     "response_format": "How to encode the speech.",
     "speed": "Factor of tempo.",
@@ -46,11 +46,11 @@ class SpeechRequest:
     options: Mapping[str, Any]
 
 
-def parse_body(body: bytes, models: Collection[str]) -> SpeechRequest:
+def parse_body(body: bytes, models: Models) -> SpeechRequest:
     """Check a body.
 
     Args:
-        models: names that may be asked for; the first is the default.
+        models: that may be asked for; the first is the default.
 
     Raises:
         Refused: with the name of the field that is missing, unknown or wrong.
@@ -77,7 +77,7 @@ def parse_body(body: bytes, models: Collection[str]) -> SpeechRequest:
         options["speed"] = within("speed", speed, SLOWEST, FASTEST)
     return SpeechRequest(
         text,
-        model_named(_text(fields, "model"), models, ALIASES, "no model that speaks"),
+        model_named(_text(fields, "model"), models, OPENAI_VOICE_MODELS, "that speaks"),
         one_of("response_format", _text(fields, "response_format") or "mp3", FORMATS),
         one_of("stream_format", _text(fields, "stream_format") or "audio", STREAM_FORMATS) == "sse",
         options,

@@ -1,15 +1,14 @@
-"""``POST /v1/audio/transcriptions`` as OpenAI defines it: a file in; json, text, captions, words or a stream out."""
+"""``POST /v1/audio/transcriptions`` and ``…/translations`` as OpenAI defines them: a file in, text or captions out.
+
+A transcription may also come as a stream of server-sent events.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
-from array import array
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -17,51 +16,45 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loquent.speech.audio.errors import AudioError
-from loquent.speech.audio.files import AudioReader, to_mono_float32
-from loquent.speech.audio.resample import resample_blocks
 from loquent.speech.audio.resamplers import TooManyTables
 from loquent.speech.net.admission import Admission
-from loquent.speech.net.limits import Limits
-from loquent.speech.net.models import Model
-from loquent.speech.net.openai.answers import error_answer, failure_event, sent_event, transcription_answer
+from loquent.speech.net.models import Models
+from loquent.speech.net.openai.answers import (
+    error_answer,
+    failure_event,
+    sent_event,
+    told_logprobs,
+    transcription_answer,
+)
 from loquent.speech.net.openai.form import TranscriptionRequest, parse_form
-from loquent.speech.net.uploads import NotRead, Refused, Uploads, impatient, watched
+from loquent.speech.net.recordings import SAMPLE_RATE, Recordings
+from loquent.speech.net.uploads import NotRead, Refused, impatient, watched
 from loquent.speech.runtime.engine import EngineFull
 from loquent.speech.runtime.events import Event, Failure, Word
-from loquent.speech.runtime.options import OptionError
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
+from loquent.speech.transcript import Segment
 
 log = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16_000
 # What a stream calls the options of the offline recogniser; what is not here, it has not got.
 _OF_STREAM = {"language": "language", "initial_prompt": "prompt"}
 
 
 class Transcriptions:
-    """The endpoint, as an ASGI application.
+    """One of the endpoints, as an ASGI application.
 
-    Whole results come from the offline recogniser, streams from a session of an engine. A file waits on disk, and is
-    decoded when its turn comes. From its last byte on, it holds one of ``max_uploads`` places until the last byte of
-    its answer is sent, or its client is gone: then whatever is computed for it ends at the next window.
+    Whole results come from the offline recogniser. Server-sent events come from a session of an engine, unless an
+    option is asked for that only the offline recogniser has: then they are its segments.
+
+    Args:
+        translate: into English, instead of writing down what is said.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, Model],
-        admission: Admission,
-        transcribe: Callable[..., Any] | None,
-        limits: Limits,
-    ) -> None:
-        self.models = {
-            name: one for name, one in models.items() if one.takes.kind == "audio" and one.gives.kind == "text"
-        }
-        self.admission, self.transcribe, self.limits = admission, transcribe, limits
-        self.uploads = Uploads(limits)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="loquent-transcribe")
-        self._stopping = threading.Event()
+    def __init__(self, models: Models, admission: Admission, recordings: Recordings, translate: bool = False) -> None:
+        self.models = models.only(lambda one: one.hears)
+        self.admission, self.recordings, self.translate = admission, recordings, translate
+        self.limits = recordings.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive the file and answer."""
@@ -73,17 +66,13 @@ class Transcriptions:
         except NotRead:
             log.warning("a client did not read its transcription for %g s", self.limits.send_timeout_s)
 
-    def shut_down(self) -> None:
-        """Let the worker thread end, after the window under way."""
-        self._stopping.set()
-        self._worker.shutdown(wait=False, cancel_futures=True)
-
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        uploads = self.recordings.uploads
         try:
-            form = await self.uploads.receive(Request(scope, receive))
+            form = await uploads.receive(Request(scope, receive))
             try:
-                request = parse_form(form, self.models)
-                with self.uploads.place():
+                request = parse_form(form, self.models, self.translate)
+                with uploads.place():
                     response = await self._answer(request, receive)
                     return await response(scope, receive, send)
             finally:
@@ -98,88 +87,76 @@ class Transcriptions:
 
     async def _answer(self, request: TranscriptionRequest, receive: Receive) -> Response:
         if request.stream:
-            return await self._stream(request, await self._in_worker(receive, self._read, request.file))
-        if self.transcribe is None:
+            return await self._stream(request, receive)
+        if self.recordings.recognizer is None:
             raise Refused(404, "this server has no offline recogniser; ask for stream=true, or use /v1/stream")
-        result, duration_s = await self._in_worker(receive, self._transcribed, request)
+        ((result, duration_s),) = await self.recordings.transcribe(request.job, receive)
         return transcription_answer(result, request, duration_s)
 
-    async def _in_worker(self, receive: Receive, function: Callable[..., Any], argument: Any) -> Any:
-        """Run a function when its turn comes, until its client is gone."""
-        gone = threading.Event()
-        async with watched(receive, gone) as watcher:
-            job = self._worker.submit(function, argument, gone)
-            result = asyncio.wrap_future(job)
-            await asyncio.wait((result, watcher), return_when=asyncio.FIRST_COMPLETED)
-            if gone.is_set() and job.cancel():  # its turn had not come
-                raise ClientDisconnect
-            return await result
-
-    def _transcribed(self, request: TranscriptionRequest, gone: threading.Event) -> tuple[Any, float]:
-        """The result, and the length of the recording in seconds."""
-        assert self.transcribe is not None
-        for option in request.options:
-            if not _takes(self.transcribe, option):
-                field = request.of_field[option]
-                raise Refused(400, f"{field}: this server's recogniser has no such option; leave it out", field)
-        samples = self._read(request.file, gone)
-        try:
-            result = self.transcribe(samples, progress=lambda *_: self._go_on(gone), **request.options)
-        except ValueError as error:
-            raise Refused(400, str(error), _blamed(error, request)) from error
-        return result, len(samples) / SAMPLE_RATE
-
-    def _read(self, file: BinaryIO, gone: threading.Event) -> np.ndarray:
-        """The samples at 16 kHz. At the file's own rate no more than a second is held."""
-        samples, longest_s = array("f"), self.limits.max_upload_s
-        try:
-            with AudioReader(file) as reader:
-                blocks = (to_mono_float32(block, reader.channels) for block in reader.blocks(1.0))
-                for part in resample_blocks(blocks, reader.sample_rate, SAMPLE_RATE, reader.name):
-                    self._go_on(gone)
-                    samples.frombytes(part.tobytes())
-                    if len(samples) > longest_s * SAMPLE_RATE:
-                        raise Refused(413, f"the file is longer than the {longest_s:g} s this server takes", "file")
-        except AudioError as error:
-            raise Refused(400, str(error), "file") from error
-        return np.frombuffer(samples, np.float32)
-
-    def _go_on(self, gone: threading.Event) -> None:
-        if self._stopping.is_set():
-            raise Refused(503, "the server is shutting down")
-        if gone.is_set():
-            raise ClientDisconnect
-
-    async def _stream(self, request: TranscriptionRequest, samples: np.ndarray) -> Response:
-        model, options = self.models[request.model], {}
-        for option, value in request.options.items():
-            name, field = _OF_STREAM.get(option, option), request.of_field[option]
-            if option not in _OF_STREAM or not model.has_option(name):
+    async def _stream(self, request: TranscriptionRequest, receive: Receive) -> Response:
+        model, job, options = self.models[request.model], request.job, {}
+        for option, value in job.options.items():
+            name, field = _OF_STREAM.get(option, option), job.of_field[option]
+            if option in _OF_STREAM and model.has_option(name):
+                options[name] = value
+            elif self.recordings.recognizer is not None:
+                return await self._segments(request, receive)
+            else:
                 raise Refused(400, f"{field}: streams of this model have no such option; leave it out", field)
-            options[name] = value
+        samples = await self.recordings.samples(job, receive)
         try:
             stream, _ = await self.admission.open(model, sample_rate=SAMPLE_RATE, options=options)
         except (EngineFull, TooManyTables) as full:
             raise Refused(503, str(full), kind="server_error") from full
         except (ValueError, TypeError) as error:
-            raise Refused(400, str(error), _blamed(error, request)) from error
-        return _EventStream(self.admission.scheduler, stream, samples, self.limits.buffer_s)
+            raise Refused(400, str(error), job.blamed(error)) from error
+        return _WordStream(self.admission.scheduler, stream, samples, self.limits.buffer_s)
+
+    async def _segments(self, request: TranscriptionRequest, receive: Receive) -> Response:
+        """A stream of segments; what fails before the first one is an error with a status."""
+        gone = threading.Event()
+        segments = self.recordings.segments(request.job, gone)
+        async with watched(receive, gone) as watcher:
+            first = asyncio.ensure_future(anext(segments, None))
+            await asyncio.wait((first, watcher), return_when=asyncio.FIRST_COMPLETED)
+            if watcher.done() and not first.done():
+                first.cancel()  # which ends the work
+                await asyncio.gather(first, return_exceptions=True)
+                raise ClientDisconnect
+            return _SegmentStream(await first, segments, request.logprobs)
 
 
-def _takes(function: Callable[..., Any], option: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return option in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+class _SegmentStream(StreamingResponse):
+    """Server-sent events: segments as they become final, then the whole text. However it ends, the work does, too."""
+
+    def __init__(self, first: Segment | None, rest: AsyncGenerator[Segment, None], logprobs: bool) -> None:
+        self._first, self._rest, self._with_logprobs = first, rest, logprobs
+        super().__init__(self._lines(), media_type="text/event-stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._rest.aclose()
+
+    async def _lines(self) -> AsyncIterator[str]:
+        segments, segment = list[Segment](), self._first
+        while segment is not None:
+            segments.append(segment)
+            yield sent_event({"type": "transcript.text.delta", "delta": segment.text} | self._logprobs([segment]))
+            try:
+                segment = await anext(self._rest, None)
+            except Refused as refusal:
+                yield sent_event(failure_event(Failure(code="shutting_down", message=str(refusal))))
+                return
+        text = "".join(one.text for one in segments).strip()
+        yield sent_event({"type": "transcript.text.done", "text": text} | self._logprobs(segments))
+
+    def _logprobs(self, segments: list[Segment]) -> dict[str, object]:
+        return {"logprobs": told_logprobs(segments)} if self._with_logprobs else {}
 
 
-def _blamed(error: Exception, request: TranscriptionRequest) -> str | None:
-    """The field whose option an error is about: it begins with the option's name, or has it in quotes or the like."""
-    text = str(error)
-    if isinstance(error, OptionError):
-        return request.of_field.get(text.partition(":")[0])
-    return next((field for option, field in request.of_field.items() if option in text), None)
-
-
-class _EventStream(StreamingResponse):
+class _WordStream(StreamingResponse):
     """Server-sent events: words as they are committed, then the whole text. However it ends, the slot is freed."""
 
     def __init__(self, scheduler: Scheduler, stream: Stream, samples: np.ndarray, buffer_s: float) -> None:

@@ -141,6 +141,11 @@ class TestUsage:
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--policy", "alignatt"], "--policy"),
             (["listen", "--file", str(SAMPLE), "--microphone", "1"], "--microphone"),
             (["serve", "--port", "99999"], "99999"),
+            (["serve", "--model", "tiny.en", "--alias", "whisper=base"], "'base' is not served"),
+            (["serve", "--model", "tiny.en", "--alias", "tiny.en=tiny.en"], "expected a new NAME"),
+            (["serve", "--voice-alias", "alloy"], "expected a new NAME"),
+            (["serve", "--wyoming", "http://host:1"], "http://host:1"),
+            (["serve", "--wyoming", "tcp://host"], "tcp://HOST:PORT"),
             (["transcribe", str(SAMPLE), "--adapter", "a", "--adapter", "b"], "--adapter b is one too many"),
             (["transcribe", str(SAMPLE), "--adapter", "a=b"], "--adapter a=b has a name; only `loquent serve`"),
             (["listen", "--file", str(SAMPLE), "--server", "host:1", "--adapter=a", "--adapter=b"], "--adapter b"),
@@ -179,6 +184,29 @@ class TestUsage:
         assert main(["serve", "--port", "0", "--max-sessions", "1", "--model", "loquent/commands", "--head", head]) == 0
         assert served["transcribe"].keywords == {"head": head}
         assert served["transcribe"](np.zeros(16_000, np.float32)).text == ""
+
+    def test_models_and_voices_of_a_server_have_other_names(self, monkeypatch):
+        served = {}
+        monkeypatch.setattr(
+            "loquent.speech.net.server.create_app", lambda engines, limits, **options: served.update(options)
+        )
+        monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+        flags = [
+            "serve",
+            "--port",
+            "0",
+            "--max-sessions",
+            "1",
+            "--model",
+            "loquent/commands",
+            "--speak",
+            "loquent/voice",
+        ]
+        names = ["--alias", "whisper-1=loquent/commands", "--alias", "tts-1=loquent/voice"]
+        assert main([*flags, *names, "--voice-alias", "alloy=alto"]) == 0
+        assert served["aliases"] == {"whisper-1": "loquent/commands", "tts-1": "loquent/voice"}
+        assert served["voice_aliases"] == {"alloy": "alto"}
+        assert main([*flags, "--voice-alias", "alloy=nobody"]) == 2
 
     def test_the_language_of_a_server_is_that_of_its_streams(self, capsys, monkeypatch):
         served = {}

@@ -99,6 +99,8 @@ def test_samples_that_are_no_audio_are_refused(bad):
         ('{"type": "start", "model": ""}', "1 to 128 characters"),
         ('{"type": "start", "model": "\\ud800"}', "surrogate"),
         ('{"type": "start", "options": []}', "'options' has to be an object"),
+        ('{"type": "start", "options": {"multichannel": true}}', "no option's name"),
+        ('{"type": "start", "multichannel": 2}', "'multichannel' has to be true or false"),
         ('{"type": "start", "options": {"x": {"a": {}}}}', "not of objects"),
         ('{"type": "start", "options": {"x": [{}]}}', "not of objects"),
         ('{"type": "start", "options": {"x": {"a": [1]}}}', "not of lists"),

@@ -71,6 +71,7 @@ def test_score_is_that_of_the_text_under_the_model(toy: WindowDecoder, memory: A
     picked = scores[1:].gather(1, torch.tensor(tokens[2:])[:, None])[:, 0]
     whole = picked if len(result.tokens) < 30 else picked[:-1]  # cut off: no end was scored
     assert result.avg_logprob * (len(result.tokens) + 1) == pytest.approx(float(whole.sum()), abs=1e-2)
+    assert result.logprobs == pytest.approx(picked[: len(result.tokens)].tolist(), abs=1e-3)
     assert result.no_speech_prob == pytest.approx(float(scores[0, toy.tokenizer.no_speech].exp()), rel=1e-3)
 
 

@@ -296,3 +296,16 @@ def test_options_that_cannot_be_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
             TranscribeOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("beam_size", [1, 5])
+def test_tokens_of_a_segment_make_up_its_text(real: WhisperRecognizer, sample: np.ndarray, beam_size: int) -> None:
+    told = real.transcribe(sample, token_logprobs=True, beam_size=beam_size)
+    plain = real.transcribe(sample, beam_size=beam_size)
+    assert told.text == plain.text
+    assert [segment.logprobs for segment in plain.segments] == [None] * len(plain.segments)
+    for segment in told.segments:
+        assert segment.logprobs is not None
+        assert bytes(byte for one in segment.logprobs for byte in one.bytes).decode() == segment.text
+        assert "".join(one.text for one in segment.logprobs) == segment.text
+        assert all(one.logprob <= 0 for one in segment.logprobs)

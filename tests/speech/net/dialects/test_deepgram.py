@@ -81,6 +81,29 @@ def test_finalize_lets_everything_come_out_and_times_go_on(band_energy: Any, sta
     assert messages[-1].duration == 2.0
 
 
+def test_channels_are_heard_apart(band_energy: Any, start_server: Any) -> None:
+    audio = np.stack([noise(16_000), noise(16_000) // 30], 1)
+    server = start_server(capacity=2)
+    options = {"sample_rate": 16_000, "channels": 2, "multichannel": True, "vad_events": True}
+    pieces = [audio[:5000], "send_finalize", audio[5000:]]
+    messages = heard(server, pieces, **options)
+    assert messages[-1].channels == 2
+    assert messages[-1].duration == 1.0
+    finals = [one for one in messages if one.type == "Results" and one.is_final]
+    assert {tuple(one.channel_index) for one in finals if one.from_finalize} == {(0, 2), (1, 2)}
+    texts = []
+    for channel in range(2):
+        own = [one for one in finals if one.channel_index == [channel, 2]]
+        ends = [word.end for one in own for word in one.channel.alternatives[0].words]
+        assert ends == sorted(ends)
+        assert ends[-1] > 0.9
+        texts.append(" ".join(one.channel.alternatives[0].transcript for one in own))
+        (alone, *_) = heard(server, [np.ascontiguousarray(audio[:5000, channel])], sample_rate=16_000)
+        assert own[0].channel.alternatives[0].transcript == alone.channel.alternatives[0].transcript
+    assert texts[0] != texts[1]
+    assert [one.channel for one in messages if one.type == "SpeechStarted"][:2] in ([[0, 2], [1, 2]], [[1, 2], [0, 2]])
+
+
 def test_the_key_is_checked(band_energy: Any, start_server: Any) -> None:
     server = start_server(token="secret")
     assert heard(server, [noise(1600)], key="secret", sample_rate=16_000)[-1].type == "Metadata"
@@ -107,7 +130,7 @@ def test_what_is_wrong_is_said(query: dict[str, str], why: str) -> None:
 def test_parameters_become_options() -> None:
     query = LINEAR | {"model": "nova-3", "language": "en-US", "keyterm": "Lovelace", "smart_format": "true"}
     (start,) = Deepgram().receive_query(query)
-    assert start == Start(16_000, options={"phrases": ["Lovelace"], "language": "en"})
+    assert start == Start(16_000, model="nova-3", options={"phrases": ["Lovelace"], "language": "en"})
     (start,) = Deepgram().receive_query(LINEAR | {"model": "tiny.en", "channels": "2"})
     assert isinstance(start, Start)
     assert (start.model, start.channels) == ("tiny.en", 2)

@@ -108,7 +108,8 @@ def test_settings_become_options() -> None:
     realtime = opened(format={"type": "audio/pcmu"}, transcription=transcription)
     append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(b"\0" * 80).decode()})
     start, samples = realtime.receive_text(append)
-    assert start == Start(8000, encoding="mulaw", options={"language": "en", "prompt": "Ada"})
+    options = {"language": "en", "prompt": "Ada"}
+    assert start == Start(8000, encoding="mulaw", model="gpt-4o-transcribe", options=options)
     assert isinstance(samples, Samples)
     assert realtime.receive_text('{"type": "input_audio_buffer.commit"}') == [Renew()]
 

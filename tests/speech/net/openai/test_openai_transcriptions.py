@@ -20,6 +20,7 @@ from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import models_of
 from loquent.speech.net.openai.transcriptions import Transcriptions
+from loquent.speech.net.recordings import Recordings
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
 from loquent.speech.runtime.scheduler import Scheduler
@@ -65,7 +66,10 @@ def post(server, content, **fields):
 
 def test_openai_transcription(start_server, recording):
     server = start_server(transcribe=transcribe)
-    assert post(server, recording, model="whisper-1").json() == {"text": "w0 w1"}
+    assert post(server, recording, model="whisper-1").json() == {
+        "text": "w0 w1",
+        "usage": {"type": "duration", "seconds": 2.0},
+    }
     assert post(server, recording, response_format="text").text == "w0 w1\n"
     assert "00:00:00,000 --> 00:00:02,000" in post(server, recording, response_format="srt").text
     assert post(server, recording, response_format="vtt").text.startswith("WEBVTT")
@@ -128,7 +132,8 @@ def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
     engine = Engine(band_energy.BandEnergy())
     limits = Limits(max_uploads=1, send_timeout_s=0.05)
     admission = Admission(Scheduler([engine]), limits, Metrics())
-    endpoint = Transcriptions(models_of({"band": engine}), admission, transcribe, limits)
+    recordings = Recordings(transcribe, limits)
+    endpoint = Transcriptions(models_of({"band": engine}), admission, recordings)
     request = httpx.Request("POST", "http://localhost/", files={"file": recording})
     scope = {"type": "http", "method": "POST", "app": None}
     scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
@@ -149,7 +154,7 @@ def test_an_answer_that_is_not_read_frees_its_place(band_energy, recording):
         await endpoint(scope, receive, send)
 
     asyncio.run(twice())
-    endpoint.shut_down()
+    recordings.shut_down()
     assert [message["status"] for message in sent] == [200, 200]
 
 
@@ -219,7 +224,7 @@ def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, rec
         return transcribe(audio, progress)
 
     server = start_server(transcribe=slow, limits=Limits(max_uploads=2))
-    uploads = server.service.transcriptions.uploads
+    uploads = server.service.recordings.uploads
     request = httpx.Request("POST", url(server), files={"file": recording})
     head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nContent-Type: {request.headers['content-type']}\r\n"
     data = (
@@ -244,9 +249,95 @@ def test_what_a_client_that_has_gone_asked_for_is_not_computed(start_server, rec
     assert not begun.acquire(timeout=0.05)
 
 
+class Slow:
+    """Tells a segment, and goes on until it is stopped."""
+
+    def __init__(self):
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def transcribe(self, audio, *, progress, on_segment=None, temperatures=()):
+        self.begun.set()
+        try:
+            if on_segment is not None:
+                on_segment(Segment(0.0, 1.0, " one"))
+            while True:
+                progress(0, 1.0, None)
+                time.sleep(0.01)
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_streams_do_not_know_comes_by_segments(start_server, recording, tells):
+    def transcribe(audio, *, progress, temperatures, **besides):
+        segments = [Segment(0.0, 1.0, " one,"), Segment(1.0, 2.0, " two")]
+        if tells:
+            besides["on_segment"](segments[0])
+        return SimpleNamespace(text=" one, two", language="en", segments=segments)
+
+    def silent(audio, *, progress, temperatures):
+        return transcribe(audio, progress=progress, temperatures=temperatures)
+
+    server = start_server(transcribe=transcribe if tells else silent)
+    lines = post(server, recording, stream="true", temperature="0.5").text.splitlines()
+    *deltas, done = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert [event["delta"] for event in deltas] == [" one,", " two"]
+    assert done == {"type": "transcript.text.done", "text": "one, two"}
+
+
+def test_a_client_that_leaves_a_stream_of_segments_ends_the_work(start_server, recording):
+    slow = Slow()
+    server = start_server(transcribe=slow.transcribe)
+    fields = {"stream": "true", "temperature": "0.5"}
+    with httpx.stream("POST", url(server), files={"file": ("a.wav", recording)}, data=fields) as answer:
+        line = next(line for line in answer.iter_lines() if line)
+        assert json.loads(line.removeprefix("data: ")) == {"type": "transcript.text.delta", "delta": " one"}
+        assert not slow.ended.is_set()
+    assert slow.ended.wait(20)
+    wait_until(lambda: server.service.recordings.uploads.held == 0)
+
+
+def test_a_client_that_leaves_before_the_first_segment_ends_the_work(start_server, recording):
+    first, second = Slow(), Slow()
+    turns = iter((first, second))
+
+    def transcribe(audio, *, progress, on_segment=None, temperatures=()):
+        return next(turns).transcribe(audio, progress=progress)
+
+    server = start_server(transcribe=transcribe)
+    request = httpx.Request(
+        "POST", url(server), files={"file": recording}, data={"stream": "true", "temperature": "0.5"}
+    )
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nContent-Type: {request.headers['content-type']}\r\n"
+    head += f"Host: localhost\r\nContent-Length: {request.headers['content-length']}\r\n\r\n"
+    clients = []
+    for held in (1, 2):
+        clients.append(socket.create_connection(("127.0.0.1", server.port)))
+        clients[-1].sendall(head.encode() + request.read())
+        wait_until(lambda held=held: server.service.recordings.uploads.held == held)
+    assert first.begun.wait(20)
+    clients[1].close()  # its turn has not come
+    wait_until(lambda: server.service.recordings.uploads.held == 1)
+    clients[0].close()  # under way
+    assert first.ended.wait(20)
+    wait_until(lambda: server.service.recordings.uploads.held == 0)
+    assert not second.begun.is_set()
+
+
+def test_shutdown_ends_a_stream_of_segments_with_an_error(start_server, recording):
+    slow = Slow()
+    server = start_server(transcribe=slow.transcribe)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, server, recording, stream="true", temperature="0.5")
+        assert slow.begun.wait(20)
+        server.service.recordings.shut_down()
+        *_, last = [json.loads(line.removeprefix("data: ")) for line in answer.result().text.splitlines() if line]
+    assert (last["type"], last["code"]) == ("error", "shutting_down")
+
+
 def test_uploads_that_stall_hold_up_no_others(start_server, recording):
     server = start_server(transcribe=transcribe, limits=Limits(max_uploads=1, max_receiving=3))
-    uploads = server.service.transcriptions.uploads
+    uploads = server.service.recordings.uploads
     head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
     head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]

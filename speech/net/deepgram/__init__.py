@@ -1,0 +1,1 @@
+"""Deepgram's endpoint for recordings; its live protocol is in `dialects`."""
