@@ -1,0 +1,489 @@
+"""A conversation by voice as a stream: audio in; what was heard, replies as text, and their speech out.
+
+It is composed of three sessions, a recogniser ("hear"), voice activity ("notice") and a voice ("speak"), and a chat
+model. The sessions tell it about every step. All of its time is that of the audio that came in; only the text of the
+chat model comes when it comes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loquent.speech.agent.conversation import Conversation
+from loquent.speech.agent.options import TalkOptions
+from loquent.speech.agent.playback import Playback
+from loquent.speech.agent.reply import Chat, Reply
+from loquent.speech.agent.turn_end import is_back_channel, looks_unfinished, words_of
+from loquent.speech.runtime.events import (
+    Activity,
+    Event,
+    Failure,
+    Final,
+    Interrupted,
+    Marker,
+    Partial,
+    Speech,
+    Unanswered,
+    Word,
+)
+from loquent.speech.runtime.options import parse_options
+from loquent.speech.runtime.pipeline import shared_out
+from loquent.speech.runtime.session import Session
+from loquent.speech.runtime.stream import Stream, StreamClosed
+from loquent.speech.text.words import Text
+
+HEAR, NOTICE, SPEAK = "hear", "notice", "speak"  # stages that are sessions
+TURN, REPLY = "turn", "reply"  # and the others
+LEAD_S = 0.3  # of speech that is given out before it is to be heard
+MOST_GUESSES = 3  # replies that are prepared in one turn
+
+_names = itertools.count(1)
+
+
+@dataclass
+class _Answer:
+    """A reply under way.
+
+    reply:  where its text comes from.
+    begin:  position in the voice's text at which its text begins.
+    text:   so far.
+    heard:  characters of it that are known to have been heard.
+    whole:  whether all of its text has gone to the voice.
+    spoken: whether the voice has said all of it.
+    unwanted: whether it was stopped by whoever holds the stream: the rest is not to be said.
+    """
+
+    reply: Reply | None
+    begin: int
+    text: str = ""
+    heard: int = 0
+    whole: bool = False
+    spoken: bool = False
+    unwanted: bool = False
+
+
+class Talk(Stream):
+    """A stream that takes audio and gives the events of five stages.
+
+    - "hear": `Partial`, `Word`, `Final`, `Endpoint` of the recogniser. "notice": `Activity`.
+    - "turn": a `Final` for every turn of the user, once it is over.
+    - "reply": `Partial` while the text of a reply comes; `Final` with what was heard of it once it is over; or
+      `Unanswered`.
+    - "speak": `Speech`, a little before it is to be heard, and the other events of the voice; `Interrupted` when the
+      user breaks in. Their times are those of the conversation: there is silence between.
+
+    Packets of any size give the same, for the same replies, in `push` and `finish`.
+
+    Args:
+        hear, notice, speak: sessions; the first two take the same audio.
+        chat: the model.
+        conversation: so far.
+        options: how turns are taken.
+        patient: whether the audio waits for the text of replies, as that of a recording can.
+        stream: id of the events; numbered by default.
+    """
+
+    def __init__(
+        self,
+        hear: Session,
+        notice: Session,
+        speak: Session,
+        chat: Chat,
+        conversation: Conversation,
+        options: TalkOptions | None = None,
+        *,
+        patient: bool = False,
+        stream: str | None = None,
+    ) -> None:
+        self.stream = stream or f"talk-{next(_names)}"
+        self.conversation, self.options, self.patient = conversation, options or TalkOptions(), patient
+        self.takes, self.gives, self.inbox = hear.takes, speak.gives, hear.inbox
+        self._hear, self._notice, self._speak, self._chat = hear, notice, speak, chat
+        for name, session in ((HEAR, hear), (NOTICE, notice), (SPEAK, speak)):
+            session.stage, session.stream, session.observer = name, self.stream, self._on_step
+        self._news: Callable[[], None] = lambda: None
+        self._outbox: list[Event] = []
+        self._sequences = Counter[str]()
+        self._playback = Playback()
+        # Of the user's turn: utterances, what may become one, and whether somebody speaks.
+        self._utterances: list[Final] = []
+        self._open = ""
+        self._speaking = False
+        self._silent_since = 0.0
+        self._guess: tuple[list[str], Reply] | None = None
+        self._guesses = 0
+        # Of the reply: the one under way, the last one, the one that the user has just broken in on, and what of the voice
+        # waits to be given out.
+        self._answer: _Answer | None = None
+        self._last: _Answer | None = None
+        self._stopped: _Answer | None = None
+        self._stopping_at: float | None = None
+        self._waiting: deque[Event] = deque()
+        self._fed = 0  # characters of the voice's text
+        self._answers = 0
+
+    # ------------------------------------------------------------------------------------------------- as of any stream
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The recogniser's, voice activity, the voice's."""
+        return self._hear, self._notice, self._speak
+
+    @property
+    def done(self) -> bool:
+        """See `Stream.done`."""
+        return all(session.done for session in self.sessions) and not self._waiting
+
+    @property
+    def waiting_markers(self) -> int:
+        """Markers that the recogniser has not reached."""
+        return self._hear.waiting_markers
+
+    @property
+    def clock_s(self) -> float:
+        """Seconds of the conversation so far."""
+        return self._notice.inbox.clock
+
+    def on_news(self, call: Callable[[], None]) -> None:
+        """See `Stream.on_news`."""
+        self._news = call
+
+    def run(self) -> list[Event]:
+        """See `Stream.run`. Once the input has ended this waits for replies."""
+        while True:
+            self._pump()
+            ready = [session for session in (self._hear, self._notice) if session.ready]
+            coming = self._answer.reply if self._answer is not None and not self._answer.whole else None
+            if self._speak.ready:
+                self._speak.engine.step()
+            elif coming is not None and (self.patient or (self.inbox.ended and not ready)):
+                coming.wait()
+            elif ready:
+                min(ready, key=_step_end).engine.step()
+            else:
+                return self.drain()
+
+    def feed(self, packet: Any) -> None:
+        """See `Stream.feed`."""
+        self._hear.feed(packet)
+        self._notice.feed(packet)
+
+    def feed_flush(self) -> None:
+        """Refuse: a talk takes audio."""
+        self._hear.feed_flush()
+
+    def end(self) -> None:
+        """See `Stream.end`."""
+        self._hear.end()
+        self._notice.end()
+
+    def drain(self) -> list[Event]:
+        """See `Stream.drain`."""
+        self._pump()
+        events, self._outbox = self._outbox, []
+        return events
+
+    def marker(self, id: str) -> list[Event]:
+        """Ask for a `Marker` once the recogniser has processed everything pushed so far."""
+        self._hear.feed_marker(id)
+        self._collect(self._hear)
+        return self.drain()
+
+    def configure(self, **options: Any) -> None:
+        """See `Stream.configure`; each option goes to the talk, else to the first stage that has it."""
+        own = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(TalkOptions)}
+        mine = {name: value for name, value in options.items() if name in own}
+        stages = {HEAR: self._hear, SPEAK: self._speak}
+        rest = shared_out(
+            {name: one.engine for name, one in stages.items()}, {k: v for k, v in options.items() if k not in own}
+        )
+        changed = parse_options(TalkOptions, own | mine)
+        for name, chosen in rest.items():
+            if chosen:
+                stages[name].configure(**chosen)
+        self.options = changed
+
+    def interrupt(self, played_s: float | None = None) -> list[Event]:
+        """Stop the reply, or say how much of one that was stopped was really heard.
+
+        Args:
+            played_s: time of the conversation up to which speech was heard, in terms of `Speech.start` and `end`.
+        """
+        if played_s is not None and not 0 <= played_s < float("inf"):
+            raise ValueError(f"played_s is a number of seconds from 0 on, got {played_s!r}")
+        at = min(self.clock_s if played_s is None else played_s, self._playback.end)
+        if self._answer is None:
+            self._correct(at)
+        elif self._stopping_at is None:
+            self._answer.unwanted = True
+            self._stop(at)
+        return self.drain()
+
+    def snapshot(self) -> bytes:
+        """Refuse: a chat model's reply cannot be saved.
+
+        Raises:
+            StreamClosed: always.
+        """
+        raise StreamClosed("a talk cannot be saved; keep its conversation, and open another one with it")
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        self._drop_guess()
+        if self._answer is not None and self._answer.reply is not None:
+            self._answer.reply.close()
+        self._answer = None
+        self._waiting.clear()
+        for session in self.sessions:
+            session.observer = None
+            session.close()
+
+    # --------------------------------------------------------------------------------------------------- what was heard
+
+    def _on_step(self, session: Session) -> None:
+        """A session has made a step."""
+        if session is not self._speak:
+            self._collect(session)
+            self._consider()
+        self._pump()
+
+    def _collect(self, session: Session) -> None:
+        for event in session.drain():
+            self._outbox.append(event)
+            match event:
+                case Failure():
+                    return self.close()
+                case Partial(stable=stable, unstable=unstable):
+                    self._open = stable + unstable
+                case Final():
+                    self._open = ""
+                    if not self._is_echo(event):
+                        self._utterances.append(event)
+                case Activity(speaking=True):
+                    self._user_begins()
+                case Activity(time=time):
+                    self._speaking, self._silent_since = False, time
+
+    def _is_echo(self, heard: Final) -> bool:
+        """Whether an utterance lies within the agent's own speech, and is not to be listened to."""
+        playback = self._playback
+        return self.options.half_duplex and heard.start < playback.end and heard.end > playback.begin
+
+    def _user_begins(self) -> None:
+        self._speaking = True
+        self._drop_guess()
+        deaf = self.options.half_duplex and self._playback.is_on(self.clock_s)
+        if self._answer is not None and self._stopping_at is None and not deaf:
+            self._stop(self.clock_s)
+
+    # ------------------------------------------------------------------------------------------------ the end of a turn
+
+    @property
+    def _said(self) -> str:
+        return " ".join(one.text.strip() for one in self._utterances)
+
+    def _consider(self) -> None:
+        """Whether the user's turn is over, or likely to be."""
+        ended = self._hear.done and self._notice.done
+        if self._speaking and not ended:
+            return
+        silence, said = self.clock_s - self._silent_since, self._said
+        if said and not self._open.strip():
+            if ended or silence >= self.options.needed_s(said):
+                self._end_turn()
+        elif self._open.strip():
+            if self.options.speculate and silence >= self.options.likely_s and self._answer is None and not ended:
+                self._prepare(f"{said} {self._open.strip()}".strip())
+        elif self._stopped is not None and (ended or silence >= self.options.unfinished_s):
+            self._go_on()  # it was a noise
+        if ended and self._answer is None and not (self._speak.done or self._speak.inbox.ended):
+            self._drop_guess()
+            self._speak.end()
+
+    def _prepare(self, text: str) -> None:
+        """Ask for a reply to what may be the whole turn."""
+        words = words_of(text)
+        if self._guess is not None and self._guess[0] == words:
+            return
+        if self._hear.inbox.clock < self._silent_since or looks_unfinished(text) or not words:
+            return  # the recogniser has not heard all of it, or it goes on
+        self._drop_guess()
+        if self._guesses < MOST_GUESSES:
+            self._guesses += 1
+            self._guess = words, self._ask(text)
+
+    def _end_turn(self) -> None:
+        if self._answer is not None:
+            if self._stopping_at is None:
+                self._stop(self.clock_s)
+            if self._answer is not None:
+                return  # the voice is in the middle of a step; after it the turn ends
+        said, (first, *_, last) = self._said, (self._utterances[0], *self._utterances)
+        self._utterances.clear()
+        self._tell(TURN, Final(text=said, start=first.start, end=last.end))
+        goes_on = self._stopped is not None and is_back_channel(said)
+        if self._guess is not None and (goes_on or self._guess[0] != words_of(said)):
+            self._drop_guess()
+        guess, self._guess, self._guesses = self._guess, None, 0
+        if goes_on:
+            return self._go_on()
+        self._stopped = self._last = None
+        self.conversation.hear(said)
+        self._begin(guess[1] if guess is not None else self._ask())
+
+    def _ask(self, more: str = "") -> Reply:
+        return self._chat.ask(self.conversation.messages(more), lambda: self._news())
+
+    def _drop_guess(self) -> None:
+        if self._guess is not None:
+            self._guess[1].close()
+            self._guess = None
+
+    # -------------------------------------------------------------------------------------------------------- the reply
+
+    def _begin(self, reply: Reply | None, said: str = "", rest: str = "") -> None:
+        """Speak a reply, or the ``rest`` of one of which ``said`` was heard."""
+        self._playback.start_anew()
+        self._feed(" ")  # the words of two replies are never one word
+        self._answer = _Answer(reply, self._fed - len(said), said, len(said))
+        self._answers += 1
+        if reply is None:
+            self._add(self._answer, rest)
+            self._finish_text(self._answer)
+
+    def _go_on(self) -> None:
+        """Say the rest of what the user broke in on."""
+        stopped, self._stopped = self._stopped, None
+        assert stopped is not None, "checked before"
+        if not stopped.heard:
+            self._begin(self._ask())
+        elif rest := stopped.text[stopped.heard :]:
+            self._begin(None, stopped.text[: stopped.heard], rest)
+
+    def _pump(self) -> None:
+        """Hand on what has come: text to the voice, speech to whoever listens."""
+        answer = self._answer
+        if answer is not None and self._stopping_at is None and not answer.whole and answer.reply is not None:
+            over = answer.reply.over
+            self._add(answer, answer.reply.take())
+            if over:
+                self._finish_text(answer)
+        self._give()
+        answer = self._answer
+        if answer is not None and answer.spoken and (self.inbox.ended or self.clock_s >= self._playback.end):
+            self._conclude(answer, len(answer.text), self._playback.end)
+            self._consider()
+
+    def _add(self, answer: _Answer, piece: str) -> None:
+        piece = piece if answer.text else piece.lstrip()
+        if piece:
+            answer.text += piece
+            self._tell(REPLY, Partial(stable=answer.text, unstable=""))
+            self._feed(piece)
+
+    def _finish_text(self, answer: _Answer) -> None:
+        answer.whole = True
+        error = answer.reply.error if answer.reply is not None else None
+        if error is None and not answer.text.strip():
+            self._tell(REPLY, Unanswered(code="chat_failed", message="the chat model's reply is empty"))
+        elif error is not None:
+            self._tell(REPLY, Unanswered(code=error.code, message=str(error)))
+        if not self._speak.done:
+            self._speak.feed_flush()
+            self._speak.feed_marker(str(self._answers))
+
+    def _feed(self, text: str) -> None:
+        if not self._speak.done:
+            self._speak.feed(Text(text, self.clock_s))
+            self._fed += len(text)
+
+    def _give(self) -> None:
+        """Give out speech as it is needed, so that little of it has to be taken back."""
+        while self._stopping_at is not None or self.inbox.ended or self._playback.end < self.clock_s + LEAD_S:
+            if not self._waiting:
+                self._waiting.extend(self._speak.drain())
+            if not self._waiting:
+                return
+            self._take(self._waiting.popleft())
+
+    def _take(self, event: Event) -> None:
+        """Take up an event of the voice."""
+        playback = self._playback
+        match event:
+            case Interrupted():
+                self._was_stopped(event)
+            case Failure():
+                self._tell(SPEAK, event)
+                self.close()
+            case _ if self._stopping_at is not None:
+                pass  # nobody is to hear it
+            case Speech():
+                self._tell(SPEAK, playback.give(event, self.clock_s))
+            case Word() | Final():
+                self._tell(SPEAK, replace(event, start=playback.time(event.start), end=playback.time(event.end)))
+            case Marker(id=id):
+                if self._answer is not None and id == str(self._answers):
+                    self._answer.spoken = True
+            case _:
+                self._tell(SPEAK, event)
+
+    # ------------------------------------------------------------------------------------------------------ breaking in
+
+    def _stop(self, at: float) -> None:
+        """Stop the reply under way at a time of the conversation; `_was_stopped` follows, if need be after a step."""
+        assert self._answer is not None, "there is something to stop"
+        if self._answer.reply is not None:
+            self._answer.reply.close()
+        self._stopping_at = at
+        self._waiting = deque(self._speak.interrupt(self._playback.voice_time(at)))
+        self._give()
+
+    def _was_stopped(self, event: Interrupted) -> None:
+        answer, at, self._stopping_at = self._answer, self._stopping_at, None
+        if answer is None or at is None:
+            return  # the voice was stopped by another
+        self._playback.stop(at, event.heard)
+        self._stopped = None if answer.unwanted else answer
+        self._conclude(answer, max(answer.heard, event.span[1] - answer.begin), at)
+        self._tell_stopped(answer, at)
+
+    def _conclude(self, answer: _Answer, heard: int, end: float) -> None:
+        """A reply is over: the model is told what was heard of it."""
+        self._answer, self._last = None, answer
+        answer.heard = len(answer.text[:heard].rstrip())
+        text = answer.text[: answer.heard]
+        self.conversation.say(text)
+        if text:
+            self._tell(REPLY, Final(text=text, start=self._playback.begin, end=end))
+
+    def _correct(self, at: float) -> None:
+        """Whoever plays the last reply tells that less was heard than it seemed."""
+        answer = self._last
+        if answer is None:
+            return self._tell(SPEAK, Interrupted(text="", span=(self._fed, self._fed), heard=at))
+        if at < self._playback.end:
+            heard = min(answer.heard, max(0, self._playback.text_end(at) - answer.begin))
+            answer.heard = len(answer.text[:heard].rstrip())
+            self._drop_guess()  # it was asked for with another history
+            self.conversation.say(answer.text[: answer.heard])
+        self._tell_stopped(answer, at)
+
+    def _tell_stopped(self, answer: _Answer, at: float) -> None:
+        span = (answer.begin, answer.begin + answer.heard)
+        self._tell(SPEAK, Interrupted(text=answer.text[: answer.heard], span=span, heard=at))
+
+    def _tell(self, stage: str, event: Event) -> None:
+        stamps = {"stream": self.stream, "stage": stage, "sequence": self._sequences[stage]}
+        self._sequences[stage] += 1
+        self._outbox.append(replace(event, **stamps, emission_time=self.clock_s))  # type: ignore[arg-type]
+
+
+def _step_end(session: Session) -> float:
+    """Where in the audio the next step of a session ends, in seconds."""
+    wanted = session.engine.task.wants(session.memo) or 0
+    return session.inbox.clock + wanted / (session.takes.sample_rate or 1)
