@@ -312,6 +312,8 @@ class Talk(Stream):
             return
         if self._hear.inbox.clock < self._silent_since or looks_unfinished(text) or not words:
             return  # the recogniser has not heard all of it, or it goes on
+        if self._stopped is not None and is_back_channel(text):
+            return
         self._drop_guess()
         if self._guesses < MOST_GUESSES:
             self._guesses += 1
@@ -370,7 +372,8 @@ class Talk(Stream):
         answer = self._answer
         if answer is not None and self._stopping_at is None and not answer.whole and answer.reply is not None:
             over = answer.reply.over
-            self._add(answer, answer.reply.take())
+            if over or not self.patient:
+                self._add(answer, answer.reply.take())
             if over:
                 self._finish_text(answer)
         self._give()

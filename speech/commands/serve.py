@@ -25,6 +25,7 @@ from loquent.speech.commands.arguments import (
     streaming_task,
     voice_name,
 )
+from loquent.speech.commands.talking.chat import add_chat_arguments, chat_asked, noticing_engine
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
 
 
+AGENT = "talk"  # name of the model that is an agent
 GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
@@ -93,6 +95,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="voice to serve, too: name, folder or hub id; none: no voice (default: loquent/hibari if installed, else "
         "loquent/voice)",
     )
+    add_chat_arguments(parser)
     return parser
 
 
@@ -104,7 +107,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     check_options(arguments, stream={})
     voice = None if arguments.speak == "none" else voice_name(arguments.speak)
+    chat = chat_asked(arguments)
+    if chat is not None and voice is None:
+        raise UsageError("--chat and --local offer an agent that speaks: leave out --speak none")
     listener = _bound(arguments.host, arguments.port)
+    from loquent.speech.agent.agent import Agent
+    from loquent.speech.agent.options import INSTRUCTIONS
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
@@ -123,9 +131,13 @@ def run(arguments: argparse.Namespace) -> int:
         if languages in translators:
             raise UsageError(f"--translate {translating}: another one translates {' to '.join(languages)} already")
         translators[languages] = engines[translating]
+    models: dict[str, Any] = dict(engines)
+    if chat is not None and voice is not None:
+        notice = noticing_engine(engine)
+        models[AGENT] = Agent(engine, notice, engines[voice], chat, arguments.instructions or INSTRUCTIONS)
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
-        engines,
+        models,
         Limits(max_connections_per_client=arguments.connections_per_client),
         transcribe=functools.partial(
             recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}

@@ -39,7 +39,7 @@ from loquent.speech.net.models import Model
 from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Voice, output_rate
 from loquent.speech.runtime.engine import EngineFull
-from loquent.speech.runtime.events import Event, Failure, Speech
+from loquent.speech.runtime.events import Event, Failure, Interrupted, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
@@ -328,13 +328,15 @@ class Connection:
 
     def _interrupt(self, played_s: float | None) -> None:
         """Drop what was not sent; the stream says what was heard of the rest."""
-        stream = self._live
-        self._interruptions += 1
-        self.outgoing.drop_speech()
-        self._sent_s = self._sent_s if played_s is None else min(played_s, self._sent_s)
-        self._send(stream.interrupt(self._sent_s))
+        self._fall_silent(self._sent_s if played_s is None else played_s)
+        self._send(self._live.interrupt(self._sent_s))
         self.scheduler.wake()
         self._close_if_done()
+
+    def _fall_silent(self, played_s: float) -> None:
+        self._interruptions += 1
+        self.outgoing.drop_speech()
+        self._sent_s = min(played_s, self._sent_s)
 
     def _mark(self, id: str) -> None:
         stream = self._live
@@ -406,6 +408,8 @@ class Connection:
         for event in events:
             if isinstance(event, Failure):
                 return self._fail(self.dialect.fail(event.code, event.message))
+            if isinstance(event, Interrupted):  # by somebody who spoke to an agent, perhaps
+                self._fall_silent(event.heard)
             within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
             if not within:  # a later stage of the pipeline takes it
                 self.outgoing.put(event)

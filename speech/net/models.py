@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loquent.speech.agent.agent import Agent
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
@@ -89,11 +90,26 @@ class Model:
         return engine.open(**asked)
 
 
+@dataclass(frozen=True)
+class AgentModel(Model):
+    """An agent that clients may talk with."""
+
+    agent: Agent = field(kw_only=True)
+
+    def open(
+        self, *, sample_rate: int | None = None, channels: int = 1, pressure: float = 0.0, **options: Any
+    ) -> Stream:
+        """Start a talk; see `Agent.open`. Clients cannot make its audio wait."""
+        if "patient" in options:
+            raise ValueError("patient: unknown; live audio does not wait")
+        return self.agent.open(sample_rate=sample_rate, channels=channels, pressure=pressure, **options)
+
+
 def models_of(
-    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine] | Agent],
     translators: Mapping[tuple[str, str], Engine] | None = None,
 ) -> dict[str, Model]:
-    """Models by name, of an engine, of engines by name, or of rows of engines by name.
+    """Models by name, of an engine, or of engines, rows of engines and agents by name.
 
     Args:
         translators: for those that make text of speech.
@@ -105,8 +121,14 @@ def models_of(
         engines = {"default": engines}
     if not engines:
         raise ValueError("a server needs at least one engine, got an empty mapping")
-    models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
+    models = {name: _model(one) for name, one in engines.items()}
     for name, model in models.items():
         if (model.takes.kind, model.gives.kind) == ("audio", "text"):
             models[name] = replace(model, translators=translators or {})
     return models
+
+
+def _model(one: Engine | Mapping[str, Engine] | Agent) -> Model:
+    if isinstance(one, Agent):
+        return AgentModel(one.stages, agent=one)
+    return Model({"": one} if isinstance(one, Engine) else dict(one))
