@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What each folder may import of the others, besides itself. A parent's name stands for the files in it, not for what is
-# below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and nn <- audio, text <- runtime <- agent <- net <- commands.
+# below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and in speech
+# nn <- audio, text <- runtime <- agent <- net <- commands.
 NN = {"kernels", "speech/nn"}
 RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
 SPEECH = {*RUNTIME, "speech", "speech/policies"}
@@ -41,7 +42,13 @@ MAY_IMPORT = {
     "speech/net": {*SPEECH, "speech/agent", "speech/net/dialects", "speech/net/openai"},
     "speech/net/dialects": {*SPEECH, "speech/net"},
     "speech/net/openai": {*SPEECH, "speech/net"},
-    "speech/commands": {*SPEECH, "speech/agent", "speech/net", "speech/commands/talking", "speech/commands/translation"},
+    "speech/commands": {
+        *SPEECH,
+        "speech/agent",
+        "speech/net",
+        "speech/commands/talking",
+        "speech/commands/translation",
+    },
     "speech/commands/talking": {*SPEECH, "speech/agent", "speech/commands"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/whisper/offline", "asr/whisper/live"},

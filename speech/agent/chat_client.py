@@ -11,7 +11,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,9 @@ class ChatServer:
         except ValueError as error:
             raise ValueError(f"the URL of a chat server cannot be read: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-            raise ValueError("the URL of a chat server is http://HOST/… or https://HOST/…, such as http://localhost:8080/v1")
+            raise ValueError(
+                "the URL of a chat server is http://HOST/… or https://HOST/…, such as http://localhost:8080/v1"
+            )
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("the URL of a chat server has no user, query or fragment; give its key by itself")
         if any(character.isspace() or not character.isprintable() for character in self.url) or not self.url.isascii():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,17 @@ class LocalModel:
         max_tokens: of a reply.
 
     Raises:
-        ValueError: there is no chat template.
+        ValueError: there is no chat template, or the model is too short for such replies.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int = 300) -> None:
         if not tokenizer.chat_template:
             raise ValueError("this language model has no chat template; take one that was made to chat")
         self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
+        longest = getattr(model.config, "max_position_embeddings", None) or LONGEST_PROMPT + max_tokens
+        self._longest_prompt = min(LONGEST_PROMPT, longest - max_tokens)
+        if self._longest_prompt < 1:
+            raise ValueError(f"max_tokens: {max_tokens} do not fit the model, whose longest text has {longest} tokens")
         self._busy = threading.Lock()
 
     @classmethod
@@ -57,35 +61,56 @@ class LocalModel:
 
         def produce(reply: Reply) -> None:
             with self._busy:
-                for piece in self._written(messages):
-                    if not reply.put(piece):
-                        return
+                if not reply.closed:
+                    self._write(messages, reply)
 
         return Reply(produce, notify)
 
-    def _written(self, messages: Sequence[Message]) -> Iterator[str]:
-        """The text of a reply as it is written, token by token: the likeliest one each time."""
+    def _write(self, messages: Sequence[Message], reply: Reply) -> None:
+        """Put the text of a reply as it is written, token by token: the likeliest one each time."""
         prompt = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        new, cache = ids[:, -LONGEST_PROMPT:].to(self.model.device), None
-        written: list[int] = []
-        given = 0
-        ends = self._ends()
-        for _ in range(self.max_tokens):
-            with torch.inference_mode():
-                out = self.model(input_ids=new, past_key_values=cache, use_cache=True)
-            new, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
-            token = int(new)
-            if token in ends:
-                break
-            written.append(token)
-            text = self.tokenizer.decode(written, skip_special_tokens=True)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else a character of several tokens is under way
-                yield text[given:]
-                given = len(text)
+        encoded = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids = encoded[:, -self._longest_prompt :].to(self.model.device)
+        pieces = _Pieces(self.tokenizer, reply)
 
-    def _ends(self) -> set[int]:
-        found = {self.tokenizer.eos_token_id}
-        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        found |= set(configured if isinstance(configured, list) else [configured])
-        return found - {None}
+        def stops(ids: torch.Tensor, scores: Any) -> torch.Tensor:
+            return torch.full((len(ids),), not pieces.wanted, device=ids.device)
+
+        with torch.inference_mode():
+            self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=self.max_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+                streamer=pieces,
+                stopping_criteria=[stops],
+            )
+
+
+class _Pieces:
+    """A streamer of transformers: it gets the prompt, then each token, then `end`.
+
+    Attributes:
+        wanted: whether anybody wants more.
+    """
+
+    def __init__(self, tokenizer: Any, reply: Reply) -> None:
+        self.wanted = True
+        self._tokenizer, self._reply = tokenizer, reply
+        self._tokens: list[int] | None = None  # None before the prompt
+        self._given = 0
+
+    def put(self, tokens: torch.Tensor) -> None:
+        """The prompt, or a token."""
+        if self._tokens is None:
+            self._tokens = []
+            return
+        self._tokens += tokens.flatten().tolist()
+        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else a character of several tokens is under way
+            self.wanted = self._reply.put(text[self._given :])
+            self._given = len(text)
+
+    def end(self) -> None:
+        """Nothing follows; half a character is no text."""

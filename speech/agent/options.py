@@ -20,6 +20,6 @@ class TalkOptions(TurnOptions):
 
 
 INSTRUCTIONS = (
-    "You are talking with somebody by voice. Answer in one or two short sentences of plain spoken English, without lists "
-    "or markup. What you are told comes from a speech recogniser and may have mistakes."
+    "You are talking with somebody by voice. Answer in one or two short sentences of plain spoken English, without "
+    "lists or markup. What you are told comes from a speech recogniser and may have mistakes."
 )

@@ -117,8 +117,8 @@ class Talk(Stream):
         self._silent_since = 0.0
         self._guess: tuple[list[str], Reply] | None = None
         self._guesses = 0
-        # Of the reply: the one under way, the last one, the one that the user has just broken in on, and what of the voice
-        # waits to be given out.
+        # Of the reply: the one under way, the last one, the one that the user has just broken in on, and what of the
+        # voice waits to be given out.
         self._answer: _Answer | None = None
         self._last: _Answer | None = None
         self._stopped: _Answer | None = None
@@ -262,7 +262,7 @@ class Talk(Stream):
                     self._open = stable + unstable
                 case Final():
                     self._open = ""
-                    if not self._is_echo(event):
+                    if words_of(event.text) and not self._is_echo(event):
                         self._utterances.append(event)
                 case Activity(speaking=True):
                     self._user_begins()

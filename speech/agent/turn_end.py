@@ -39,14 +39,16 @@ class TurnOptions:
         return self.unfinished_s if looks_unfinished(text) else self.pause_s
 
 
-# Words that no English sentence ends with, full stop or not (recognisers like to set one): fillers, conjunctions, articles
-# and possessives. Then words that seldom end one, unless there is a full stop: prepositions and auxiliaries.
-_NEVER_LAST = frozenset("uh um er erm and or but because if although unless until than whether the a an my your our their".split())
-_SELDOM_LAST = frozenset(
-    "so hmm when while since though its his every of for from with into onto at by to i'm you're we're they're i'll we'll "
-    "is are was were".split()
+# Words that no English sentence ends with, full stop or not (recognisers like to set one): fillers, conjunctions,
+# articles and possessives. Then words that seldom end one, unless there is a full stop: prepositions and auxiliaries.
+_NEVER_LAST = frozenset(
+    "uh um er erm and or but because if although unless until than whether the a an my your our their".split()
 )
-_OPEN_ENDS = (",", ";", ":", "-", "–", "—", "…", "...")
+_SELDOM_LAST = frozenset(
+    "so hmm when while since though its his every of for from with into onto at by to i'm you're we're they're i'll "
+    "we'll is are was were".split()
+)
+_OPEN_ENDS = (",", ";", ":", "-", "–", "—", "…", "...", "，", "、", "；", "：")
 _BACK_CHANNELS = frozenset(
     "mm hm mhm mm-hm mmhmm mm-hmm mhmm hmm uh-huh uhhuh huh ah oh aha yeah yep yes ok okay right sure".split()
 )

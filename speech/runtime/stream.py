@@ -86,8 +86,8 @@ class Stream(ABC):
         return sum(session.nbytes for session in self.sessions)
 
     def on_news(self, call: Callable[[], None]) -> None:  # noqa: B027
-        """What to call, from any thread, when something has come that was not fed, such as the reply of a chat model; it
-        is for `drain` to take it up. Most streams have no such news."""
+        """What to call, from any thread, when something has come that was not fed, such as the reply of a chat model;
+        `drain` takes it up. Most streams have no such news."""
 
     @abstractmethod
     def run(self) -> list[Event]:

@@ -17,7 +17,9 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that say who replies."""
     group = parser.add_argument_group("chat model")
     group.add_argument(
-        "--chat", metavar="URL", help="OpenAI-compatible server that writes the replies, such as http://localhost:8080/v1"
+        "--chat",
+        metavar="URL",
+        help="OpenAI-compatible server that writes the replies, such as http://localhost:8080/v1",
     )
     group.add_argument("--chat-model", metavar="NAME", help="the model, as that server names it")
     group.add_argument(

@@ -46,7 +46,9 @@ class Recorder:
 
     def _put(self, speech: Speech, until_s: float = float("inf")) -> None:
         begin = round(speech.start * self._rate)
-        samples = speech.samples if until_s >= speech.end else speech.samples[: max(0, round(until_s * self._rate) - begin)]
+        samples = (
+            speech.samples if until_s >= speech.end else speech.samples[: max(0, round(until_s * self._rate) - begin)]
+        )
         if len(samples):
             silence = np.zeros(max(0, begin - self._written), np.float32)
             self._write(np.concatenate([silence, samples]))

@@ -1,4 +1,4 @@
-"""``loquent talk``: a conversation by voice with a chat model, over microphone and loudspeaker, or from file to file."""
+"""``loquent talk``: a conversation with a chat model, over microphone and loudspeaker, or from file to file."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "talk",
         help="talk with a chat model",
-        description="Talk with a chat model: it answers when you have finished, and falls silent when you break in. Wear "
-        "headphones, or pass --half-duplex. The talk is written to standard output. Ctrl-C ends it; a second one kills.",
+        description="Talk with a chat model: it answers when you have finished, and falls silent when you break in. "
+        "Wear headphones, or pass --half-duplex. The talk is written to standard output. Ctrl-C ends it; a second one "
+        "kills.",
         allow_abbrev=False,
     )
     add_chat_arguments(parser)
@@ -51,14 +52,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     sound.add_argument("--microphone", metavar="N", help="number or part of the name of the microphone")
     sound.add_argument("--input", metavar="FILE", help="a recording of one side of a talk instead of the microphone")
     sound.add_argument(
-        "--output", "-o", metavar="FILE", help=f"write the agent's side here, not to the loudspeaker: {', '.join(AUDIO_ENDINGS)}"
+        "--output",
+        "-o",
+        metavar="FILE",
+        help=f"write the agent's side here, not to the loudspeaker: {', '.join(AUDIO_ENDINGS)}",
     )
     sound.add_argument("--half-duplex", action="store_true", help="do not listen while the agent speaks")
     voice = parser.add_argument_group("voice")
     voice.add_argument("--speak", metavar="NAME", help="voice: name, folder or hub id")
     voice.add_argument("--voice", metavar="NAME", help="of its speakers, or a mixture: anna:0.7+ben:0.3")
     streaming = add_streaming_arguments(parser)
-    streaming.add_argument("--language", type=optional(str), help="that is spoken, as code or name (default: detect it)")
+    streaming.add_argument(
+        "--language", type=optional(str), help="that is spoken, as code or name (default: detect it)"
+    )
     add_model_arguments(parser)
     return parser
 

@@ -120,7 +120,11 @@ def chat_server() -> Iterator[ScriptedChat]:
 def _tasks() -> tuple[Any, Any, Any]:
     rules = tuple(dataclasses.replace(rule, silence_s=0.5) if rule.name == "pause" else rule for rule in DEFAULT_RULES)
     hear = Recognizer.from_pretrained("tiny.en").streaming_task(rules=rules)
-    return hear, ActivityTask(SileroVad.from_pretrained()), Synthesizer.from_pretrained("loquent/voice").streaming_task()
+    return (
+        hear,
+        ActivityTask(SileroVad.from_pretrained()),
+        Synthesizer.from_pretrained("loquent/voice").streaming_task(),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +72,7 @@ def test_a_turn_ends_once_and_is_answered(chat_server, agent_with: AgentWith, ta
     speech = [event for event in events if isinstance(event, Speech)]
     # The recogniser closes the utterance half a second after speech, in steps of 300 ms.
     assert 0.5 <= speech[0].start - stopped <= 0.9
-    for before, after in zip(speech, speech[1:], strict=False):
+    for before, after in itertools.pairwise(speech):
         assert after.start == pytest.approx(before.end)
         assert after.start <= after.emission_time + LEAD_S  # not long before it is to be heard
     assert talk.done
