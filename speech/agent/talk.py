@@ -41,6 +41,7 @@ HEAR, NOTICE, SPEAK = "hear", "notice", "speak"  # stages that are sessions
 TURN, REPLY = "turn", "reply"  # and the others
 LEAD_S = 0.3  # of speech that is given out before it is to be heard
 MOST_GUESSES = 3  # replies that are prepared in one turn
+MOST_UTTERANCES = 50  # of a turn that are kept
 
 _names = itertools.count(1)
 
@@ -111,7 +112,7 @@ class Talk(Stream):
         self._sequences = Counter[str]()
         self._playback = Playback()
         # Of the user's turn: utterances, what may become one, and whether somebody speaks.
-        self._utterances: list[Final] = []
+        self._utterances: deque[Final] = deque(maxlen=MOST_UTTERANCES)
         self._open = ""
         self._speaking = False
         self._silent_since = 0.0
@@ -149,6 +150,11 @@ class Talk(Stream):
         """Seconds of the conversation so far."""
         return self._notice.inbox.clock
 
+    @property
+    def _heard_all(self) -> bool:
+        """Whether the audio has ended, and all of it has been processed."""
+        return self._hear.done and self._notice.done
+
     def on_news(self, call: Callable[[], None]) -> None:
         """See `Stream.on_news`."""
         self._news = call
@@ -161,7 +167,7 @@ class Talk(Stream):
             coming = self._answer.reply if self._answer is not None and not self._answer.whole else None
             if self._speak.ready:
                 self._speak.engine.step()
-            elif coming is not None and (self.patient or (self.inbox.ended and not ready)):
+            elif coming is not None and (self.patient or self._heard_all):
                 coming.wait()
             elif ready:
                 min(ready, key=_step_end).engine.step()
@@ -212,7 +218,8 @@ class Talk(Stream):
         """Stop the reply, or say how much of one that was stopped was really heard.
 
         Args:
-            played_s: time of the conversation up to which speech was heard, in terms of `Speech.start` and `end`.
+            played_s: time of the conversation up to which speech was heard, in terms of `Speech.start` and `end`; by
+                default now.
         """
         if played_s is not None and not 0 <= played_s < float("inf"):
             raise ValueError(f"played_s is a number of seconds from 0 on, got {played_s!r}")
@@ -237,7 +244,8 @@ class Talk(Stream):
         self._drop_guess()
         if self._answer is not None and self._answer.reply is not None:
             self._answer.reply.close()
-        self._answer = None
+        self._answer = self._stopped = None
+        self._utterances.clear()
         self._waiting.clear()
         for session in self.sessions:
             session.observer = None
@@ -249,7 +257,7 @@ class Talk(Stream):
         """A session has made a step."""
         if session is not self._speak:
             self._collect(session)
-            self._consider()
+        self._consider()
         self._pump()
 
     def _collect(self, session: Session) -> None:
@@ -289,7 +297,7 @@ class Talk(Stream):
 
     def _consider(self) -> None:
         """Whether the user's turn is over, or likely to be."""
-        ended = self._hear.done and self._notice.done
+        ended = self._heard_all
         if self._speaking and not ended:
             return
         silence, said = self.clock_s - self._silent_since, self._said
@@ -323,7 +331,7 @@ class Talk(Stream):
         if self._answer is not None:
             if self._stopping_at is None:
                 self._stop(self.clock_s)
-            if self._answer is not None:
+            if self._stopping_at is not None:
                 return  # the voice is in the middle of a step; after it the turn ends
         said, (first, *_, last) = self._said, (self._utterances[0], *self._utterances)
         self._utterances.clear()
@@ -378,7 +386,7 @@ class Talk(Stream):
                 self._finish_text(answer)
         self._give()
         answer = self._answer
-        if answer is not None and answer.spoken and (self.inbox.ended or self.clock_s >= self._playback.end):
+        if answer is not None and answer.spoken and (self._heard_all or self.clock_s >= self._playback.end):
             self._conclude(answer, len(answer.text), self._playback.end)
             self._consider()
 
@@ -407,7 +415,7 @@ class Talk(Stream):
 
     def _give(self) -> None:
         """Give out speech as it is needed, so that little of it has to be taken back."""
-        while self._stopping_at is not None or self.inbox.ended or self._playback.end < self.clock_s + LEAD_S:
+        while self._stopping_at is not None or self._heard_all or self._playback.end < self.clock_s + LEAD_S:
             if not self._waiting:
                 self._waiting.extend(self._speak.drain())
             if not self._waiting:

@@ -116,7 +116,7 @@ def test_a_server_that_sends_a_byte_now_and_then(chat_server) -> None:
                 pass
 
     chat_server.script = [drip]
-    with pytest.raises(ChatError, match="took more than 0.2 s") as failed:
+    with pytest.raises(ChatError, match=r"took more than 0\.2 s") as failed:
         whole(ChatServer(chat_server.url, "m", gap_s=5, total_s=0.2).ask(HELLO, lambda: None))
     assert failed.value.code == "chat_timeout"
     assert chat_server.hung_up.wait(10)

@@ -91,6 +91,10 @@ def test_packets_of_any_size_give_the_same_talk(chat_server, agent_with: AgentWi
         talks.append((comparable(talk_through(talk, audio, packet)), talk.conversation.messages()))
     assert any(event["type"] == "interrupted" for event in talks[0][0][0])
     assert talks[0] == talks[1] == talks[2]
+    talk = agent_with(ChatServer(chat_server.url, "m")).open(sample_rate=RATE, patient=True)
+    talk.feed(audio)
+    talk.end()
+    assert comparable(talk.run()) == talks[0][0]
 
 
 def test_an_unfinished_sentence_is_waited_for(chat_server, agent_with: AgentWith, talking: Talking) -> None:
