@@ -7,11 +7,13 @@ import functools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from loquent.asr import Recognizer
 from loquent.speech.agent.activity import ActivityTask
@@ -21,7 +23,10 @@ from loquent.speech.audio.files import Audio, read_audio
 from loquent.speech.audio.resample import Resampler, resample_piece
 from loquent.speech.audio.vad import SileroVad
 from loquent.speech.hub import CheckpointError, resolve
+from loquent.speech.nn.state import State
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Final
+from loquent.speech.runtime.task import Port, Turn
 from loquent.tts import Synthesizer
 
 RATE = 16_000
@@ -131,12 +136,69 @@ def _tasks() -> tuple[Any, Any, Any]:
 def agent_with() -> Callable[..., Agent]:
     """Makes an agent around a chat model."""
 
-    def make(chat: Any, capacity: int = 1) -> Agent:
+    def make(chat: Any, capacity: int = 1, ear: Any = None) -> Agent:
         hear, notice, speak = _tasks()
-        engines = Engine(hear, capacity), Engine(notice, capacity), Engine(speak, capacity, ahead_s=0.5)
+        engines = Engine(ear or hear, capacity), Engine(notice, capacity), Engine(speak, capacity, ahead_s=0.5)
         return Agent(*engines, chat, instructions="Be brief.")
 
     return make
+
+
+@dataclass
+class Nothing(State):
+    slot: torch.Tensor
+
+
+@dataclass
+class Heard:
+    samples: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """There are none."""
+
+
+class ScriptedEar:
+    """A recogniser that hears given texts at given seconds, whatever is said."""
+
+    takes, gives = Port("audio", RATE), Port("text")
+    fingerprint, Options = "scripted ear", NoOptions
+
+    def __init__(self, *script: tuple[float, str]) -> None:
+        self.script = script
+
+    def initial_state(self, slots: int) -> Nothing:
+        return Nothing(torch.zeros(slots, 1))
+
+    def start(self, options: Any) -> Heard:
+        return Heard()
+
+    def wants(self, memo: Heard) -> int:
+        return 4800
+
+    def launch(self, inputs: Any, state: Any, rows: Any, memos: list[Heard]) -> Any:
+        return inputs, memos
+
+    def read(self, pending: Any) -> list[Turn]:
+        inputs, memos = pending
+        turns = []
+        for memo, count, last in zip(memos, inputs.length.tolist(), inputs.last.tolist(), strict=True):
+            before, memo.samples = memo.samples, memo.samples + count
+            new = [(s, text) for s, text in self.script if before < s * RATE <= memo.samples]
+            turns.append(Turn([Final(text=text, start=s - 1.5, end=s - 0.5) for s, text in new], last))
+        return turns
+
+    def end(self, memo: Heard) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def scripted_ear() -> type[ScriptedEar]:
+    return ScriptedEar
 
 
 @functools.cache
