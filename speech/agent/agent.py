@@ -9,7 +9,8 @@ from typing import Any
 from loquent.speech.agent.conversation import Conversation
 from loquent.speech.agent.options import INSTRUCTIONS, TalkOptions
 from loquent.speech.agent.reply import Chat
-from loquent.speech.agent.talk import HEAR, NOTICE, SPEAK, Talk
+from loquent.speech.agent.replying import SPEAK
+from loquent.speech.agent.talk import HEAR, NOTICE, Talk
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.pipeline import shared_out

@@ -11,61 +11,25 @@ import dataclasses
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from loquent.speech.agent.conversation import Conversation
 from loquent.speech.agent.options import TalkOptions
-from loquent.speech.agent.playback import Playback
 from loquent.speech.agent.reply import Chat, Reply
+from loquent.speech.agent.replying import SPEAK, Replying
 from loquent.speech.agent.turn_end import is_back_channel, looks_unfinished, words_of
-from loquent.speech.runtime.events import (
-    Activity,
-    Event,
-    Failure,
-    Final,
-    Interrupted,
-    Marker,
-    Partial,
-    Speech,
-    Unanswered,
-    Word,
-)
+from loquent.speech.runtime.events import Activity, Event, Failure, Final, Partial
 from loquent.speech.runtime.options import parse_options
 from loquent.speech.runtime.pipeline import shared_out
 from loquent.speech.runtime.session import Session
 from loquent.speech.runtime.stream import Stream, StreamClosed
-from loquent.speech.text.words import Text
 
-HEAR, NOTICE, SPEAK = "hear", "notice", "speak"  # stages that are sessions
-TURN, REPLY = "turn", "reply"  # and the others
-LEAD_S = 0.3  # of speech that is given out before it is to be heard
+HEAR, NOTICE, TURN = "hear", "notice", "turn"  # stages, besides those of `Replying`
 MOST_GUESSES = 3  # replies that are prepared in one turn
 MOST_UTTERANCES = 50  # of a turn that are kept
 
 _names = itertools.count(1)
-
-
-@dataclass
-class _Answer:
-    """A reply under way.
-
-    reply:  where its text comes from.
-    begin:  position in the voice's text at which its text begins.
-    text:   so far.
-    heard:  characters of it that are known to have been heard.
-    whole:  whether all of its text has gone to the voice.
-    spoken: whether the voice has said all of it.
-    unwanted: whether it was stopped by whoever holds the stream: the rest is not to be said.
-    """
-
-    reply: Reply | None
-    begin: int
-    text: str = ""
-    heard: int = 0
-    whole: bool = False
-    spoken: bool = False
-    unwanted: bool = False
 
 
 class Talk(Stream):
@@ -110,23 +74,14 @@ class Talk(Stream):
         self._news: Callable[[], None] = lambda: None
         self._outbox: list[Event] = []
         self._sequences = Counter[str]()
-        self._playback = Playback()
-        # Of the user's turn: utterances, what may become one, and whether somebody speaks.
+        self._replying = Replying(speak, conversation, self._tell, lambda: self.clock_s, patient)
+        # Of the user's turn: utterances, what may become one, whether somebody speaks, and a reply that is prepared.
         self._utterances: deque[Final] = deque(maxlen=MOST_UTTERANCES)
         self._open = ""
         self._speaking = False
         self._silent_since = 0.0
         self._guess: tuple[list[str], Reply] | None = None
         self._guesses = 0
-        # Of the reply: the one under way, the last one, the one that the user has just broken in on, and what of the
-        # voice waits to be given out.
-        self._answer: _Answer | None = None
-        self._last: _Answer | None = None
-        self._stopped: _Answer | None = None
-        self._stopping_at: float | None = None
-        self._waiting: deque[Event] = deque()
-        self._fed = 0  # characters of the voice's text
-        self._answers = 0
 
     # ------------------------------------------------------------------------------------------------- as of any stream
 
@@ -138,7 +93,7 @@ class Talk(Stream):
     @property
     def done(self) -> bool:
         """See `Stream.done`."""
-        return all(session.done for session in self.sessions) and not self._waiting
+        return all(session.done for session in self.sessions) and self._replying.empty
 
     @property
     def waiting_markers(self) -> int:
@@ -164,7 +119,7 @@ class Talk(Stream):
         while True:
             self._pump()
             ready = [session for session in (self._hear, self._notice) if session.ready]
-            coming = self._answer.reply if self._answer is not None and not self._answer.whole else None
+            coming = self._replying.awaited
             if self._speak.ready:
                 self._speak.engine.step()
             elif coming is not None and (self.patient or self._heard_all):
@@ -223,12 +178,12 @@ class Talk(Stream):
         """
         if played_s is not None and not 0 <= played_s < float("inf"):
             raise ValueError(f"played_s is a number of seconds from 0 on, got {played_s!r}")
-        at = min(self.clock_s if played_s is None else played_s, self._playback.end)
-        if self._answer is None:
-            self._correct(at)
-        elif self._stopping_at is None:
-            self._answer.unwanted = True
-            self._stop(at)
+        at = min(self.clock_s if played_s is None else played_s, self._replying.playback.end)
+        if self._replying.answer is not None:
+            self._replying.stop(at, unwanted=True)
+        else:
+            self._drop_guess()  # it was asked for with another history
+            self._replying.correct(at)
         return self.drain()
 
     def snapshot(self) -> bytes:
@@ -242,11 +197,9 @@ class Talk(Stream):
     def close(self) -> None:
         """See `Stream.close`."""
         self._drop_guess()
-        if self._answer is not None and self._answer.reply is not None:
-            self._answer.reply.close()
-        self._answer = self._stopped = None
+        self._replying.close()
         self._utterances.clear()
-        self._waiting.clear()
+        self._open = ""
         for session in self.sessions:
             session.observer = None
             session.close()
@@ -265,7 +218,7 @@ class Talk(Stream):
             self._outbox.append(event)
             match event:
                 case Failure():
-                    return self.close()
+                    self.close()
                 case Partial(stable=stable, unstable=unstable):
                     self._open = stable + unstable
                 case Final():
@@ -279,15 +232,14 @@ class Talk(Stream):
 
     def _is_echo(self, heard: Final) -> bool:
         """Whether an utterance lies within the agent's own speech, and is not to be listened to."""
-        playback = self._playback
+        playback = self._replying.playback
         return self.options.half_duplex and heard.start < playback.end and heard.end > playback.begin
 
     def _user_begins(self) -> None:
         self._speaking = True
         self._drop_guess()
-        deaf = self.options.half_duplex and self._playback.is_on(self.clock_s)
-        if self._answer is not None and self._stopping_at is None and not deaf:
-            self._stop(self.clock_s)
+        if not (self.options.half_duplex and self._replying.playback.is_on(self.clock_s)):
+            self._replying.stop(self.clock_s)
 
     # ------------------------------------------------------------------------------------------------ the end of a turn
 
@@ -305,11 +257,12 @@ class Talk(Stream):
             if ended or silence >= self.options.needed_s(said):
                 self._end_turn()
         elif self._open.strip():
-            if self.options.speculate and silence >= self.options.likely_s and self._answer is None and not ended:
+            likely = silence >= self.options.likely_s and not ended
+            if likely and self.options.speculate and self._replying.answer is None:
                 self._prepare(f"{said} {self._open.strip()}".strip())
-        elif self._stopped is not None and (ended or silence >= self.options.unfinished_s):
+        elif self._replying.stopped is not None and (ended or silence >= self.options.unfinished_s):
             self._go_on()  # it was a noise
-        if ended and self._answer is None and not (self._speak.done or self._speak.inbox.ended):
+        if ended and self._replying.answer is None and not (self._speak.done or self._speak.inbox.ended):
             self._drop_guess()
             self._speak.end()
 
@@ -320,7 +273,7 @@ class Talk(Stream):
             return
         if self._hear.inbox.clock < self._silent_since or looks_unfinished(text) or not words:
             return  # the recogniser has not heard all of it, or it goes on
-        if self._stopped is not None and is_back_channel(text):
+        if self._replying.stopped is not None and is_back_channel(text):
             return
         self._drop_guess()
         if self._guesses < MOST_GUESSES:
@@ -328,23 +281,20 @@ class Talk(Stream):
             self._guess = words, self._ask(text)
 
     def _end_turn(self) -> None:
-        if self._answer is not None:
-            if self._stopping_at is None:
-                self._stop(self.clock_s)
-            if self._stopping_at is not None:
-                return  # the voice is in the middle of a step; after it the turn ends
+        self._replying.stop(self.clock_s)
+        if self._replying.answer is not None:
+            return  # the voice is in the middle of a step; after it the turn ends
         said, (first, *_, last) = self._said, (self._utterances[0], *self._utterances)
         self._utterances.clear()
         self._tell(TURN, Final(text=said, start=first.start, end=last.end))
-        goes_on = self._stopped is not None and is_back_channel(said)
+        goes_on = self._replying.stopped is not None and is_back_channel(said)
         if self._guess is not None and (goes_on or self._guess[0] != words_of(said)):
             self._drop_guess()
         guess, self._guess, self._guesses = self._guess, None, 0
         if goes_on:
             return self._go_on()
-        self._stopped = self._last = None
         self.conversation.hear(said)
-        self._begin(guess[1] if guess is not None else self._ask())
+        self._replying.begin(guess[1] if guess is not None else self._ask())
 
     def _ask(self, more: str = "") -> Reply:
         return self._chat.ask(self.conversation.messages(more), lambda: self._news())
@@ -354,144 +304,23 @@ class Talk(Stream):
             self._guess[1].close()
             self._guess = None
 
-    # -------------------------------------------------------------------------------------------------------- the reply
-
-    def _begin(self, reply: Reply | None, said: str = "", rest: str = "") -> None:
-        """Speak a reply, or the ``rest`` of one of which ``said`` was heard."""
-        self._playback.start_anew()
-        self._feed(" ")  # the words of two replies are never one word
-        self._answer = _Answer(reply, self._fed - len(said), said, len(said))
-        self._answers += 1
-        if reply is None:
-            self._add(self._answer, rest)
-            self._finish_text(self._answer)
-
     def _go_on(self) -> None:
-        """Say the rest of what the user broke in on."""
-        stopped, self._stopped = self._stopped, None
+        """Say the rest of what the user broke in on; if nothing was heard of it, ask again."""
+        stopped = self._replying.stopped
         assert stopped is not None, "checked before"
-        if not stopped.heard:
-            self._begin(self._ask())
-        elif rest := stopped.text[stopped.heard :]:
-            self._begin(None, stopped.text[: stopped.heard], rest)
+        said, rest = stopped.text[: stopped.heard], stopped.text[stopped.heard :]
+        self._replying.begin(None if said else self._ask(), said, rest if said else "")
 
     def _pump(self) -> None:
-        """Hand on what has come: text to the voice, speech to whoever listens."""
-        answer = self._answer
-        if answer is not None and self._stopping_at is None and not answer.whole and answer.reply is not None:
-            over = answer.reply.over
-            if over or not self.patient:
-                self._add(answer, answer.reply.take())
-            if over:
-                self._finish_text(answer)
-        self._give()
-        answer = self._answer
-        if answer is not None and answer.spoken and (self._heard_all or self.clock_s >= self._playback.end):
-            self._conclude(answer, len(answer.text), self._playback.end)
+        if self._replying.pump(at_once=self._heard_all):
             self._consider()
-
-    def _add(self, answer: _Answer, piece: str) -> None:
-        piece = piece if answer.text else piece.lstrip()
-        if piece:
-            answer.text += piece
-            self._tell(REPLY, Partial(stable=answer.text, unstable=""))
-            self._feed(piece)
-
-    def _finish_text(self, answer: _Answer) -> None:
-        answer.whole = True
-        error = answer.reply.error if answer.reply is not None else None
-        if error is None and not answer.text.strip():
-            self._tell(REPLY, Unanswered(code="chat_failed", message="the chat model's reply is empty"))
-        elif error is not None:
-            self._tell(REPLY, Unanswered(code=error.code, message=str(error)))
-        if not self._speak.done:
-            self._speak.feed_flush()
-            self._speak.feed_marker(str(self._answers))
-
-    def _feed(self, text: str) -> None:
-        if not self._speak.done:
-            self._speak.feed(Text(text, self.clock_s))
-            self._fed += len(text)
-
-    def _give(self) -> None:
-        """Give out speech as it is needed, so that little of it has to be taken back."""
-        while self._stopping_at is not None or self._heard_all or self._playback.end < self.clock_s + LEAD_S:
-            if not self._waiting:
-                self._waiting.extend(self._speak.drain())
-            if not self._waiting:
-                return
-            self._take(self._waiting.popleft())
-
-    def _take(self, event: Event) -> None:
-        """Take up an event of the voice."""
-        playback = self._playback
-        match event:
-            case Interrupted():
-                self._was_stopped(event)
-            case Failure():
-                self._tell(SPEAK, event)
-                self.close()
-            case _ if self._stopping_at is not None:
-                pass  # nobody is to hear it
-            case Speech():
-                self._tell(SPEAK, playback.give(event, self.clock_s))
-            case Word() | Final():
-                self._tell(SPEAK, replace(event, start=playback.time(event.start), end=playback.time(event.end)))
-            case Marker(id=id):
-                if self._answer is not None and id == str(self._answers):
-                    self._answer.spoken = True
-            case _:
-                self._tell(SPEAK, event)
-
-    # ------------------------------------------------------------------------------------------------------ breaking in
-
-    def _stop(self, at: float) -> None:
-        """Stop the reply under way at a time of the conversation; `_was_stopped` follows, if need be after a step."""
-        assert self._answer is not None, "there is something to stop"
-        if self._answer.reply is not None:
-            self._answer.reply.close()
-        self._stopping_at = at
-        self._waiting = deque(self._speak.interrupt(self._playback.voice_time(at)))
-        self._give()
-
-    def _was_stopped(self, event: Interrupted) -> None:
-        answer, at, self._stopping_at = self._answer, self._stopping_at, None
-        if answer is None or at is None:
-            return  # the voice was stopped by another
-        self._playback.stop(at, event.heard)
-        self._stopped = None if answer.unwanted else answer
-        self._conclude(answer, max(answer.heard, event.span[1] - answer.begin), at)
-        self._tell_stopped(answer, at)
-
-    def _conclude(self, answer: _Answer, heard: int, end: float) -> None:
-        """A reply is over: the model is told what was heard of it."""
-        self._answer, self._last = None, answer
-        answer.heard = len(answer.text[:heard].rstrip())
-        text = answer.text[: answer.heard]
-        self.conversation.say(text)
-        if text:
-            self._tell(REPLY, Final(text=text, start=self._playback.begin, end=end))
-
-    def _correct(self, at: float) -> None:
-        """Whoever plays the last reply tells that less was heard than it seemed."""
-        answer = self._last
-        if answer is None:
-            return self._tell(SPEAK, Interrupted(text="", span=(self._fed, self._fed), heard=at))
-        if at < self._playback.end:
-            heard = min(answer.heard, max(0, self._playback.text_end(at) - answer.begin))
-            answer.heard = len(answer.text[:heard].rstrip())
-            self._drop_guess()  # it was asked for with another history
-            self.conversation.say(answer.text[: answer.heard])
-        self._tell_stopped(answer, at)
-
-    def _tell_stopped(self, answer: _Answer, at: float) -> None:
-        span = (answer.begin, answer.begin + answer.heard)
-        self._tell(SPEAK, Interrupted(text=answer.text[: answer.heard], span=span, heard=at))
 
     def _tell(self, stage: str, event: Event) -> None:
         stamps = {"stream": self.stream, "stage": stage, "sequence": self._sequences[stage]}
         self._sequences[stage] += 1
         self._outbox.append(replace(event, **stamps, emission_time=self.clock_s))  # type: ignore[arg-type]
+        if isinstance(event, Failure):
+            self.close()
 
 
 def _step_end(session: Session) -> float:

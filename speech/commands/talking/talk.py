@@ -162,7 +162,8 @@ class Shown:
         self._write(event)
 
     def _write(self, event: Any) -> None:
-        from loquent.speech.agent.talk import REPLY, TURN
+        from loquent.speech.agent.replying import REPLY
+        from loquent.speech.agent.talk import TURN
 
         if event.type == "final" and event.stage in (TURN, REPLY):
             name = "you" if event.stage == TURN else "agent"

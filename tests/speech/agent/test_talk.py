@@ -12,7 +12,8 @@ import pytest
 
 from loquent.speech.agent.agent import Agent
 from loquent.speech.agent.chat_client import ChatServer
-from loquent.speech.agent.talk import LEAD_S, Talk
+from loquent.speech.agent.replying import LEAD_S
+from loquent.speech.agent.talk import Talk
 from loquent.speech.runtime.events import Activity, Event, Final, Interrupted, Partial, Speech, Unanswered
 from loquent.speech.runtime.stream import StreamClosed
 from loquent.tts import Synthesizer
