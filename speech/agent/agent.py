@@ -10,6 +10,7 @@ from loquent.speech.agent.conversation import Conversation
 from loquent.speech.agent.options import INSTRUCTIONS, TalkOptions
 from loquent.speech.agent.reply import Chat
 from loquent.speech.agent.replying import SPEAK
+from loquent.speech.agent.saved import unpacked
 from loquent.speech.agent.talk import HEAR, NOTICE, Talk
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.options import parse_options
@@ -85,3 +86,32 @@ class Agent:
             raise
         conversation = Conversation(self.instructions)
         return Talk(**opened, chat=self.chat, conversation=conversation, options=talk, patient=patient, stream=stream)
+
+    def restore(self, snapshot: bytes, stream: str | None = None, patient: bool = False) -> Talk:
+        """Continue a talk from `Talk.snapshot`, as if nothing had happened, on engines of the same tasks.
+
+        Raises:
+            EngineFull, TooManyTables: there is no room for it; no slot is taken.
+            ValueError: not a snapshot of such a talk, or a damaged one; nothing is changed.
+        """
+        name, parts, saved = unpacked(snapshot, self.stages)
+        opened: dict[str, Session] = {}
+        try:
+            for stage, engine in self.stages.items():
+                opened[stage] = engine.restore(parts[stage])
+        except Exception:
+            for session in opened.values():
+                session.close()
+            raise
+        turns: Any = [{"role": role, "content": content} for role, content in saved.turns]
+        conversation = Conversation(saved.instructions, turns)
+        talk = Talk(
+            **opened,
+            chat=self.chat,
+            conversation=conversation,
+            options=saved.options,
+            patient=patient,
+            stream=stream or name,
+        )
+        talk.resume(saved)
+        return talk

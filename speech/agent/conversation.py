@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
 
 MOST_MESSAGES = 40  # besides the instructions
 MOST_CHARACTERS = 16_000  # of them together
@@ -22,45 +22,42 @@ class Conversation:
 
     Attributes:
         instructions: to the model; empty for none.
+        turns: the oldest first.
     """
 
     instructions: str = ""
-    _turns: list[Message] = field(default_factory=list)
+    turns: list[Message] = field(default_factory=list)
 
     def hear(self, text: str) -> None:
         """Add what the user said. What follows a turn that was not answered belongs to it."""
-        if self._turns and self._turns[-1]["role"] == "user":
-            self._turns[-1]["content"] += " " + text
+        if self.turns and self.turns[-1]["role"] == "user":
+            self.turns[-1]["content"] += " " + text
         else:
-            self._turns.append({"role": "user", "content": text})
+            self.turns.append({"role": "user", "content": text})
         self._forget()
 
     def say(self, text: str) -> None:
         """Add a reply, or put this text into the place of the last one: what was heard of it. Nothing is no reply."""
-        if self._turns and self._turns[-1]["role"] == "assistant":
-            self._turns.pop()
+        if self.turns and self.turns[-1]["role"] == "assistant":
+            self.turns.pop()
         if text:
-            self._turns.append({"role": "assistant", "content": text})
+            self.turns.append({"role": "assistant", "content": text})
         self._forget()
 
     def messages(self, more: str = "") -> list[Message]:
         """All that is remembered, and ``more`` as if the user had said it last."""
-        then = Conversation(self.instructions, [{**turn} for turn in self._turns])
+        then = Conversation(self.instructions, [{**turn} for turn in self.turns])
         if more:
             then.hear(more)
         head: list[Message] = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        return head + then._turns
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
-        return asdict(self)
+        return head + then.turns
 
     def _forget(self) -> None:
-        while len(self._turns) > MOST_MESSAGES or (
-            len(self._turns) > 1 and sum(len(turn["content"]) for turn in self._turns) > MOST_CHARACTERS
+        while len(self.turns) > MOST_MESSAGES or (
+            len(self.turns) > 1 and sum(len(turn["content"]) for turn in self.turns) > MOST_CHARACTERS
         ):
-            del self._turns[0]
-        if len(self._turns) > 1 and self._turns[0]["role"] == "assistant":
-            del self._turns[0]
-        if self._turns and len(self._turns[-1]["content"]) > MOST_CHARACTERS:
-            self._turns[-1]["content"] = self._turns[-1]["content"][-MOST_CHARACTERS:]
+            del self.turns[0]
+        if len(self.turns) > 1 and self.turns[0]["role"] == "assistant":
+            del self.turns[0]
+        if self.turns and len(self.turns[-1]["content"]) > MOST_CHARACTERS:
+            self.turns[-1]["content"] = self.turns[-1]["content"][-MOST_CHARACTERS:]

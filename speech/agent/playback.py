@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from loquent.speech.runtime.events import Speech
@@ -24,50 +24,49 @@ class Playback:
     Attributes:
         begin, end: of the last stretch of speech, in seconds of the conversation.
         voice_end: seconds of the voice's own speech that were given.
+        given: the speech of the last reply.
     """
 
     begin: float = 0.0
     end: float = 0.0
     voice_end: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._given: list[Given] = []
+    given: list[Given] = field(default_factory=list)
 
     def start_anew(self) -> None:
         """Another reply begins."""
-        self._given.clear()
+        self.given.clear()
 
     def is_on(self, time: float) -> bool:
         """Whether speech is being heard at a time."""
-        return bool(self._given) and time < self.end
+        return bool(self.given) and time < self.end
 
     def give(self, speech: Speech, now: float) -> Speech:
         """The same speech with the time at which it is heard if it is given ``now``."""
         start = max(self.end, now)
-        if not self._given:
+        if not self.given:
             self.begin = start
         self.end = start + speech.end - speech.start
-        self._given.append(Given(start, self.end, speech.start, speech.span[1]))
+        self.given.append(Given(start, self.end, speech.start, speech.span[1]))
         self.voice_end = speech.end
         return replace(speech, start=start, end=self.end)
 
     def voice_time(self, time: float) -> float:
         """Seconds of the voice's speech that were heard at a time of the conversation."""
-        for one in reversed(self._given):
+        for one in reversed(self.given):
             if one.start <= time:
                 return one.voice_start + min(time, one.end) - one.start
-        return self._given[0].voice_start if self._given else self.voice_end
+        return self.given[0].voice_start if self.given else self.voice_end
 
     def time(self, voice_time: float) -> float:
         """Inverse of `voice_time`."""
-        for one in reversed(self._given):
+        for one in reversed(self.given):
             if one.voice_start <= voice_time:
                 return one.start + voice_time - one.voice_start
-        return self._given[0].start if self._given else self.end
+        return self.given[0].start if self.given else self.end
 
     def text_end(self, time: float) -> int:
         """Where in the voice's text the pieces end that were heard whole at a time; 0 for none."""
-        return max((one.span_end for one in self._given if one.end <= time), default=0)
+        return max((one.span_end for one in self.given if one.end <= time), default=0)
 
     def stop(self, time: float, voice_time: float) -> None:
         """Nothing is heard after ``time``."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loquent.speech.agent.conversation import Conversation
-from loquent.speech.agent.playback import Playback
+from loquent.speech.agent.playback import Given, Playback
 from loquent.speech.agent.reply import Reply
+from loquent.speech.agent.saved import SavedReplying
 from loquent.speech.runtime.events import (
     Event,
     Final,
@@ -156,6 +157,29 @@ class Replying:
             self.answer.reply.close()
         self.answer = self.stopped = self._stopping_at = None
         self._waiting.clear()
+
+    def saved(self) -> SavedReplying:
+        """Everything, while no reply is under way."""
+        playback, last = self.playback, self._last
+        return SavedReplying(
+            playback.begin,
+            playback.end,
+            playback.voice_end,
+            tuple(tuple(one) for one in playback.given),
+            self._fed,
+            self._answers,
+            None if last is None else (last.begin, last.text, last.heard),
+            self.stopped is not None,
+        )
+
+    def resume(self, saved: SavedReplying) -> None:
+        """Inverse of `saved`."""
+        self.playback = Playback(saved.begin, saved.end, saved.voice_end, [Given(*one) for one in saved.given])
+        self._fed, self._answers = saved.fed, saved.answers
+        if saved.last is not None:
+            begin, text, heard = saved.last
+            self._last = Answer(None, begin, text, heard, whole=True, spoken=True)
+        self.stopped = self._last if saved.goes_on else None
 
     # ----------------------------------------------------------------------------------------------- text to the voice
 

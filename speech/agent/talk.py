@@ -18,6 +18,7 @@ from loquent.speech.agent.conversation import Conversation
 from loquent.speech.agent.options import TalkOptions
 from loquent.speech.agent.reply import Chat, Reply
 from loquent.speech.agent.replying import SPEAK, Replying
+from loquent.speech.agent.saved import SavedTalk, packed
 from loquent.speech.agent.turn_end import is_back_channel, looks_unfinished, words_of
 from loquent.speech.runtime.events import Activity, Event, Failure, Final, Partial
 from loquent.speech.runtime.options import parse_options
@@ -187,12 +188,35 @@ class Talk(Stream):
         return self.drain()
 
     def snapshot(self) -> bytes:
-        """Refuse: a chat model's reply cannot be saved.
+        """See `Stream.snapshot`. `Agent.restore` goes on with it; a reply that is prepared is asked for again.
 
         Raises:
-            StreamClosed: always.
+            StreamClosed: a reply is under way, which nobody can save; or it has ended, or is in the middle of a step.
         """
-        raise StreamClosed("a talk cannot be saved; keep its conversation, and open another one with it")
+        if self._replying.answer is not None or not self._replying.empty:
+            raise StreamClosed("cannot take a snapshot of a talk while a reply is under way; take it after the reply")
+        conversation = self.conversation
+        saved = SavedTalk(
+            conversation.instructions,
+            tuple((turn["role"], turn["content"]) for turn in conversation.turns),
+            self.options,
+            dict(self._sequences),
+            tuple((one.text, one.start, one.end) for one in self._utterances),
+            self._open,
+            self._speaking,
+            self._silent_since,
+            self._guesses,
+            self._replying.saved(),
+        )
+        return packed(self.stream, {session.stage: session.snapshot() for session in self.sessions}, saved)
+
+    def resume(self, saved: SavedTalk) -> None:
+        """Take over what another talk was, before anything is fed."""
+        self._sequences.update(saved.sequences)
+        self._utterances.extend(Final(text=text, start=start, end=end) for text, start, end in saved.utterances)
+        self._open, self._speaking, self._silent_since = saved.open, saved.speaking, saved.silent_since
+        self._guesses = saved.guesses
+        self._replying.resume(saved.replying)
 
     def close(self) -> None:
         """See `Stream.close`."""

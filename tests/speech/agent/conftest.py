@@ -177,6 +177,9 @@ class ScriptedEar:
     def start(self, options: Any) -> Heard:
         return Heard()
 
+    def restore(self, values: dict[str, Any]) -> Heard:
+        return Heard(**values)
+
     def wants(self, memo: Heard) -> int:
         return 4800
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import pytest
 
 from loquent.speech.agent.agent import Agent
 from loquent.speech.agent.chat_client import ChatServer
+from loquent.speech.agent.options import TalkOptions
 from loquent.speech.agent.replying import LEAD_S
+from loquent.speech.agent.saved import SavedReplying, SavedTalk
 from loquent.speech.agent.talk import Talk
 from loquent.speech.runtime.events import Activity, Event, Final, Interrupted, Partial, Speech, Unanswered
 from loquent.speech.runtime.stream import StreamClosed
@@ -308,6 +311,62 @@ def test_closing_hangs_up(chat_server, agent_with: AgentWith, talking: Talking) 
     assert talk.done
 
 
+def test_a_talk_is_a_value_between_its_replies(
+    chat_server, agent_with: AgentWith, talking: Talking, sentence, scripted_ear
+) -> None:
+    """Saved wherever no reply is under way, and restored, it goes on alike."""
+    chat_server.script = ["It is going to be warm and dry."]
+    ear = scripted_ear((1.8, "What will the weather be like?"), (3.6, "Yeah."), (7.2, "And"), (8.7, "tomorrow?"))
+    syllable = sentence[RATE : RATE + 3200]
+    first, second = sentence[: RATE + 4800], sentence[RATE // 2 : RATE]
+    audio = talking(first, 1.2, syllable, 3.6, second, 1.0, second, 1.0)
+    packets = np.array_split(audio, 60)
+
+    def agent() -> Agent:
+        return agent_with(ChatServer(chat_server.url, "m"), ear=ear)
+
+    whole, one = agent().open(sample_rate=RATE, patient=True, stream="s"), agent()
+    expected = [comparable(whole.push(packet)) for packet in packets] + [comparable(whole.finish())]
+    talk, got, saved = one.open(sample_rate=RATE, patient=True, stream="s"), [], 0
+    for packet in packets:
+        try:
+            snapshot = talk.snapshot()
+        except StreamClosed:  # a reply is under way
+            pass
+        else:
+            talk.close()
+            talk, saved = one.restore(snapshot, patient=True), saved + 1
+        got.append(comparable(talk.push(packet)))
+    got.append(comparable(talk.finish()))
+    assert got == expected
+    assert 20 < saved < 55
+    assert len([event for events, _ in got for event in events if event["type"] == "interrupted"]) == 1
+    assert talk.conversation == whole.conversation
+    assert len(chat_server.asked) == 4  # a turn each, of two talks
+
+
+def test_damaged_snapshots_are_refused(chat_server, agent_with: AgentWith, scripted_ear) -> None:
+    agent = agent_with(ChatServer(chat_server.url, "m"), ear=scripted_ear())
+    talk = agent.open(sample_rate=RATE)
+    snapshot = talk.snapshot()
+    talk.close()
+    with pytest.raises(ValueError, match="checksum"):
+        agent.restore(snapshot[:-1] + bytes([snapshot[-1] ^ 1]))
+    session = agent.notice.open()
+    with pytest.raises(ValueError, match="session 'hear' is missing"):
+        agent.restore(session.snapshot())
+    session.close()
+    with pytest.raises(ValueError, match="not the times and counts"):
+        dataclasses.replace(SavedTalk("", (), TalkOptions(), {}, (), "", False, 0.0, 0, EMPTY), silent_since=-1.0)
+    with pytest.raises(ValueError, match="not a reply of a talk"):
+        dataclasses.replace(EMPTY, last=(0, "abc", 4))
+    assert agent.hear.active == agent.notice.active == agent.speak.active == 0
+    assert agent.restore(snapshot).finish() == []
+
+
+EMPTY = SavedReplying(0.0, 0.0, 0.0, (), 0, 0, None, False)
+
+
 def test_options(chat_server, agent_with: AgentWith) -> None:
     agent = agent_with(ChatServer(chat_server.url, "m"))
     with pytest.raises(ValueError, match="no stage has an option 'loudness'"):
@@ -323,7 +382,5 @@ def test_options(chat_server, agent_with: AgentWith) -> None:
         talk.configure(voice="low" if "low" in talk._speak.engine.task.voice.speakers else "baritone")
     with pytest.raises(ValueError, match="audio cannot be flushed"):
         talk.flush()
-    with pytest.raises(StreamClosed, match="cannot be saved"):
-        talk.snapshot()
     assert [event.type for event in talk.marker("here")] == ["marker"]
     assert not [event for event in talk.finish() if isinstance(event, Partial)]
