@@ -107,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--connections-per-client is at least 1 or none, got {arguments.connections_per_client}")
     check_options(arguments, stream={})
     voice = None if arguments.speak == "none" else voice_name(arguments.speak)
-    chat = chat_asked(arguments)
-    if chat is not None and voice is None:
+    if (arguments.chat or arguments.local) and voice is None:
         raise UsageError("--chat and --local offer an agent that speaks: leave out --speak none")
     listener = _bound(arguments.host, arguments.port)
+    chat = chat_asked(arguments)
     from loquent.speech.agent.agent import Agent
     from loquent.speech.agent.options import INSTRUCTIONS
     from loquent.speech.net.server import create_app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 import loquent.tts
 from loquent.asr import Recognizer
+from loquent.speech.agent.chat_client import ChatServer
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.speech.commands.cli import main
 from loquent.speech.commands.talking.outputs import Loudspeaker, Recorder
+from loquent.speech.commands.talking.talk import Shown
 from loquent.speech.runtime.events import Interrupted, Marker, Speech
 
 RATE = 24_000
@@ -113,6 +116,28 @@ def test_a_server_offers_the_agent(chat_server, monkeypatch, capsys) -> None:
     talk.close()
 
 
+def test_a_talk_over_a_loudspeaker(chat_server, agent_with, talking, sentence, scripted_ear) -> None:
+    chat_server.script = [LONG]
+    ear = scripted_ear((1.8, "What will the weather be like?"))
+    talk = agent_with(ChatServer(chat_server.url, "m"), ear=ear).open(sample_rate=16_000, patient=True)
+    card, file = Card(RATE), io.StringIO()
+    loudspeaker = Loudspeaker(card, RATE)
+    shown = Shown(file, talk, loudspeaker)
+    audio = talking(sentence[:20_800], 2.5, sentence[20_800:30_000])
+    for packet in np.array_split(audio, 60):
+        for event in talk.push(packet):
+            shown.show(event)
+    heard = talk.conversation.turns[-1]["content"]
+    talk.close()
+    loudspeaker.close()
+    assert card.dropped == 1
+    assert LONG.startswith(heard)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "you: What will the weather be like?"
+    assert lines[1].startswith("agent: The weather is")
+    assert card.written
+
+
 def speech(start: float, samples: int, value: float = 1.0) -> Speech:
     filled = np.full(samples, value, np.float32)
     return Speech(
@@ -146,22 +171,23 @@ def test_a_recording_has_what_was_heard_at_its_time() -> None:
 class Card:
     """A sound card that takes its time only when it is told so."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int = 100) -> None:
+        self.rate = rate
         self.written: list[float] = []
         self.latency = 0.05
         self.dropped = 0
 
     @property
     def played_s(self) -> float:
-        return max(0.0, len(self.written) / 100 - self.latency)
+        return max(0.0, len(self.written) / self.rate - self.latency)
 
     def write(self, samples: np.ndarray) -> None:
         self.written += samples.tolist()
 
     def drop(self) -> float:
         self.dropped += 1
-        self.written = self.written[: round(self.played_s * 100)]
-        return len(self.written) / 100
+        self.written = self.written[: round(self.played_s * self.rate)]
+        return len(self.written) / self.rate
 
 
 def test_a_loudspeaker_plays_and_tells_where_it_stopped() -> None:
