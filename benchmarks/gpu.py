@@ -158,7 +158,7 @@ def cases(streams: int, dtype: torch.dtype, device: torch.device) -> Iterator[Ca
     values = torch.randint(-127, 128, (51864, 384), dtype=torch.int8, device=device)
     scale = torch.rand(51864, device=device) / 127
     unit = torch.rand(streams, 384, device=device) * 2 - 1
-    yield Case("int8_linear", "384 to 51864", (unit, Int8Weight(values, scale, None, None)))
+    yield Case("int8_linear", "384 to 51864", (unit, Int8Weight(values, scale, torch.zeros_like(scale), None)))
     pool = LoraPool(draw(8, 512, 32, scale=0.04), draw(8, 32, 512, scale=0.2), torch.full((8,), 32))
     adapters = AdapterRows.of(torch.arange(streams) % 9 - 1)
     yield Case(

@@ -12,7 +12,7 @@ from torch import nn
 
 from loquent.asr.whisper.lora import LoraAdapter, adapted_layer, check_adapter
 from loquent.asr.whisper.model import Whisper
-from loquent.asr.whisper.quantization import int8_with_adapter
+from loquent.asr.whisper.quantization import int8_layers
 from loquent.kernels.batched_lora import AdapterRows, LoraPool
 from loquent.speech.nn.low_rank import Adapters
 
@@ -165,7 +165,7 @@ class AdapterBank:
             return None
         adapter = self[self._default]
         if self._merged is None or self._merged[0] != adapter.digest:
-            self._merged = adapter.digest, int8_with_adapter(self.model, adapter)
+            self._merged = adapter.digest, int8_layers(self.model, adapter)
         return self._merged
 
     def users(self, name: str) -> int:

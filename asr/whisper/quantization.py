@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from loquent.asr.whisper.lora import LoraAdapter
 from loquent.asr.whisper.model import MultiHeadAttention, ResidualAttentionBlock, Whisper
-from loquent.kernels.int8_layer import int8_layer, pack_int8_layer
 from loquent.kernels.int8_linear import int8_linear, pack_int8
 from loquent.speech.nn.linear import Linear
 from loquent.speech.nn.low_rank import Adapters
@@ -28,45 +27,18 @@ def quantize_int8(model: Whisper) -> Whisper:
     return model
 
 
-def int8_layers(model: Whisper) -> Whisper:
-    """A view of a model whose linear layers have 8-bit weights; it shares all else.
+def int8_layers(model: Whisper, adapter: LoraAdapter | None = None) -> Whisper:
+    """The model with all layers of its blocks in int8, a quarter of their size, and perhaps an adapter in its weights.
 
-    It has the weights that the model has now, and takes no adapters.
+    The model itself is left as it is, and shares its convolutions, normalisation and embeddings. The other one takes no
+    adapters any more. Layers with the same input are one product, which normalises this input, too.
     """
-    return cast(Whisper, _view(model))
-
-
-def _view(module: nn.Module) -> nn.Module:
-    if isinstance(module, Linear):
-        return _Int8Linear(module)
-    view = copy.copy(module)
-    view._modules = {name: None if one is None else _view(one) for name, one in module._modules.items()}
-    return view
-
-
-class _Int8Linear(nn.Module):
-    """A linear layer in int8."""
-
-    def __init__(self, layer: Linear) -> None:
-        super().__init__()
-        self.packed = pack_int8(layer.weight, layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        return int8_linear(x, self.packed)
-
-
-def int8_with_adapter(model: Whisper, adapter: LoraAdapter) -> Whisper:
-    """The model with an adapter in its weights and all layers of its blocks in int8, a quarter of their size.
-
-    The model itself is left as it is. It shares its convolutions, normalisation and embeddings. Layers with the same
-    input are one product, which normalises this input, too.
-    """
+    factors_of = {} if adapter is None else adapter.factors
 
     def layer(*parts: tuple[str, nn.Module], norm: nn.LayerNorm | None = None, gelu: bool = False) -> Int8Linear:
         weights, biases = [], []
         for name, part in parts:
-            own, factors = cast(Linear, part), adapter.factors.get(name)
+            own, factors = cast(Linear, part), factors_of.get(name)
             weight = own.weight.detach()
             weights.append(weight if factors is None else factors.applied(weight))
             biases.append(weight.new_zeros(len(weight)) if own.bias is None else own.bias.detach())
@@ -99,22 +71,22 @@ def int8_with_adapter(model: Whisper, adapter: LoraAdapter) -> Whisper:
 
     stacks = {name: blocks(name, stack) for name, stack in (("encoder", model.encoder), ("decoder", model.decoder))}
     made = cast(Whisper, _with_parts(model, stacks))
-    made.merged = (*model.merged, adapter.digest)
+    if adapter is not None:
+        made.merged = (*model.merged, adapter.digest)
     return made
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with 8-bit weights, and what surrounds it (see `int8_layer`)."""
+    """A linear layer with 8-bit weights, and what surrounds it (see `int8_linear`)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, norm: nn.LayerNorm | None, gelu: bool) -> None:
         super().__init__()
-        around = None if norm is None else (norm.weight.detach(), norm.bias.detach())
-        self.layer = pack_int8_layer(weight, bias, around)
+        self.packed = pack_int8(weight, bias, None if norm is None else (norm.weight.detach(), norm.bias.detach()))
         self.activation: Literal["none", "gelu"] = "gelu" if gelu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return int8_layer(x, self.layer, self.activation)
+        return int8_linear(x, self.packed, self.activation)
 
 
 class JointAttention(MultiHeadAttention):

@@ -1,7 +1,8 @@
-"""Inner loop of the linear layer with 8-bit weights, for processors that add products of four bytes at once (VNNI)."""
+"""The linear layer in 8 bits, for processors that add products of four bytes at once (VNNI)."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from loquent.kernels.cpu.compiler import floats, jit, next_task, words
+from loquent.kernels.cpu.gelu import gelu
 from loquent.kernels.cpu.runtime import HEADER, TASKS
 from loquent.kernels.int8_linear import FINE_LEVELS, GROUP, PANEL, ROWS
 
@@ -20,6 +22,7 @@ _INTEGER, _LANE, _BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 _SUMS, _BYTES = ir.VectorType(_LANE, 16), ir.VectorType(_BYTE, 64)
 ZERO = 128  # what zero is among the unsigned weights
 NEAREST = np.float32(3 << 22)  # the sum with it has no digits after the point, the last one rounded to even
+EPSILON = np.float32(1e-5)  # of the normalisation
 INFINITY, TINY = np.int32(0x7F800000), np.finfo(np.float32).tiny
 
 
@@ -99,6 +102,21 @@ def _sum(x, x_row, w, sums, groups, rows):
     return 1
 
 
+@jit
+def _normalise(x, inputs, weight, bias, normal):
+    """normal = (x - mean) / √(variance + ε) · weight + bias."""
+    mean = np.float32(0)
+    for c in range(inputs):
+        mean += x[c]
+    mean /= np.float32(inputs)
+    variance = np.float32(0)
+    for c in range(inputs):
+        variance += (x[c] - mean) * (x[c] - mean)
+    unit = np.float32(1) / np.float32(math.sqrt(variance / np.float32(inputs) + EPSILON))
+    for c in range(inputs):
+        normal[c] = (x[c] - mean) * unit * weight[c] + bias[c]
+
+
 @partial(jit, exact=True)
 def _quantize(row, inputs, values, scratch):
     """Round the row at an address to integers, as the reference does to the bit.
@@ -122,39 +140,52 @@ def _quantize(row, inputs, values, scratch):
 
 
 @jit
+def _finish(sums, zero, unit, scale, bias, activation, y, count):
+    """Integers to numbers."""
+    for m in range(count):
+        y[m] = np.float32(sums[m] - zero) * scale[m] * unit + bias[m]
+    if activation:
+        for m in range(count):
+            y[m] = gelu(y[m])
+
+
+@jit
 def _int8_linear(job, task):
     """A block of rows times a stretch of panels; the order of the fields is that of `int8_linear._panels_product`."""
-    rows, inputs, outputs, panels, stretches = job[0], job[1], job[2], job[3], job[4]
-    x, weight, has_bias = job[5], job[6], job[8] != 0
+    rows, inputs, outputs, panels, stretches, activation = job[0], job[1], job[2], job[3], job[4], job[5]
+    x, weight, norm = job[6], job[7], job[11]
     first = task // stretches * ROWS
     count = min(ROWS, rows - first)
     values, sums = np.empty((count, inputs), np.int8), np.empty((12, PANEL), np.int32)
     units, totals = np.empty(count, np.float32), np.empty(count, np.int32)
+    normal = np.empty(inputs if norm else 0, np.float32)
     for r in range(count):
-        units[r], totals[r] = _quantize(x + 4 * (first + r) * inputs, inputs, values[r], sums[0])
+        row = x + 4 * (first + r) * inputs
+        if norm:
+            _normalise(floats(row), inputs, floats(norm), floats(job[12]), normal)
+            row = normal.ctypes.data
+        units[r], totals[r] = _quantize(row, inputs, values[r], sums[0])
 
     stretch = task % stretches
     for panel in range(panels * stretch // stretches, panels * (stretch + 1) // stretches):
         n = panel * PANEL
-        last, scale, bias = min(PANEL, outputs - n), floats(job[7] + 4 * n), floats(job[8] + 4 * n)
+        last, scale, bias = min(PANEL, outputs - n), floats(job[8] + 4 * n), floats(job[9] + 4 * n)
         done = 0
         while done < count:
             address = values.ctypes.data + done * inputs
             tile = _sum(address, inputs, weight + n * inputs, sums.ctypes.data, inputs // GROUP, count - done)
             for i in range(tile):
-                unit, zero, total = units[done], totals[done] * np.int32(ZERO), sums[i]
-                y = floats(job[9] + 4 * ((first + done) * outputs + n))
-                if has_bias:
-                    for m in range(last):
-                        y[m] = np.float32(total[m] - zero) * scale[m] * unit + bias[m]
+                y = floats(job[10] + 4 * ((first + done) * outputs + n))
+                zero = totals[done] * np.int32(ZERO)
+                if last == PANEL:  # of a constant length: half the time
+                    _finish(sums[i], zero, units[done], scale, bias, activation, y, PANEL)
                 else:
-                    for m in range(last):
-                        y[m] = np.float32(total[m] - zero) * scale[m] * unit
+                    _finish(sums[i], zero, units[done], scale, bias, activation, y, last)
                 done += 1
 
 
 def int8_linear(data):
-    job = carray(data, (HEADER + 10,), np.int64)
+    job = carray(data, (HEADER + 13,), np.int64)
     while True:
         task = next_task(data)
         if task >= job[TASKS]:

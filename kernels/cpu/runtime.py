@@ -48,11 +48,16 @@ _one_at_a_time = threading.Lock()
 def run(kernel: Kernel, tasks: int, work: int, *fields: int) -> None:
     """Run a kernel's tasks on as many cores as ``work`` is worth (multiply-adds), at most `torch.get_num_threads`."""
     job = (ctypes.c_int64 * (HEADER + len(fields)))(0, tasks, *fields)
-    threads = min(torch.get_num_threads(), tasks, 1 + work // MINIMUM)
+    threads = min(threads_for(work), tasks)
     if threads > 1 and _parallel is not None:
         _parallel(kernel.address, ctypes.addressof(job), threads, 0)
     else:
         kernel.call(ctypes.addressof(job))
+
+
+def threads_for(work: int) -> int:
+    """How many cores so many multiply-adds are worth."""
+    return min(torch.get_num_threads(), 1 + work // MINIMUM)
 
 
 def fields_of(tensor: Tensor) -> tuple[int, ...]:

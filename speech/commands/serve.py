@@ -75,9 +75,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         type=optional(str),
         help="of streams that do not say theirs, as code or name (default: detect it)",
     )
-    streaming.add_argument(
-        "--max-sessions", type=int, default=32, metavar="N", help="streams at a time; memory is set aside (default: 32)"
-    )
+    streaming.add_argument("--max-sessions", type=int, default=32, metavar="N", help="streams at a time (default: 32)")
     add_model_arguments(parser)
     parser.add_argument(
         "--translate",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from loquent.speech.nn.transfer import sent, staged
 
+LINE = 64  # bytes that are read at a time
 MOST = 2**44  # steps of a stream: years of samples, and far from the end of 64 bits in any arithmetic
 
 
@@ -63,6 +66,14 @@ class State:
     def nbytes(self) -> int:
         """Size of all tensors in bytes; constant over the life of a stream."""
         return sum(tensor.numel() * tensor.element_size() for _, tensor, _ in self.leaves())
+
+    def pool(self, slots: int) -> Self:
+        """A state of so many slots of the same structure, all at the start of a stream.
+
+        On the CPU the system hands out the memory of a slot when something is first written to it.
+        """
+        made = iter([_filled((slots, *one.shape[1:]), value, one) for _, one, value in self.leaves()])
+        return self.map(lambda _: next(made))
 
     def gather(self, rows: Tensor | list[int]) -> Self:
         """Copy the given slots out, in order."""
@@ -165,6 +176,15 @@ def check_range(name: str, tensor: Tensor, low: int, high: int) -> None:
     """
     if tensor.numel() and not low <= int(tensor.min()) <= int(tensor.max()) <= high:
         raise ValueError(f"state '{name}' has values outside {low} … {high}")
+
+
+def _filled(shape: tuple[int, ...], value: float, like: Tensor) -> Tensor:
+    if value or like.device.type != "cpu":
+        return like.new_full(shape, value)
+    size = like.element_size() * math.prod(shape)
+    memory = torch.from_numpy(np.zeros(size + LINE, np.uint8))  # torch writes its zeros, which takes the memory at once
+    first = -memory.data_ptr() % LINE
+    return memory[first : first + size].view(like.dtype).view(shape)
 
 
 def _index(rows: Tensor | list[int], tensor: Tensor) -> Tensor:

@@ -83,12 +83,12 @@ class Engine:
             raise ValueError(f"capacity must be at least 1 stream, got {capacity}")
         self.task, self.capacity, self.max_batch = task, capacity, max_batch or capacity
         self.max_wait_s, self.ahead_s, self.clock = max_wait_s, ahead_s, clock
-        devices = (tensor.device for _, tensor, _ in task.initial_state(1).leaves())
-        self.device = next(devices, torch.device("cpu"))
+        alone = task.initial_state(1)
+        self.device = next((tensor.device for _, tensor, _ in alone.leaves()), torch.device("cpu"))
         self.static = static or self.device.type != "cpu"
         slots = capacity + self.static
-        self.state = task.initial_state(slots)
-        self.bytes_per_slot = self.state.nbytes // slots
+        self.state, self.bytes_per_slot = alone.pool(slots), alone.nbytes
+        self._used: set[int] = set()
         self._free = list(range(capacity))[::-1]
         self._sessions: dict[int, Session] = {}
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
@@ -335,7 +335,9 @@ class Engine:
         if not self._free:
             raise EngineFull(f"all {self.capacity} streams are in use; raise the capacity or try again later")
         slot = self._free.pop()
-        self.state.reset([slot])
+        if slot in self._used:
+            self.state.reset([slot])
+        self._used.add(slot)
         session = self._sessions[slot] = Session(self, stream, memo, options, inbox, slot)
         return session
 

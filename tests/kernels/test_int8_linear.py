@@ -13,6 +13,13 @@ from torch.utils._pytree import tree_leaves
 from loquent.kernels import int8_linear as module
 from loquent.kernels.int8_linear import FINE_LEVELS, OUTPUTS, ROWS, Int8Weight, int8_linear, pack_int8
 
+Norm = tuple[torch.Tensor, torch.Tensor]
+
+
+def normalisation(inputs: int) -> Norm:
+    weight, bias = torch.randn(2, inputs, generator=torch.Generator().manual_seed(inputs))
+    return weight, bias
+
 
 def layer(outputs: int, inputs: int, bias: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
     generator = torch.Generator().manual_seed(outputs * 1000 + inputs)
@@ -33,6 +40,33 @@ def test_packed_product_is_the_reference(rows: int, outputs: int, inputs: int, b
     torch.testing.assert_close(int8_linear(x, packed), int8_linear(x, plain(packed)), rtol=1e-5, atol=1e-5 * size)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 3, 5, 6, 8, 13, ROWS - 1, ROWS, ROWS + 1]),
+    outputs=st.sampled_from([5, 32, 100]),
+    inputs=st.sampled_from([4, 20, 30, 384]),
+    normalised=st.booleans(),
+    size=st.floats(1e-3, 1e3),
+)
+def test_normalisation_and_activation_are_the_reference(
+    rows: int, outputs: int, inputs: int, normalised: bool, size: float
+) -> None:
+    packed = pack_int8(*layer(outputs, inputs), normalisation(inputs) if normalised else None)
+    x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows)) * size
+    y, expected = (int8_linear(x, one, "gelu") for one in (packed, plain(packed)))
+    # A normalised number half-way between two integers may be rounded either way.
+    torch.testing.assert_close(y, expected, rtol=1e-3, atol=3e-2 * float(expected.abs().max()))
+    assert (y - expected).norm() <= 2e-3 * expected.norm()
+
+
+def test_normalisation_and_activation_are_close_to_those_in_float() -> None:
+    weight, bias = layer(64, 384)
+    norm = normalisation(384)
+    x = torch.randn(2, 25, 384, generator=torch.Generator().manual_seed(0))
+    exact = F.gelu(F.linear(F.layer_norm(x, (384,), *norm), weight, bias))
+    assert (int8_linear(x, pack_int8(weight, bias, norm), "gelu") - exact).norm() < 0.02 * exact.norm()
+
+
 def test_extreme_inputs_do_not_overflow_the_sums() -> None:
     packed = pack_int8(torch.ones(16, 1536))
     for x in (torch.ones(2, 1536), -torch.ones(2, 1536)):
@@ -48,9 +82,9 @@ def test_it_is_close_to_the_float_layer() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 40), st.data())
-def test_a_row_is_the_same_bits_in_every_batch(rows: int, data: st.DataObject) -> None:
-    packed = pack_int8(*layer(130, 64))
+@given(st.integers(1, 2 * ROWS), st.booleans(), st.data())
+def test_a_row_is_the_same_bits_in_every_batch(rows: int, normalised: bool, data: st.DataObject) -> None:
+    packed = pack_int8(*layer(130, 64), normalisation(64) if normalised else None)
     x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows)) * torch.logspace(-3, 3, rows)[:, None]
     chosen = data.draw(st.lists(st.integers(0, rows - 1), min_size=1))
     assert torch.equal(int8_linear(x, packed)[chosen], int8_linear(x[chosen], packed))
@@ -129,9 +163,10 @@ def test_both_layouts_hold_the_same_integers(monkeypatch: pytest.MonkeyPatch, vn
     assert int8_linear(x[:0], packed).shape == (0, 70)
 
 
+@pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_broken_row_is_seen_to_be_and_leaves_the_others_alone(bad: float) -> None:
-    packed = pack_int8(*layer(70, 64))
+def test_a_broken_row_is_seen_to_be_and_leaves_the_others_alone(bad: float, normalised: bool) -> None:
+    packed = pack_int8(*layer(70, 64), normalisation(64) if normalised else None)
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     expected = int8_linear(x, packed)
     x[2, 3] = bad

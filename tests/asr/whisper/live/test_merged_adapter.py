@@ -16,7 +16,7 @@ from loquent.asr.whisper.live.options import StreamingOptions
 from loquent.asr.whisper.live.task import WhisperStreamingTask
 from loquent.asr.whisper.lora import LoraAdapter, merge
 from loquent.asr.whisper.model import Whisper
-from loquent.asr.whisper.quantization import int8_with_adapter, quantize_int8
+from loquent.asr.whisper.quantization import int8_layers, quantize_int8
 from loquent.asr.whisper.recognizer import WhisperRecognizer
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.recipes.loop.error_rate import word_errors
@@ -150,7 +150,7 @@ def test_its_layers_are_those_of_the_merged_model(
     tiny_en: Whisper, random_adapter: Callable[..., LoraAdapter], sample: np.ndarray
 ) -> None:
     adapter, exact = random_adapter(tiny_en, 1, size=0.3), copy.deepcopy(tiny_en)
-    quantized = int8_with_adapter(tiny_en, adapter)
+    quantized = int8_layers(tiny_en, adapter)
     merge(exact, adapter)
     assert quantized.merged == exact.merged == (adapter.digest,)
     assert tiny_en.merged == ()
