@@ -183,6 +183,7 @@ def test_flags_of_the_command_line() -> None:
         "transcribe": "model streaming language translation",
         "listen": "model streaming language translation",
         "serve": "model streaming",
+        "talk": "model streaming",
     }
     for name, command in commands_of(parser).items():
         (title,) = (title for title in told if title.startswith(f"`loquent {name}"))

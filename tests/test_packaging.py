@@ -187,7 +187,12 @@ def test_every_import_is_a_declared_dependency() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     runtime = distributions(PROJECT["project"]["dependencies"])
     for layer in sorted({package.split(".")[1] for package in PACKAGES}):
-        extra = {"recipes": ",train", "tts": ",hibari,cosyvoice", "translate": ",translate-score,agents"}.get(layer, "")
+        extra = {
+            "recipes": ",train",
+            "speech": ",talk",
+            "tts": ",hibari,cosyvoice",
+            "translate": ",translate-score,agents",
+        }.get(layer, "")
         allowed = runtime | distributions([f"loquent[tiny-en,base{extra}]"])
         assert undeclared(texts_below(layer), allowed) == set()
     assert undeclared(texts_below("tests"), runtime | distributions(extras["test"])) == set()

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {  # in the order of the help
     "speak": "loquent.speech.commands.speak",
     "translate": "loquent.speech.commands.translate",
     "interpret": "loquent.speech.commands.interpret",
+    "talk": "loquent.speech.commands.talking.talk",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",

@@ -38,7 +38,7 @@ from loquent.speech.net.outgoing import Close, Outgoing, SpeechEnd
 from loquent.speech.net.voice import Speaker, Voice, output_rate, speaking
 from loquent.speech.net.welcome import ready
 from loquent.speech.runtime.engine import EngineFull
-from loquent.speech.runtime.events import Event, Failure, Speech
+from loquent.speech.runtime.events import Event, Failure, Interrupted, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
@@ -427,6 +427,9 @@ class Connection:
         for event in events:
             if isinstance(event, Failure):
                 return self._fail(self.dialect.fail(event.code, event.message))
+            if isinstance(event, Interrupted) and self._speaker is not None:  # by who spoke to an agent, perhaps
+                self.outgoing.drop_speech()
+                self._speaker.interrupt(event.heard)
             within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
             if not within:  # a later stage of the pipeline takes it
                 self.outgoing.put(event)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loquent.speech.agent.agent import Agent
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.channels import Channels
 from loquent.speech.runtime.engine import Engine
@@ -140,11 +141,26 @@ class Model:
         asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure}
         if isinstance(voice := options.get("voice"), str):
             options["voice"] = self.voices.get(voice, voice)
-        asked |= {"stream": stream, **options}
+        return self._open(**asked, stream=stream, **options)
+
+    def _open(self, **asked: Any) -> Stream:
         if len(self.stages) > 1:
             return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()
         return engine.open(**asked)
+
+
+@dataclass(frozen=True)
+class AgentModel(Model):
+    """An agent that clients may talk with."""
+
+    agent: Agent = field(kw_only=True)
+
+    def _open(self, **asked: Any) -> Stream:
+        """Start a talk; clients cannot make its audio wait."""
+        if "patient" in asked:
+            raise ValueError("patient: unknown; live audio does not wait")
+        return self.agent.open(**asked)
 
 
 class UnknownModel(ValueError):
@@ -228,12 +244,12 @@ def _drafting(engine: Engine) -> dict[str, Any]:
 
 
 def models_of(
-    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine] | Agent],
     translators: Mapping[tuple[str, str], Engine] | None = None,
     aliases: Mapping[str, str] | None = None,
     voices: Mapping[str, str] | None = None,
 ) -> Models:
-    """Models by name, of an engine, of engines by name, or of rows of engines by name.
+    """Models by name, of an engine, or of engines, rows of engines and agents by name.
 
     Args:
         translators: for those that make text of speech.
@@ -247,10 +263,16 @@ def models_of(
         engines = {"default": engines}
     if not engines:
         raise ValueError("a server needs at least one engine, got an empty mapping")
-    models = {name: Model({"": one} if isinstance(one, Engine) else dict(one)) for name, one in engines.items()}
+    models = {name: _model(one) for name, one in engines.items()}
     for name, model in models.items():
         if model.hears:
             models[name] = replace(model, translators=translators or {})
         if model.gives.kind == "audio":
             models[name] = replace(model, voices=voices or {})
     return Models(models, aliases)
+
+
+def _model(one: Engine | Mapping[str, Engine] | Agent) -> Model:
+    if isinstance(one, Agent):
+        return AgentModel(one.stages, agent=one)
+    return Model({"": one} if isinstance(one, Engine) else dict(one))

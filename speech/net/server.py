@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from loquent.speech.agent.agent import Agent
 from loquent.speech.net.admission import Admission, Relief
 from loquent.speech.net.connection import Connection
 from loquent.speech.net.deepgram.prerecorded import Prerecorded
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(
-    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine] | Agent],
     limits: Limits | None = None,
     *,
     max_streams: int | None = None,
@@ -69,7 +70,7 @@ def create_app(
 
     Args:
         engines: an engine, or engines by model name; clients that name no model get the first. Several engines by the
-            names of their stages make a model too: its streams are pipelines.
+            names of their stages make a model too: its streams are pipelines. So does an agent: its streams are talks.
         limits: on what clients may do.
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for files: called with float32 samples (N,) at 16 kHz, and with those of

@@ -82,7 +82,7 @@ class Pipeline(Stream):
             EngineFull: an engine has no free slot; none is taken.
             ValueError: an option is wrong or no stage has it, or the stages do not fit each other.
         """
-        chosen = _shared_out(engines, options)
+        chosen = shared_out(engines, options)
         audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
         stages: dict[str, Session] = {}
         try:
@@ -167,7 +167,7 @@ class Pipeline(Stream):
 
     def configure(self, **options: Any) -> None:
         """See `Stream.configure`; each option goes to the first stage that has it."""
-        for name, chosen in _shared_out({n: s.engine for n, s in self._stages.items()}, options).items():
+        for name, chosen in shared_out({n: s.engine for n, s in self._stages.items()}, options).items():
             if chosen:
                 self._stages[name].configure(**chosen)
 
@@ -191,7 +191,7 @@ class Pipeline(Stream):
             session.close()
 
 
-def _shared_out(engines: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def shared_out(engines: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Options by stage: each for the first one that has it."""
     chosen: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for option, value in options.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from loquent.speech.runtime.events import Event
@@ -88,6 +89,10 @@ class Stream(ABC):
     def nbytes(self) -> int:
         """Bytes of state: the models' slots and the input that waits."""
         return sum(session.nbytes for session in self.sessions)
+
+    def on_news(self, call: Callable[[], None]) -> None:  # noqa: B027
+        """What to call, from any thread, when something has come that was not fed, such as the reply of a chat model;
+        `drain` takes it up. Most streams have no such news."""
 
     @abstractmethod
     def run(self) -> list[Event]:
