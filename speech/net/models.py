@@ -58,6 +58,11 @@ class Model:
         return (self.takes.kind, self.gives.kind) == ("text", "audio")
 
     @property
+    def talks(self) -> bool:
+        """Whether it is somebody to talk with."""
+        return False
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """Codes of those that it hears, or else speaks; none if it does not say."""
         return (self.heard if self.takes.kind == "audio" else self.said).languages
@@ -70,7 +75,7 @@ class Model:
     @property
     def heard(self) -> Offer:
         """What its first stage offers."""
-        return _offered([*self.stages.values()][0])
+        return _offered(next(iter(self.stages.values())))
 
     @property
     def said(self) -> Offer:
@@ -156,6 +161,11 @@ class AgentModel(Model):
 
     agent: Agent = field(kw_only=True)
 
+    @property
+    def talks(self) -> bool:
+        """See `Model.talks`."""
+        return True
+
     def _open(self, **asked: Any) -> Stream:
         """Start a talk; clients cannot make its audio wait."""
         if "patient" in asked:
@@ -227,6 +237,7 @@ def offer_of(name: str, model: Model) -> dict[str, Any]:
         "takes": dataclasses.asdict(model.takes),
         "gives": dataclasses.asdict(model.gives),
         "stages": list(model.stages),
+        "talks": model.talks,
         "languages": list(model.languages),
         "latencies_ms": list(model.heard.latencies_ms),
         "voices": list(model.speakers),

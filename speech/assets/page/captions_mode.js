@@ -7,11 +7,12 @@ import {Microphone, microphones} from "./audio/microphone.js";
 import {currentKey, hearing} from "./offer.js";
 import {Recorded} from "./audio/recorded.js";
 import {Recording} from "./recording.js";
+import {follow, nearEnd} from "./scroll.js";
+import {offerUndo} from "./tools.js";
 import {Voice} from "./voice.js";
 import {Wave} from "./audio/wave.js";
 
 const $ = id => document.getElementById(id);
-const NEAR_PX = 120; // from the end of the page: then it follows the newest line
 
 export const name = "captions", title = "Captions";
 export const choices = new Choices();
@@ -87,13 +88,13 @@ async function begin(make) {
   last?.hush();
   const recording = current = last = new Recording(make(), chosen(), {
     state: () => showState(recording, card),
-    changed: one => follow(() => card.show(one)),
+    changed: one => show(() => card.show(one)),
     peak: peak => wave.add(peak),
     progress: share => showProgress(recording, share),
   });
   const card = new Card(recording, languages(recording.choice), one => removed([one]));
   cards.push(card);
-  follow(() => $("recordings").append(card.element));
+  show(() => $("recordings").append(card.element));
   wave.reset();
   showState(recording, card);
   await recording.run();
@@ -185,29 +186,19 @@ function showCards() {
 function removed(gone) {
   silence();
   remove(gone);
-  const back = document.createElement("button");
-  back.type = "button";
-  back.className = "link";
-  back.textContent = "Undo";
-  back.onclick = () => {
+  offerUndo($("status"), gone.length === 1 ? "Removed." : "Cleared.", () => {
     cards = [...gone, ...cards].sort((one, other) => one.began - other.began);
     $("recordings").append(...cards.map(card => card.element));
     showCards();
-    $("status").textContent = "";
     $("record").focus();
-  };
-  $("status").replaceChildren(gone.length === 1 ? "Removed. " : "Cleared. ", back);
-  back.focus();
+  });
 }
 
-// Makes a change to the page, and keeps the newest line in sight if it was.
-function follow(change) {
-  const near = document.body.scrollHeight - innerHeight - scrollY < NEAR_PX;
-  change();
-  if (near) scrollTo({top: document.body.scrollHeight, behavior: "instant"});
+function show(change) {
+  follow(change);
   showNewest();
 }
 
 function showNewest() {
-  $("newest").hidden = !cards.length || document.body.scrollHeight - innerHeight - scrollY < NEAR_PX;
+  $("newest").hidden = !cards.length || nearEnd();
 }

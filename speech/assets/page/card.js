@@ -1,7 +1,8 @@
 // A recording on the page: its lines as they come, and what can be done with them.
 
-import {download, FORMATS, written} from "./exports.js";
+import {written} from "./exports.js";
 import {Player} from "./audio/player.js";
+import {equip, stamp} from "./tools.js";
 
 const EDGE_S = 0.15; // heard before and after a line
 const ANNOUNCED = 3; // lines that a screen reader may still be reading
@@ -20,25 +21,10 @@ export class Card {
     this.element = template.firstElementChild;
     this.list = this.element.querySelector(".lines");
     this.title = this.element.querySelector("h2");
-    this.element.querySelector(".copy").hidden = !navigator.clipboard; // there is none over plain HTTP
-    this.element.querySelector(".copy").onclick = ({currentTarget}) => this.#copy(currentTarget);
-    this.element.querySelector(".remove").onclick = () => removed(this);
-    this.menu = this.element.querySelector(".menu");
-    for (const [format, {title}] of Object.entries(FORMATS)) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = title;
-      button.dataset.format = format;
-      button.onclick = () => this.#save(format);
-      this.menu.querySelector(".formats").append(button);
-    }
-    this.menu.onkeydown = ({key}) => {
-      if (key !== "Escape") return;
-      this.menu.open = false;
-      this.menu.querySelector("summary").focus();
-    };
-    this.menu.addEventListener("focusout", ({relatedTarget}) => {
-      if (relatedTarget && !this.menu.contains(relatedTarget)) this.menu.open = false;
+    equip(this.element, {
+      name: () => recording.live ? `loquent-${stamp(this.began)}` : recording.source.name.replace(/\.[^.]*$/, ""),
+      content: format => written(format, recording.captions.utterances, languages.source),
+      removed: () => removed(this),
     });
     this.began = new Date();
     this.state();
@@ -112,20 +98,6 @@ export class Card {
     button.classList.add("playing");
     player.add(samples, this.recording.tape.rate);
   }
-
-  async #copy(button) {
-    const label = button.querySelector("span");
-    await navigator.clipboard.writeText(written("txt", this.recording.captions.utterances));
-    label.textContent = "Copied";
-    setTimeout(() => { label.textContent = "Copy"; }, 2000);
-  }
-
-  #save(format) {
-    const name = this.recording.live ? `loquent-${stamp(this.began)}` : this.recording.source.name.replace(/\.[^.]*$/, "");
-    download(`${name}.${format}`, written(format, this.recording.captions.utterances, this.languages.source), FORMATS[format].type);
-    this.menu.open = false;
-    this.menu.querySelector("summary").focus();
-  }
 }
 
 // Stops the line that is being heard again.
@@ -154,9 +126,4 @@ function announce(text, language) {
   if (language) line.lang = language;
   announcer.append(line);
   while (announcer.childElementCount > ANNOUNCED) announcer.firstElementChild.remove();
-}
-
-function stamp(date) {
-  const two = number => String(number).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}-${two(date.getHours())}${two(date.getMinutes())}`;
 }

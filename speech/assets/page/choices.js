@@ -98,7 +98,7 @@ export class Choices {
 }
 
 // Gives a select its options; keeps what was chosen, now or on an earlier visit, if it is among them.
-function fill(id, options) {
+export function fill(id, options) {
   const select = $(id), wanted = select.options.length ? select.value : remembered("localStorage", id);
   select.replaceChildren(...options.map(([value, label]) => new Option(label, value)));
   if (options.some(([value]) => value === wanted)) select.value = wanted;

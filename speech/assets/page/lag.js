@@ -1,4 +1,4 @@
-// How far the captions are behind what is said, and why.
+// How far the server is behind what is said, and why.
 
 const SLOW_S = 3; // beyond the model's own latency
 const UNSENT_S = 1; // of audio that waits in the browser: then it is the line
@@ -7,10 +7,11 @@ export class Lag {
   sent = 0; // seconds of audio that were given to the socket
   heard = 0; // of them, those that the server has processed
 
-  // rate: samples a second; latency: seconds of audio that the model waits for anyhow.
-  constructor(rate, latency = 1) {
+  // rate: samples a second; latency: seconds of audio that the model waits for anyhow; what: "The captions are", say.
+  constructor(rate, latency = 1, what = "The captions are") {
     this.rate = rate;
     this.latency = latency;
+    this.what = what;
   }
 
   add(samples) {
@@ -30,10 +31,10 @@ export class Lag {
   explanation(unsent) {
     if (this.seconds < SLOW_S + this.latency) return null;
     if (unsent / 2 / this.rate > UNSENT_S) {
-      return "The captions are late: the connection to the server is slow, and your speech waits in this browser. Nothing " +
-        "is lost; the captions catch up when the connection does.";
+      return `${this.what} late: the connection to the server is slow, and your speech waits in this browser. Nothing ` +
+        "is lost; the rest comes when the connection is better.";
     }
-    return "The captions are late: the server is busy and works more slowly than you speak. Nothing is lost; when you " +
-      "stop, it writes the rest. Fewer streams, a smaller model or larger chunks help.";
+    return `${this.what} late: the server is busy and works more slowly than you speak. Nothing is lost, and ` +
+      "the rest still comes. Fewer streams, a smaller model or larger chunks help.";
   }
 }

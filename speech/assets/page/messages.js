@@ -22,9 +22,22 @@ const OF_SERVER = {
   too_long: "The stream has reached the longest time that the server allows. Start again to go on.",
 };
 
+const OF_CHAT = {
+  chat_unreachable: "There is no answer: the server's chat model cannot be reached.",
+  chat_refused: "There is no answer: the chat model has refused to reply.",
+  chat_timeout: "There is no answer: the chat model took too long.",
+  chat_broken: "The answer broke off: the connection to the chat model was lost.",
+  chat_failed: "There is no answer: the chat model has failed.",
+};
+
 export const NO_MICROPHONE = "Browsers give a page the microphone on https:// and on localhost only. Recordings work anywhere.";
 export const SILENT = "Nothing is heard. Is the microphone muted, or is another one the right one?";
 export const UNPLUGGED = "The microphone was unplugged. What was said until then is above.";
+
+// event: an "unanswered" of a talk, which goes on.
+export function unanswered({code, message}) {
+  return `${OF_CHAT[code] ?? message} Say it again; if that does not help, the log of the server says more.`;
+}
 
 // error: of the browser, of `Stream`, or of `upload`.
 export function explained(error) {

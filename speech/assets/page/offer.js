@@ -20,8 +20,9 @@ export async function fetchOffer() {
   return (await answer.json()).models;
 }
 
-export const hearing = models => models.filter(model => model.takes.kind === "audio");
+export const hearing = models => models.filter(model => model.takes.kind === "audio" && !model.talks);
 export const speaking = models => models.filter(model => model.takes.kind === "text" && model.gives.kind === "audio");
+export const talking = models => models.filter(model => model.talks);
 
 // A language's name in English, by its code.
 export function languageName(code) {

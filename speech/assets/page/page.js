@@ -1,15 +1,15 @@
 // The page as a whole: what the server offers, its key, and the modes between which the user chooses.
 //
 // A mode is a module with a section of its name in page.html. It exports name, title, offered(models), mount(reload),
-// offer(models) and leave(). A conversation with the server would be one more of them: it would use `Microphone` and
-// `Stream` as `recording.js` does, and `Voice` for the replies.
+// offer(models) and leave().
 
 import * as captions from "./captions_mode.js";
 import {explained} from "./messages.js";
 import {currentKey, fetchOffer, setKey} from "./offer.js";
 import * as speak from "./speak_mode.js";
+import * as talk from "./talk/mode.js";
 
-const MODES = [captions, speak];
+const MODES = [captions, speak, talk];
 const WRONG = "The server does not accept this key.";
 const $ = id => document.getElementById(id);
 let mode = captions;

@@ -1,7 +1,4 @@
 // A model that speaks: text goes in as it comes, speech is played as it comes, and can be stopped at any word.
-//
-// The reply of a conversation would be another source of its text: `say` its pieces, `flush` at its end, and `interrupt`
-// when the user speaks.
 
 import {Player} from "./audio/player.js";
 import {Stream} from "./stream.js";

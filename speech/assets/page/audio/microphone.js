@@ -17,7 +17,7 @@ export class Microphone {
   // Resolves to the sample rate once packets come; null if it was closed meanwhile.
   async open(take, lost) {
     const chosen = this.device ? {deviceId: {exact: this.device}} : {};
-    this.#media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1, ...chosen}});
+    this.#media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1, echoCancellation: true, ...chosen}});
     if (this.#closed) return this.close();
     this.#lock = await navigator.wakeLock?.request("screen").catch(() => null); // a phone that sleeps does not listen
     const context = this.#context = new AudioContext();
