@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ SAID = (
     "The train leaves at ten o'clock.",
 )
 PAUSE_S = 0.9  # after a sentence
+ASKED = ("Where should we go on Saturday?", "Is it far by train?")
+ANSWERS = (
+    "How about the coast? It will be warm, and the sea is calm.",
+    "No, it takes an hour and a half. There is a train every thirty minutes, and the way along the river is beautiful.",
+)
+ANSWER_S = 8.0  # of silence for an answer
 READ = (
     "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
 )
@@ -42,32 +49,48 @@ QUALITY = 74
 
 def main() -> None:
     """Take them all."""
-    driver = load_driver()
     PICTURES.mkdir(exist_ok=True)
+    visit(take_captions, SAID, PAUSE_S, "--translate", "loquent/en-es", "--translate", "loquent/en-de")
+    take_a_talk()
+
+
+def take_a_talk() -> None:
+    """Talk with a chat model whose answers are known."""
+    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
+    chat.script = [*ANSWERS]
+    try:
+        visit(take_talk, ASKED, ANSWER_S, "--chat", chat.url, "--chat-model", "scripted")
+    finally:
+        chat.close()
+
+
+def visit(take_pictures: Callable[..., None], sentences: Sequence[str], pause_s: float, *options: str) -> None:
+    """Start a server and a browser whose microphone hears some sentences, and take pictures of its page."""
+    driver = load("tests/speech/net/page/chromium.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_speech(folder / "speech.wav")
-        command = [sys.executable, "-m", "loquent.speech", "serve", "--translate", "loquent/en-es", "--port", "0"]
-        server = subprocess.Popen([*command, "--translate", "loquent/en-de"], stderr=subprocess.PIPE, text=True)
+        write_speech(folder / "speech.wav", sentences, pause_s)
+        command = [sys.executable, "-m", "loquent.speech", "serve", "--port", "0", *options]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         browser = driver.Chromium(folder / "profile", folder / "speech.wav")
         try:
-            take_all(driver, browser, address_of(server))
+            take_pictures(driver, browser, address_of(server))
         finally:
             browser.close()
             server.terminate()
             server.wait()
 
 
-def write_speech(path: Path) -> None:
+def write_speech(path: Path, sentences: Sequence[str], pause_s: float) -> None:
     """What the microphone is to hear."""
     voice = Synthesizer.from_pretrained("loquent/hibari")
     parts = []
-    for sentence in SAID:
-        parts += [voice.synthesize(sentence).samples, np.zeros(round(PAUSE_S * voice.sample_rate), np.float32)]
+    for sentence in sentences:
+        parts += [voice.synthesize(sentence).samples, np.zeros(round(pause_s * voice.sample_rate), np.float32)]
     write_audio(path, np.concatenate(parts), voice.sample_rate)
 
 
-def take_all(driver: Any, browser: Any, address: str) -> None:
+def take_captions(driver: Any, browser: Any, address: str) -> None:
     """Go through the minute."""
     wait: Callable[[Callable[[], Any]], Any] = driver.wait_until
     desk = browser.open(address, size=WINDOW)
@@ -107,6 +130,19 @@ def take_all(driver: Any, browser: Any, address: str) -> None:
     take(night, "6-speak")
 
 
+def take_talk(driver: Any, browser: Any, address: str) -> None:
+    """Ask twice, and wait until half of the second answer is heard."""
+    wait: Callable[[Callable[[], Any]], Any] = driver.wait_until
+    desk = browser.open(address, size=WINDOW)
+    wait(lambda: desk.text("#modes"))
+    desk.click("#tab-talk")
+    desk.click("#talk-record")
+    wait(lambda: len(desk.texts(".agent .certain")) == 2)
+    wait(lambda: len(desk.texts(".agent .certain")[1]) > len(ANSWERS[1]) // 2)
+    take(desk, "7-talk")
+    desk.click("#talk-record")
+
+
 def take(tab: Any, name: str) -> None:
     """Save what a window shows."""
     time.sleep(0.1)  # for what scrolls
@@ -124,13 +160,13 @@ def address_of(server: subprocess.Popen[str]) -> str:
     raise SystemExit("the server has ended; run the command to see why: loquent serve --translate")
 
 
-def load_driver() -> Any:
-    """The module that drives the browser, which is one of the tests."""
-    path = ROOT / "tests" / "speech" / "net" / "page" / "chromium.py"
-    spec = importlib.util.spec_from_file_location("chromium", path)
+def load(file: str) -> ModuleType:
+    """A module of the tests."""
+    path = ROOT / file
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["chromium"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -430,9 +430,8 @@ class Connection:
             if isinstance(event, Interrupted) and self._speaker is not None:  # by who spoke to an agent, perhaps
                 self.outgoing.drop_speech()
                 self._speaker.interrupt(event.heard)
-            within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
-            if not within:  # a later stage of the pipeline takes it
-                self.outgoing.put(event)
+            if not isinstance(event, Speech) or event.stage == self._live.sessions[-1].stage:
+                self.outgoing.put(event)  # a later stage of the pipeline takes other speech
         self.metrics.dropped.inc(self.outgoing.dropped - before)
         if self.outgoing.size > self.limits.max_queue_bytes:
             waiting = f"{self.outgoing.size} bytes of events wait to be read"

@@ -86,6 +86,10 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
         "info": {"title": "loquent", "version": version, "description": "Streams of speech go over WS /v1/stream."},
         "paths": {
             "/": {"get": _operation("page", "A page with a microphone.", "text/html")},
+            "/page/{name}": {
+                "get": _operation("pageFile", "A file that the page is made of.", "*/*")
+                | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+            },
             "/health": {
                 "get": _operation("health", "Whether streams can be opened.", "application/json", _any())
                 | {"responses": _answers("application/json", _any()) | {"503": {"description": "They cannot."}}}

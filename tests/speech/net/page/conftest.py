@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,6 +172,24 @@ def taped() -> Callable[..., tuple[np.ndarray, int]]:
             })()"""
         )
         return np.frombuffer(base64.b64decode(content[0]), np.int16), content[1]
+
+    return of
+
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+
+
+@pytest.fixture
+def violations() -> Callable[[Any], list[Any]]:
+    """Function that tells what axe-core finds on a page, with the elements concerned."""
+    if importlib.util.find_spec("axe_core_python") is None:
+        pytest.skip("needs axe-core (pip install axe-core-python)")
+    rules = (resources.files("axe_core_python") / "axe.min.js").read_text("utf-8")
+
+    def of(tab: Any) -> list[Any]:
+        tab.evaluate(rules)
+        found = tab.evaluate(f"axe.run({RULES}).then(({{violations}}) => violations)")
+        return [(one["id"], [node["html"] for node in one["nodes"]], one["nodes"][0]["failureSummary"]) for one in found]
 
     return of
 

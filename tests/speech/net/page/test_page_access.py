@@ -1,25 +1,11 @@
 """Who cannot use a mouse, see colours, or has a small screen can use the page."""
 
-import importlib.util
-from importlib import resources
-
 import pytest
 
-AXE = importlib.util.find_spec("axe_core_python")
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
-
-def violations(tab):
-    """What axe-core finds, with the elements concerned."""
-    tab.evaluate((resources.files("axe_core_python") / "axe.min.js").read_text("utf-8"))
-    found = tab.evaluate(f"axe.run({RULES}).then(({{violations}}) => violations)")
-    return [(one["id"], [node["html"] for node in one["nodes"]], one["nodes"][0]["failureSummary"]) for one in found]
-
-
-@pytest.mark.skipif(AXE is None, reason="needs axe-core (pip install axe-core-python)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_the_rules_of_accessibility(polyglot, visit, driver, wave_file, scheme, size):
+def test_the_rules_of_accessibility(polyglot, visit, driver, violations, scheme, size):
     tab = visit(polyglot(token="secret"), size=getattr(driver, size.upper()), prefers_color_scheme=scheme)
     driver.wait_until(lambda: tab.evaluate("document.getElementById('key-dialog').open"))
     assert violations(tab) == []

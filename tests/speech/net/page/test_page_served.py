@@ -63,6 +63,7 @@ def test_the_offer(fetch):
         "takes": {"kind": "audio", "sample_rate": 16_000},
         "gives": {"kind": "text", "sample_rate": None},
         "stages": [""],
+        "talks": False,
         "languages": ["en"],
         "latencies_ms": [100, 200],
         "voices": [],

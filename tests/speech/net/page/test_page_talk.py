@@ -181,7 +181,7 @@ def test_half_duplex(quiet_room, talk, driver, chat_server):
     tab.choose("#talk-listening", "alone")
     tab.click("#talk-record")
     driver.wait_until(lambda: tab.text(".line.agent .certain"))
-    assert tab.evaluate("sent[0].options") == {"half_duplex": True}
+    assert tab.evaluate("sent[0].options.half_duplex")
     tab.choose("#talk-listening", "always")
     assert tab.evaluate("sent.at(-1)") == {"type": "configure", "options": {"half_duplex": False}}
     stop(tab, driver)
@@ -246,6 +246,26 @@ def test_by_keyboard(quiet_room, talk, driver, chat_server):
     assert tab.evaluate("document.querySelectorAll('#talk [aria-live], #talk [role=log]').length") == 0, (
         "the microphone would hear what a screen reader reads out"
     )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_the_rules_of_accessibility(quiet_room, talk, driver, chat_server, violations, scheme, size):
+    chat_server.script = [LONG]
+    size = getattr(driver, size.upper())
+    tab = talk(quiet_room, (1.5, "How will the weather be?"), size=size, prefers_color_scheme=scheme)
+    assert violations(tab) == []
+    tab.click("#talk-record")
+    driver.wait_until(lambda: len(tab.text(".line.agent .certain").split()) > 2)
+    assert violations(tab) == []
+    tab.click("#talk-quiet")
+    driver.wait_until(lambda: "stopped here" in tab.text(".line.agent .note"))
+    stop(tab, driver)
+    tab.click(".menu summary")
+    tab.evaluate("document.getElementById('talk-error').textContent = 'What went wrong, and what to do.'")
+    assert violations(tab) == []
+    width = tab.evaluate("document.documentElement.scrollWidth")
+    assert width <= size[0], "nothing sticks out"
 
 
 def test_the_mode_is_there_where_an_agent_is(polyglot, visit, start_server, agent_with, chat_server, hearing):
