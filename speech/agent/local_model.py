@@ -53,8 +53,8 @@ class LocalModel:
         except ImportError as error:
             raise TaskError('a local chat model needs transformers: pip install "loquent[talk]"') from error
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype="auto").to(device).eval()
-        return cls(model, tokenizer, max_tokens)
+        model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, dtype="auto")
+        return cls(model.to(device).eval(), tokenizer, max_tokens)
 
     def ask(self, messages: Sequence[Message], notify: Callable[[], None]) -> Reply:
         """Begin a reply; it waits for those before it."""

@@ -165,7 +165,7 @@ class Replying:
             playback.begin,
             playback.end,
             playback.voice_end,
-            tuple(tuple(one) for one in playback.given),
+            tuple(playback.given),
             self._fed,
             self._answers,
             None if last is None else (last.begin, last.text, last.heard),

@@ -97,7 +97,7 @@ def _talk(arguments: argparse.Namespace, chat: Chat) -> None:
 
     source, agent = _source(arguments), _agent(arguments, chat)
     options = {"half_duplex": arguments.half_duplex} | ({"voice": arguments.voice} if arguments.voice else {})
-    form = {"sample_rate": source.sample_rate, "channels": source.channels}
+    form: dict[str, Any] = {"sample_rate": source.sample_rate, "channels": source.channels}
     # Between two files nobody waits: the recording stands still until a reply is there.
     talk = agent.open(**form, patient=bool(arguments.input and arguments.output), **options)
     rate = talk.gives.sample_rate
@@ -131,6 +131,7 @@ def _agent(arguments: argparse.Namespace, chat: Chat) -> Agent:
 
     print(f"Loading {model_name(arguments)} …", file=sys.stderr)
     recognizer: Any = load_recognizer(arguments)
+    rules: Any
     (rules,) = (field.default for field in dataclasses.fields(recognizer.Settings) if field.name == "rules")
     rules = tuple(dataclasses.replace(rule, silence_s=PAUSE_S) if rule.name == "pause" else rule for rule in rules)
     language = {"language": arguments.language} if arguments.language else {}
@@ -149,10 +150,11 @@ class Shown:
     def show(self, event: Event) -> None:
         """Take up an event."""
         from loquent.speech.commands.talking.outputs import Recorder
+        from loquent.speech.runtime.events import Speech
 
         if isinstance(self._output, Recorder):
             self._output.show(event)
-        elif event.type == "speech":
+        elif isinstance(event, Speech):
             self._output.play(event)
         elif event.type == "interrupted":
             # The talk has reckoned what was heard; the sound card knows. Nothing steps the talk while events are shown.

@@ -8,12 +8,13 @@ export class Microphone {
   #lock = null;
   #closed = false;
 
-  // device: an id of `microphones`, or "" for the browser's default.
-  constructor(device = "") {
+  // device: an id of `microphones`, or "" for the browser's default; seconds: of a packet.
+  constructor(device = "", seconds = 0.1) {
     this.device = device;
+    this.seconds = seconds;
   }
 
-  // Asks for permission, then calls take(packet, peak) every 100 ms until closed, and lost() if the device goes away.
+  // Asks for permission, then calls take(packet, peak) for every packet until closed, and lost() if the device goes away.
   // Resolves to the sample rate once packets come; null if it was closed meanwhile.
   async open(take, lost) {
     const chosen = this.device ? {deviceId: {exact: this.device}} : {};
@@ -24,7 +25,8 @@ export class Microphone {
     await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
     await context.resume();
     if (this.#closed) return this.close();
-    const options = {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"};
+    const form = {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"};
+    const options = {...form, processorOptions: {seconds: this.seconds}};
     const node = new AudioWorkletNode(context, "packets", options);
     node.port.onmessage = ({data}) => { if (!this.#closed) take(data.packet, data.peak); };
     context.createMediaStreamSource(this.#media).connect(node);

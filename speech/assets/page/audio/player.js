@@ -42,9 +42,9 @@ export class Player {
 
   heard = 0; // seconds of the speech up to the last part that is over
 
-  // Seconds of the speech that have been heard.
+  // Seconds of the speech that have been heard: headphones without a cable are up to a quarter of a second late.
   get position() {
-    const now = this.#context?.currentTime ?? 0;
+    const now = this.#context ? this.#context.currentTime - (this.#context.outputLatency || 0) : 0;
     const part = this.#parts.findLast(one => one.at <= now);
     return part ? Math.min(part.end, part.start + now - part.at) : this.heard;
   }

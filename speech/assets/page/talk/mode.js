@@ -10,10 +10,11 @@ import {currentKey, languageName, talking} from "../offer.js";
 import {follow} from "../scroll.js";
 import {offerUndo} from "../tools.js";
 import {TalkCard} from "./card.js";
-import {Talk} from "./talk.js";
+import {PACKET_S, Talk} from "./talk.js";
 
 const $ = id => document.getElementById(`talk-${id}`);
 const REMEMBERED = ["model", "spoken", "voice", "device", "listening"];
+const READY = "Speak when you like.";
 const DOING = {
   listening: "Listening.", hearing: "You are speaking.", thinking: "Thinking …", speaking: "Speaking. Break in when you like.",
 };
@@ -90,7 +91,7 @@ async function begin() {
   if (!models.length) return reload();
   $("error").textContent = "";
   const start = chosen(), {languages} = model();
-  const talk = current = new Talk(new Microphone($("device").value), start, {
+  const talk = current = new Talk(new Microphone($("device").value, PACKET_S), start, {
     state: () => showState(talk, card),
     changed: turn => follow(() => card.show(turn)),
     doing: () => showDoing(talk),
@@ -125,7 +126,7 @@ function showState(talk, card) {
   $("quiet").hidden = state !== "talking";
   $("status").textContent = {
     starting: "Allow the microphone, if the browser asks.",
-    talking: "Speak when you like.",
+    talking: READY,
     finishing: "Finishing … the last words are on their way.",
     over: dialogue.turns.length ? "The talk is over." : error ? "" : "The talk is over. No words were heard.",
   }[state];
@@ -140,6 +141,7 @@ function showState(talk, card) {
 function showDoing(talk) {
   const told = talk.state === "talking" ? DOING[talk.doing] : "";
   if ($("doing").textContent !== told) $("doing").textContent = told;
+  if (talk.doing !== "listening" && $("status").textContent === READY) $("status").textContent = "";
   $("quiet").setAttribute("aria-disabled", talk.doing !== "speaking" && talk.doing !== "thinking");
 }
 

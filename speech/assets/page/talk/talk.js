@@ -6,6 +6,9 @@ import {UNPLUGGED} from "../messages.js";
 import {Stream} from "../stream.js";
 import {Dialogue} from "./dialogue.js";
 
+export const PACKET_S = 0.03; // of the microphone: who breaks in is noticed at the end of a packet
+const PEAKS = 3; // packets for each peak that is shown
+
 export class Talk {
   state = "starting"; // then "talking", "finishing", "over"
   lag = null;
@@ -14,6 +17,7 @@ export class Talk {
   #stream = null;
   #speaks = false; // whether the user does
   #thinks = false; // whether a reply is awaited
+  #peaks = []; // of the last packets
   #dropping = false; // what comes until the server has answered belongs to a reply that was stopped
 
   // source: a `Microphone`. start: fields of the stream's "start"; its options say whether it is half-duplex.
@@ -96,7 +100,7 @@ export class Talk {
     if (this.state !== "talking") return;
     this.lag.add(packet.length);
     this.#stream.send(packet);
-    this.on.peak(peak);
+    if (this.#peaks.push(peak) === PEAKS) this.on.peak(Math.max(...this.#peaks.splice(0)));
   }
 
   #heard(event) {

@@ -189,7 +189,7 @@ def violations() -> Callable[[Any], list[Any]]:
     def of(tab: Any) -> list[Any]:
         tab.evaluate(rules)
         found = tab.evaluate(f"axe.run({RULES}).then(({{violations}}) => violations)")
-        return [(one["id"], [node["html"] for node in one["nodes"]], one["nodes"][0]["failureSummary"]) for one in found]
+        return [(one["id"], [(node["html"], node["failureSummary"]) for node in one["nodes"]]) for one in found]
 
     return of
 
