@@ -14,6 +14,11 @@ export class Dialogue {
     this.changed = changed;
   }
 
+  // Whether a reply is under way.
+  get replying() {
+    return Boolean(this.#answer) && !this.#answer.over && !this.#asked;
+  }
+
   // Takes an event of the stream, of any stage.
   add(event) {
     if (event.stage === "hear") this.#hears(event);

@@ -34,7 +34,9 @@ export class Talk {
   // "speaking", "hearing", "thinking" or "listening".
   get doing() {
     if (this.player.playing) return "speaking";
-    return this.#speaks ? "hearing" : this.#thinks ? "thinking" : "listening";
+    if (this.#speaks) return "hearing";
+    if (this.#thinks) return "thinking";
+    return this.dialogue.replying ? "speaking" : "listening"; // the next piece of it may be late
   }
 
   // Resolves once it is over and the server's places are free; `error` tells whether it went wrong.
@@ -64,7 +66,7 @@ export class Talk {
 
   // Stops the reply, and the talk goes on.
   quiet() {
-    if (this.state !== "talking" || !this.player.playing && !this.#thinks) return;
+    if (this.state !== "talking" || !this.player.playing && !this.#thinks && !this.dialogue.replying) return;
     this.#thinks = false;
     this.#hush();
     this.on.doing();
@@ -105,7 +107,7 @@ export class Talk {
 
   #heard(event) {
     const {type, stage} = event;
-    if (stage === "hear" && this.halfDuplex && this.player.playing) return; // the agent's own voice, perhaps
+    if (stage === "hear" && this.halfDuplex && this.doing === "speaking") return; // the agent's own voice, perhaps
     if (type === "interrupted") {
       if (!this.#dropping && this.player.playing) this.#hush();
       else this.#dropping = false;

@@ -38,12 +38,11 @@ class Chromium:
 
     Args:
         folder: for its profile, empty.
-        recording: a WAV file, which is heard again and again, or ``once`` and then silence.
+        recording: a WAV file, which is heard again and again.
     """
 
-    def __init__(self, folder: Path, recording: Path, once: bool = False) -> None:
-        heard = f"{recording}%noloop" if once else str(recording)
-        arguments = [*FLAGS.split(), f"--use-file-for-fake-audio-capture={heard}", f"--user-data-dir={folder}"]
+    def __init__(self, folder: Path, recording: Path) -> None:
+        arguments = [*FLAGS.split(), f"--use-file-for-fake-audio-capture={recording}", f"--user-data-dir={folder}"]
         assert PROGRAM is not None
         self.process = subprocess.Popen([PROGRAM, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         told = folder / "DevToolsActivePort"
