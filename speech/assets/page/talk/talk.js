@@ -36,7 +36,12 @@ export class Talk {
     if (this.player.playing) return "speaking";
     if (this.#speaks) return "hearing";
     if (this.#thinks) return "thinking";
-    return this.dialogue.replying ? "speaking" : "listening"; // the next piece of it may be late
+    return this.#speaking ? "speaking" : "listening";
+  }
+
+  // Whether a reply is being said, even if its next piece is late.
+  get #speaking() {
+    return this.player.playing || this.dialogue.replying && !this.#dropping;
   }
 
   // Resolves once it is over and the server's places are free; `error` tells whether it went wrong.
@@ -66,7 +71,7 @@ export class Talk {
 
   // Stops the reply, and the talk goes on.
   quiet() {
-    if (this.state !== "talking" || !this.player.playing && !this.#thinks && !this.dialogue.replying) return;
+    if (this.state !== "talking" || !this.#speaking && !this.#thinks) return;
     this.#thinks = false;
     this.#hush();
     this.on.doing();
@@ -107,7 +112,7 @@ export class Talk {
 
   #heard(event) {
     const {type, stage} = event;
-    if (stage === "hear" && this.halfDuplex && this.doing === "speaking") return; // the agent's own voice, perhaps
+    if (stage === "hear" && this.halfDuplex && this.#speaking) return; // the agent's own voice, perhaps
     if (type === "interrupted") {
       if (!this.#dropping && this.player.playing) this.#hush();
       else this.#dropping = false;
@@ -117,7 +122,7 @@ export class Talk {
     if (type === "activity") {
       this.#speaks = event.speaking;
       // The server stops the reply, too; nobody waits for its word.
-      if (event.speaking && !this.halfDuplex && this.player.playing) this.#hush();
+      if (event.speaking && !this.halfDuplex && this.#speaking) this.#hush();
     } else if (type === "unanswered") {
       this.#thinks = false;
       this.on.unanswered(event);
