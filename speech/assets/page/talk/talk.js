@@ -128,8 +128,10 @@ export class Talk {
       this.on.unanswered(event);
     } else if (stage === "turn") {
       this.#thinks = true;
-      if (this.state === "finishing") this.#stream.abandon(); // the last words have come, and nobody wants an answer
     }
+    // The last words have come. Nobody wants an answer, nor the rest of one that was stopped.
+    const answers = stage === "turn" || stage === "reply" && !this.#dropping;
+    if (this.state === "finishing" && answers) this.#stream.abandon();
     this.on.doing();
   }
 

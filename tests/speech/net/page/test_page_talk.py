@@ -217,6 +217,20 @@ def test_stop_ends_the_talk(talk, ear, end, heard, driver, chat_server):
     assert len(tab.texts(".recording")) == 2
 
 
+def test_nothing_is_said_after_the_end(talk, ear, end, heard, stopped, driver, chat_server):
+    """Who breaks in and then stops is not kept waiting for the rest of the reply."""
+    chat_server.script = [LONG]
+    tab = talk()
+    tab.click("#talk-record")
+    ear.texts.append(QUESTION)
+    heard(tab)
+    tab.evaluate("say()")
+    stopped(tab)
+    end(tab)
+    assert "stopped here" in tab.text(".line.agent .note")
+    assert tab.text("#talk-error") == ""
+
+
 def test_what_was_said_last_is_not_lost(talk, ear, end, driver, chat_server):
     """Who stops before the end of the turn gets the text of it, and no answer."""
     tab = talk()
