@@ -118,9 +118,12 @@ class Replying:
                 self._add(self.answer, reply.take())
             if over:
                 self._finish_text(self.answer)
+        before = self.answer
         self._give(at_once)
         answer = self.answer
-        if answer is None or not answer.spoken or not (at_once or self._clock() >= self.playback.end):
+        if answer is None:
+            return before is not None  # it was stopped
+        if not answer.spoken or not (at_once or self._clock() >= self.playback.end):
             return False
         self._conclude(answer, len(answer.text), self.playback.end)
         return True

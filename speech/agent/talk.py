@@ -185,6 +185,7 @@ class Talk(Stream):
         else:
             self._drop_guess()  # it was asked for with another history
             self._replying.correct(at)
+        self._consider()  # there may be no step any more that would
         return self.drain()
 
     def snapshot(self) -> bytes:

@@ -21,7 +21,7 @@ class Client:
     """Sends audio no faster than it is processed, as a microphone does."""
 
     def __init__(self, stream: ClientStream) -> None:
-        self.stream, self.sent = stream, 0
+        self.stream, self.sent, self.ended = stream, 0, False
         self.events: list[Event] = []
         self.reading = asyncio.create_task(self._read())
 
@@ -41,8 +41,13 @@ class Client:
             await self.say(np.zeros(512, np.float32))
         return found[-1]
 
-    async def finish(self) -> list[Event]:
+    async def end(self) -> None:
+        self.ended = True
         await self.stream.end()
+
+    async def finish(self) -> list[Event]:
+        if not self.ended:
+            await self.end()
         await self.reading
         return self.events
 
@@ -131,6 +136,23 @@ def test_a_client_that_leaves_ends_the_request(serving: str, chat_server, talkin
 
     asyncio.run(main())
     assert chat_server.hung_up.wait(10)
+
+
+@pytest.mark.parametrize("text", ["Well, ", LONG * 20])
+def test_a_client_that_wants_no_answer_any_more(serving: str, chat_server, talking, text: str) -> None:
+    """It has ended its audio already, and stops the reply to it: that is the end."""
+    chat_server.script = [chat_server.hold(text)]
+
+    async def act(client: Client) -> None:
+        await client.say(talking("What time is it?"))
+        await client.end()
+        while not texts(client.events, "turn"):
+            await asyncio.sleep(0.01)
+        await client.stream.interrupt(played_s=0.0)
+
+    events = conversation(serving, act)
+    assert texts(events, "reply") == []
+    assert len([event for event in events if isinstance(event, Interrupted)]) == 1
 
 
 def test_options_of_clients(serving: str) -> None:

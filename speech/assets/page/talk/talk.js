@@ -131,7 +131,7 @@ export class Talk {
     }
     // The last words have come. Nobody wants an answer, nor the rest of one that was stopped.
     const answers = stage === "turn" || stage === "reply" && !this.#dropping;
-    if (this.state === "finishing" && answers) this.#stream.abandon();
+    if (this.state === "finishing" && answers) this.#hush();
     this.on.doing();
   }
 

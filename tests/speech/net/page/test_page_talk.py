@@ -38,6 +38,14 @@ SCRIPT = """(() => {
   window.played = 0;
   AudioBufferSourceNode.prototype.start = function (at) { played += this.buffer.length; start.call(this, at); };
   window.sent = [];
+  window.received = [];
+  const {set} = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+  Object.defineProperty(WebSocket.prototype, "onmessage", {set(take) {
+    set.call(this, event => {
+      if (typeof event.data === "string") received.push(JSON.parse(event.data).type);
+      take(event);
+    });
+  }});
   const send = WebSocket.prototype.send;
   WebSocket.prototype.send = function (data) {
     if (typeof data === "string") sent.push(JSON.parse(data));
@@ -204,6 +212,7 @@ def test_stop_ends_the_talk(talk, ear, end, heard, driver, chat_server):
     end(tab)
     assert "stopped here" in tab.text(".line.agent .note")
     assert [one["type"] for one in tab.evaluate("sent")] == ["start", "interrupt", "finish"]
+    assert tab.evaluate("received.at(-1)") == "done"
     tab.click("#talk-record")
     ear.texts.append(QUESTION)
     driver.wait_until(lambda: len(chat_server.asked) == 2)
@@ -238,6 +247,7 @@ def test_what_was_said_last_is_not_lost(talk, ear, end, driver, chat_server):
     ear.open = "What time is it, and"
     driver.wait_until(lambda: tab.text(".line.user .tentative") == ear.open)
     end(tab)
+    assert tab.evaluate("received.at(-1)") == "done", "the server has no more to do with it"
     assert tab.texts(".line.user .certain") == [ear.open]
     assert tab.texts(".line.agent, .line.open") == []
 
