@@ -76,6 +76,12 @@ def tones() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def scripted_talk() -> ModuleType:
+    """A chat server, a recogniser and an agent whose talk is known before."""
+    return _load("speech/scripted_talk.py")
+
+
+@pytest.fixture(scope="session")
 def swapped() -> ModuleType:
     """A task with text in and text out."""
     return _load("speech/swapped.py")

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What each folder may import of the others, besides itself. A parent's name stands for the files in it, not for what is
-# below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and nn <- audio, text <- runtime <- net <- commands.
+# below: kernels <- speech <- {asr, tts} <- {translate, recipes}, and in speech
+# nn <- audio, text <- runtime <- agent <- net <- commands.
 NN = {"kernels", "speech/nn"}
 RUNTIME = {*NN, "speech/audio", "speech/text", "speech/runtime"}
 SPEECH = {*RUNTIME, "speech", "speech/policies"}
@@ -38,7 +39,8 @@ MAY_IMPORT = {
     "speech/runtime": RUNTIME,
     "speech/policies": set(),
     "speech": {*RUNTIME, "speech/commands"},
-    "speech/net": {*SPEECH, *(f"speech/net/{room}" for room in NET_ROOMS)},
+    "speech/agent": {*RUNTIME, "speech"},
+    "speech/net": {*SPEECH, "speech/agent", *(f"speech/net/{room}" for room in NET_ROOMS)},
     "speech/net/connections": {*SPEECH, "speech/net", "speech/net/operation"},
     "speech/net/deepgram": {*SPEECH, "speech/net", "speech/net/dialects"},
     "speech/net/dialects": {*SPEECH, "speech/net", "speech/net/openai"},
@@ -48,8 +50,10 @@ MAY_IMPORT = {
     "speech/net/sessions": {*SPEECH, "speech/net", "speech/net/connections"},
     "speech/corpus": SPEECH,
     "speech/commands": {
-        *(*SPEECH, "speech/net", "speech/net/operation", "speech/commands/translation", "speech/corpus"),
+        *(*SPEECH, "speech/agent", "speech/corpus", "speech/net", "speech/net/operation"),
+        *(f"speech/commands/{room}" for room in ("talking", "translation")),
     },
+    "speech/commands/talking": {*SPEECH, "speech/agent", "speech/commands"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/speakers", "asr/whisper/offline", "asr/whisper/live"},
     "asr/recordings": SPEECH,

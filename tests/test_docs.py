@@ -187,6 +187,7 @@ def test_flags_of_the_command_line() -> None:
         "corpus transcribe": "corpus model language decoding",
         "corpus speak": "corpus",
         "corpus translate": "corpus",
+        "talk": "model streaming",
     }
     for name, command in commands_of(parser).items():
         (title,) = (title for title in told if title.startswith(f"`loquent {name}"))

@@ -188,7 +188,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     runtime = distributions(PROJECT["project"]["dependencies"])
     for layer in sorted({package.split(".")[1] for package in PACKAGES}):
         extra = {
-            "speech": ",ray",
+            "speech": ",ray,talk",
             "recipes": ",train",
             "tts": ",hibari,cosyvoice",
             "translate": ",translate-score,agents",

@@ -19,7 +19,7 @@ from torch import Tensor
 from loquent.speech.nn.state import State
 from loquent.speech.nn.transfer import sent
 from loquent.speech.runtime.events import Event, Final, Skipped, Speech, Word
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.words import WordChunk
 from loquent.tts.acoustics import PhoneWindow, VoiceModel, WordAcoustics
@@ -85,6 +85,10 @@ class SpeechTask:
         needed = [voice.renderer.inputs_for(frames * voice.hop_length) - frames for frames in range(1, 257)]
         self.lookahead = max(needed)  # frames behind one that is given out
         self.fingerprint = f"speech-1 {voice.fingerprint} {phonemizer.fingerprint} {self.chunk}"
+
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`."""
+        return Offer(self.languages, voices=self.voice.speakers)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 

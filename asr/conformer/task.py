@@ -33,7 +33,7 @@ from loquent.speech.audio.endpoint import Endpointer, EndpointMemory, SpeechOpti
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.nn.transfer import staged
 from loquent.speech.runtime.events import Endpoint, Event, Word
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import language_codes
 
@@ -76,10 +76,11 @@ class ConformerStreamingTask:
         self._step = DeviceStep(model, self.search, self.widths)
         self.fingerprint = _fingerprint(model, tokenizer, self.settings)
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Codes of those that it recognises."""
-        return (self.model.config.language,)
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`."""
+        others = sorted(set(self.lookaheads) - {self.lookahead})
+        latencies = tuple(FRAME_MS * (lookahead + 1) for lookahead in (self.lookahead, *others))
+        return Offer((self.model.config.language,), latencies)
 
     def initial_state(self, slots: int) -> ConformerStreamState:
         """Pool of ``slots`` streams."""

@@ -44,6 +44,14 @@ class Player:
         self._stream.write(samples[:, None])
         self._written += len(samples)
 
+    def drop(self) -> float:
+        """Fall silent at once; returns `played_s`, from which what is written next goes on."""
+        played_s = self.played_s
+        self._stream.abort()
+        self._stream.start()
+        self._written = round(played_s * self._rate)
+        return played_s
+
     def __enter__(self) -> Player:
         return self
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {  # in the order of the help
     "translate": "loquent.speech.commands.translate",
     "interpret": "loquent.speech.commands.interpret",
     "corpus": "loquent.speech.commands.corpus",
+    "talk": "loquent.speech.commands.talking.talk",
     "serve": "loquent.speech.commands.serve",
     "models": "loquent.speech.commands.models",
     "train": "loquent.speech.commands.train",

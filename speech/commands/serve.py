@@ -31,6 +31,7 @@ from loquent.speech.commands.arguments import (
 )
 from loquent.speech.commands.configuration import Pairs
 from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
+from loquent.speech.commands.talking.chat import add_chat_arguments, chat_asked, noticing_engine
 from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.operation.logs import JsonLines, logging_config
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from loquent.speech.runtime.engine import Engine
 
 
+AGENT = "talk"  # name of the model that is an agent
 GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
@@ -139,6 +141,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="NAME=VOICE",
         help="likewise, for a voice of the model that speaks, such as alloy=alto (repeatable)",
     )
+    add_chat_arguments(parser)
     return parser
 
 
@@ -151,10 +154,17 @@ def run(arguments: argparse.Namespace) -> int:
     wyoming_address = None if arguments.wyoming is None else _wyoming_address(arguments)
     check_options(arguments, stream={})
     name, voice = model_name(arguments), None if arguments.speak == "none" else voice_name(arguments.speak)
-    aliases = _named(arguments.aliases, "--alias", [name, *([voice] if voice else []), *arguments.translate])
+    talks = bool(arguments.chat or arguments.local)
+    if talks and voice is None:
+        raise UsageError("--chat and --local offer an agent that speaks: leave out --speak none")
+    served = [name, *([voice] if voice else []), *arguments.translate, *([AGENT] if talks else [])]
+    aliases = _named(arguments.aliases, "--alias", served)
     voice_aliases = _named(arguments.voice_aliases, "--voice-alias")
     listener = _bound(arguments.host, arguments.port, "--port")
     wyoming = None if wyoming_address is None else _bound(*wyoming_address, "--wyoming")
+    chat = chat_asked(arguments)
+    from loquent.speech.agent.agent import Agent
+    from loquent.speech.agent.options import INSTRUCTIONS
     from loquent.speech.net.server import create_app
     from loquent.speech.runtime.engine import Engine
 
@@ -172,9 +182,13 @@ def run(arguments: argparse.Namespace) -> int:
         if languages in translators:
             raise UsageError(f"--translate {translating}: another one translates {' to '.join(languages)} already")
         translators[languages] = engines[translating]
+    models: dict[str, Any] = dict(engines)
+    if chat is not None and voice is not None:
+        notice = noticing_engine(engine)
+        models[AGENT] = Agent(engine, notice, engines[voice], chat, arguments.instructions or INSTRUCTIONS)
     chosen = {"head": arguments.head, "language": arguments.language}
     app = create_app(
-        engines,
+        models,
         limits,
         transcribe=functools.partial(
             recognizer.transcribe, **{name: value for name, value in chosen.items() if value is not None}

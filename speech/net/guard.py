@@ -18,6 +18,7 @@ from loquent.speech.net.operation.keys import KeyLimited, Keys
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/", "/health", "/ready")  # of pages that need no token
+OPEN_BELOW = "/page/"  # what the first of them is made of
 SPEECH = "/v1/audio/speech"
 UPLOADS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/listen")
 SCHEMES = ("bearer", "token")  # the latter is Deepgram's
@@ -61,7 +62,9 @@ class Guard:
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 return await _preflight(origin, headers)(scope, receive, send)  # which never presents a token
             send = _shared_with(origin, send)
-        if not self.keys or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+        path = scope["path"]
+        is_open = scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_BELOW))
+        if not self.keys or is_open:
             return await self.app(scope, receive, send)
         scheme, _, shown = (presented or "").partition(" ")
         key = self.keys.find(shown) if scheme.lower() in SCHEMES else None

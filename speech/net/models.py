@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loquent.speech.agent.agent import Agent
 from loquent.speech.bilingual import RECOGNITION, TRANSLATION
 from loquent.speech.runtime.channels import Channels
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.runtime.snapshot import Unpacked
 from loquent.speech.runtime.stream import Stream
-from loquent.speech.runtime.task import Port
+from loquent.speech.runtime.task import Offer, Offering, Port
 from loquent.speech.text.languages import only_language
 
 # Beginnings of the names of other services' models, which their clients send unless they are told otherwise.
@@ -70,6 +71,31 @@ class Model:
     def task(self) -> str:
         """What it does, in metrics and logs."""
         return _TASKS[self.takes.kind, self.gives.kind]
+
+    @property
+    def talks(self) -> bool:
+        """Whether it is somebody to talk with."""
+        return False
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of those that it hears, or else speaks; none if it does not say."""
+        return (self.heard if self.takes.kind == "audio" else self.said).languages
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names for the option ``voice``; none if it does not say."""
+        return self.said.voices
+
+    @property
+    def heard(self) -> Offer:
+        """What its first stage offers."""
+        return _offered(next(iter(self.stages.values())))
+
+    @property
+    def said(self) -> Offer:
+        """What its last stage offers."""
+        return _offered([*self.stages.values()][-1])
 
     @property
     def active(self) -> int:
@@ -135,7 +161,9 @@ class Model:
         asked: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels, "pressure": pressure}
         if isinstance(voice := options.get("voice"), str):
             options["voice"] = self.voices.get(voice, voice)
-        asked |= {"stream": stream, **options}
+        return self._open(**asked, stream=stream, **options)
+
+    def _open(self, **asked: Any) -> Stream:
         if len(self.stages) > 1:
             return Pipeline.open(self.stages, **asked)
         (engine,) = self.stages.values()
@@ -149,6 +177,33 @@ class Model:
             return Pipeline.restore(snapshot, self.stages)
         (engine,) = self.stages.values()
         return engine.restore(snapshot)
+
+
+@dataclass(frozen=True)
+class AgentModel(Model):
+    """An agent that clients may talk with."""
+
+    agent: Agent = field(kw_only=True)
+
+    @property
+    def task(self) -> str:
+        """See `Model.task`."""
+        return "conversation"
+
+    @property
+    def talks(self) -> bool:
+        """See `Model.talks`."""
+        return True
+
+    def _open(self, **asked: Any) -> Stream:
+        """Start a talk; clients cannot make its audio wait."""
+        if "patient" in asked:
+            raise ValueError("patient: unknown; live audio does not wait")
+        return self.agent.open(**asked)
+
+    def restore(self, snapshot: bytes | Unpacked, multichannel: bool = False) -> Stream:
+        """Go on with a talk; see `Agent.restore`."""
+        return self.agent.restore(snapshot)
 
 
 class UnknownModel(ValueError):
@@ -221,13 +276,47 @@ class Models(MutableMapping[str, Model]):
         return some
 
 
+def offer_of(name: str, model: Model) -> dict[str, Any]:
+    """What clients can choose from, as ``/v1/offer`` tells it.
+
+    Latencies are those of the first stage, voices those of the last one. Each translation has the options that ask for
+    it.
+    """
+    translations: list[dict[str, Any]] = [
+        {"from": source, "to": target, "options": {"translate_to": target} | _drafting(engine)}
+        for (source, target), engine in model.translators.items()
+    ]
+    if model.heard.to_english:
+        translations.append({"from": None, "to": "en", "options": {"task": "translate"}})
+    return {
+        "name": name,
+        "takes": dataclasses.asdict(model.takes),
+        "gives": dataclasses.asdict(model.gives),
+        "stages": list(model.stages),
+        "talks": model.talks,
+        "languages": list(model.languages),
+        "latencies_ms": list(model.heard.latencies_ms),
+        "voices": list(model.speakers),
+        "translations": translations,
+    }
+
+
+def _offered(engine: Engine) -> Offer:
+    return engine.task.offer() if isinstance(engine.task, Offering) else Offer()
+
+
+def _drafting(engine: Engine) -> dict[str, Any]:
+    """The option of a translator to show what it has not committed, if it has it."""
+    return {"drafts": True} if any(field.name == "drafts" for field in dataclasses.fields(engine.task.Options)) else {}
+
+
 def models_of(
-    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine] | Agent],
     translators: Mapping[tuple[str, str], Engine] | None = None,
     aliases: Mapping[str, str] | None = None,
     voices: Mapping[str, str] | None = None,
 ) -> Models:
-    """Models by name, of an engine, of engines by name, or of rows of engines by name.
+    """Models by name, of an engine, or of engines, rows of engines and agents by name.
 
     Args:
         translators: for those that make text of speech.
@@ -248,11 +337,13 @@ def models_of(
 
 def model_of(
     name: str,
-    engines: Engine | Mapping[str, Engine],
+    engines: Engine | Mapping[str, Engine] | Agent,
     translators: Mapping[tuple[str, str], Engine],
     voices: Mapping[str, str],
 ) -> Model:
-    """A model of an engine, or of engines in a row; translators and other names of voices, if they are for it."""
+    """A model of an engine, of engines in a row, or of an agent, with what is for it of the rest."""
+    if isinstance(engines, Agent):
+        return AgentModel(engines.stages, voices=voices, name=name, agent=engines)
     model = Model({"": engines} if isinstance(engines, Engine) else dict(engines), name=name)
     return replace(
         model,

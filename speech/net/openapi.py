@@ -96,6 +96,10 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
         "info": {"title": "loquent", "version": version, "description": "Streams of speech go over WS /v1/stream."},
         "paths": {
             "/": {"get": _operation("page", "A page with a microphone.", "text/html")},
+            "/page/{name}": {
+                "get": _operation("pageFile", "A file that the page is made of.", "*/*")
+                | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+            },
             "/health": {
                 "get": _operation("health", "Whether streams can be opened.", "application/json", _any())
                 | {"responses": _answers("application/json", _any()) | {"503": {"description": "They cannot."}}}
@@ -107,6 +111,10 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
             "/metrics": {"get": _operation("metrics", "For Prometheus.", "text/plain") | {"security": security}},
             "/openapi.json": {
                 "get": _operation("openapi", "This description.", "application/json", _any()) | {"security": security}
+            },
+            "/v1/offer": {
+                "get": _operation("offer", "What clients can choose from.", "application/json", _any())
+                | {"security": security}
             },
             "/v1/models": {
                 "get": _operation("listModels", "The models.", "application/json", _ref("ModelList"))

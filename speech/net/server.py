@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from uvicorn.config import LOGGING_CONFIG
 
+from loquent.speech.agent.agent import Agent
 from loquent.speech.net.guard import Guard
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.models import models_of
@@ -27,6 +28,7 @@ from loquent.speech.net.openai.answers import error_answer
 from loquent.speech.net.operation.admin import Admin, Loader
 from loquent.speech.net.operation.keys import Key, Keys, checked_key, digest_of
 from loquent.speech.net.operation.logs import Format, logging_config
+from loquent.speech.net.page import Page
 from loquent.speech.net.service import Service
 from loquent.speech.net.sessions.sessions import Sessions
 from loquent.speech.net.sockets import protocols
@@ -35,7 +37,7 @@ from loquent.speech.runtime.engine import Engine
 
 
 def create_app(
-    engines: Engine | Mapping[str, Engine | Mapping[str, Engine]],
+    engines: Engine | Mapping[str, Engine | Mapping[str, Engine] | Agent],
     limits: Limits | None = None,
     *,
     max_streams: int | None = None,
@@ -54,7 +56,7 @@ def create_app(
 
     Args:
         engines: an engine, or engines by model name; clients that name no model get the first. Several engines by the
-            names of their stages make a model too: its streams are pipelines.
+            names of their stages make a model too: its streams are pipelines. So does an agent: its streams are talks.
         limits: on what clients may do.
         max_streams: most streams at a time, whatever their models; by default as many as fit the engines.
         transcribe: offline recogniser for files: called with float32 samples (N,) at 16 kHz, and with those of
@@ -95,11 +97,12 @@ def create_app(
     )
     app = Starlette(
         routes=[
-            Route("/", service.page),
+            *Page().routes,
             Route("/health", service.health),
             Route("/ready", service.ready),
             Route("/metrics", service.show_metrics),
             Route("/openapi.json", service.describe),
+            Route("/v1/offer", service.offer),
             Route("/v1/models", service.list_models),
             *([Route("/v1/models/{model:path}/load", admin.load, methods=["POST"])] if known.has_admin else []),
             *([Route("/v1/models/{model:path}", admin.unload, methods=["DELETE"])] if known.has_admin else []),

@@ -7,13 +7,13 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from loquent.speech.net.admission import Admission, Relief
@@ -26,7 +26,7 @@ from loquent.speech.net.dialects.vllm import Vllm
 from loquent.speech.net.dialects.vosk import Vosk
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.metrics import Metrics
-from loquent.speech.net.models import Model, Models
+from loquent.speech.net.models import Model, Models, offer_of
 from loquent.speech.net.openai.answers import error_answer, model_description
 from loquent.speech.net.openai.speech import Speeches
 from loquent.speech.net.openai.transcriptions import Transcriptions
@@ -190,11 +190,6 @@ class Service:
         finally:
             self.connections.discard(connection)
 
-    async def page(self, request: Request) -> Response:
-        """``GET /``: a microphone in the browser."""
-        page = resources.files("loquent.speech").joinpath("assets/microphone.html").read_text("utf-8")
-        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
-
     async def health(self, request: Request) -> Response:
         """``GET /health``: 200 while streams can be opened (if a slot is free)."""
         status = self._status()
@@ -216,6 +211,10 @@ class Service:
     async def show_metrics(self, request: Request) -> Response:
         """``GET /metrics``: for Prometheus."""
         return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def offer(self, request: Request) -> Response:
+        """``GET /v1/offer``: what clients can choose from, for the page and others that show it to people."""
+        return JSONResponse({"models": [offer_of(name, model) for name, model in self.models.items()]})
 
     async def list_models(self, request: Request) -> Response:
         """``GET /v1/models``: as OpenAI's."""
@@ -242,9 +241,3 @@ def _goodbye(stream: Stream | None) -> str:
     elif stream is not None:
         done = f"the server is shutting down and has read {stream.inbox.received} characters of this stream"
     return f"{done}; connect again to go on there"
-
-
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self' ws: wss:; "
-    "frame-ancestors 'none'"
-)

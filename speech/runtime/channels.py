@@ -6,12 +6,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Self
 
-import torch
-
 from loquent.speech.audio.files import to_mono_float32
 from loquent.speech.runtime.events import Event, Marker
 from loquent.speech.runtime.inbox import Inbox
-from loquent.speech.runtime.snapshot import Unpacked, counted, pack_parts, unpack
+from loquent.speech.runtime.snapshot import Unpacked, counted, pack_parts, parts_of, unpack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 
 MOST = 64  # channels
@@ -71,12 +69,12 @@ class Channels(Stream):
         header, tensors = unpack(snapshot)
         reached = header.mapping("reached")
         names = [str(channel) for channel in range(len(reached))]
-        parts = [tensors.get(name) for name in names]
-        if not 1 <= len(parts) <= MOST or any(p is None or p.dtype != torch.uint8 or p.ndim != 1 for p in parts):
-            raise ValueError("not a snapshot of channels: one of them is missing or damaged")
+        if not 1 <= len(names) <= MOST:
+            raise ValueError(f"not a snapshot of channels: it has {len(names)} of them")
+        parts = parts_of(tensors, names, "a snapshot of channels")
         streams: list[Stream] = []
         try:
-            streams.extend(restored(part.numpy().tobytes()) for part in parts)  # type: ignore[union-attr]
+            streams.extend(map(restored, parts.values()))
             channels = cls(tuple(streams), header.text("stream"))
             channels._reached = [counted(reached, name) for name in names]
         except Exception:

@@ -122,6 +122,15 @@ class Language(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Activity(Event):
+    """Somebody began to speak at ``time``, or stopped: told within a few frames, long before an utterance is over."""
+
+    type: ClassVar[str] = "activity"
+    speaking: bool
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Translation(Event):
     """Committed text in another language (or another form), to be appended to what came before it.
 
@@ -193,6 +202,16 @@ class Marker(Event):
 
     type: ClassVar[str] = "marker"
     id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unanswered(Event):
+    """What was said to an agent got no reply, or one that broke off; ``code`` and ``message`` say why. The stream goes
+    on."""
+
+    type: ClassVar[str] = "unanswered"
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,10 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-import torch
-
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Event
 from loquent.speech.runtime.session import Session
-from loquent.speech.runtime.snapshot import Unpacked, pack_parts, unpack
+from loquent.speech.runtime.snapshot import Unpacked, pack_parts, parts_of, unpack
 from loquent.speech.runtime.stream import Stream, StreamClosed
 
 _names = itertools.count(1)
@@ -79,7 +77,7 @@ class Pipeline(Stream):
             EngineFull: an engine has no free slot; none is taken.
             ValueError: an option is wrong or no stage has it, or the stages do not fit each other.
         """
-        chosen = _shared_out(engines, options)
+        chosen = shared_out(engines, options)
         audio: dict[str, Any] = {"sample_rate": sample_rate, "channels": channels}
         stages: dict[str, Session] = {}
         try:
@@ -104,14 +102,11 @@ class Pipeline(Stream):
         header, tensors = unpack(snapshot)
         if header.get("stages") != list(engines):
             raise ValueError(f"not a snapshot of a pipeline of {', '.join(engines)}, but of other stages")
-        name, parts = header.text("stream"), {stage: tensors.get(stage) for stage in engines}
-        for stage, part in parts.items():
-            if part is None or part.dtype != torch.uint8 or part.ndim != 1:
-                raise ValueError(f"not a snapshot of such a pipeline: stage {stage!r} is missing or damaged")
+        name, parts = header.text("stream"), parts_of(tensors, engines, "a snapshot of such a pipeline")
         stages: dict[str, Session] = {}
         try:
             for stage, engine in engines.items():
-                stages[stage] = engine.restore(parts[stage].numpy().tobytes())  # type: ignore[union-attr]
+                stages[stage] = engine.restore(parts[stage])
             return cls(stages, stream or name)
         except Exception:
             for session in stages.values():
@@ -164,7 +159,7 @@ class Pipeline(Stream):
 
     def configure(self, **options: Any) -> None:
         """See `Stream.configure`; each option goes to the first stage that has it."""
-        for name, chosen in _shared_out({n: s.engine for n, s in self._stages.items()}, options).items():
+        for name, chosen in shared_out({n: s.engine for n, s in self._stages.items()}, options).items():
             if chosen:
                 self._stages[name].configure(**chosen)
 
@@ -186,7 +181,7 @@ class Pipeline(Stream):
             session.close()
 
 
-def _shared_out(engines: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def shared_out(engines: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Options by stage: each for the first one that has it."""
     chosen: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for option, value in options.items():

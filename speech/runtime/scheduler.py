@@ -155,6 +155,13 @@ class Scheduler:
     def attach(self, stream: Stream, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every step of any stage of a stream; it drains the events."""
         self._streams[stream] = None
+        loop = asyncio.get_running_loop()
+
+        def hear_news() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(self._take_news, stream, listener)
+
+        stream.on_news(hear_news)
         for session in stream.sessions:
             self._listeners[session] = listener
         self.wake()
@@ -166,6 +173,11 @@ class Scheduler:
             self._listeners.pop(session, None)
         stream.close()
         if self._removals:
+            self.wake()
+
+    def _take_news(self, stream: Stream, listener: Callable[[], None]) -> None:
+        if stream in self._streams:
+            listener()
             self.wake()
 
     def wake(self) -> None:

@@ -51,6 +51,7 @@ class Session(Stream):
         stage: its name, if it is a stage of a pipeline.
         relaxed: options that it was given instead of those it asked for, as time was scarce when it began.
         upstream, downstream: the stages before and after it.
+        observer: told after each of its steps, and at its end.
     """
 
     def __init__(self, engine: Host, stream: str, memo: Memo, options: Any, inbox: Inbox, slot: int) -> None:
@@ -65,6 +66,7 @@ class Session(Stream):
         self.busy = False
         self.upstream: Session | None = None
         self.downstream: Session | None = None
+        self.observer: Callable[[Session], None] | None = None
         self._done = False
         self._closed = False  # by whoever holds it, or by a failure
         self._outbox: list[Event] = []
@@ -215,6 +217,8 @@ class Session(Stream):
         self.engine.touch(self)
         if self.upstream is not None:
             self.upstream.engine.touch(self.upstream)  # there is room for more of its output
+        if self.observer is not None:
+            self.observer(self)
 
     def fail(self, code: str, message: str) -> None:
         """End the stream with a `Failure`. Stages before it have nobody to speak to; those after it finish."""
@@ -253,6 +257,8 @@ class Session(Stream):
         if self.downstream is not None and not self.downstream.inbox.ended and not self.downstream.done:
             self.downstream.end()
         self.engine.release(self)
+        if self.observer is not None:
+            self.observer(self)
 
     def _flush_markers(self) -> None:
         """Emit the markers whose input has been processed; those of a step under way wait for its results.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -95,6 +95,21 @@ def pack_parts(header: Mapping[str, Any], parts: Mapping[str, Callable[[], bytes
         return pack(safetensors.torch.save(whole, {"session": json.dumps(header)}))
 
     return packed
+
+
+def parts_of(tensors: Mapping[str, Tensor], names: Iterable[str], what: str) -> dict[str, bytes]:
+    """Inverse of `pack_parts`: the snapshots of these names.
+
+    Raises:
+        ValueError: one is missing or damaged; ``what`` says of what.
+    """
+    parts: dict[str, bytes] = {}
+    for name in names:
+        part = tensors.get(name)
+        if part is None or part.dtype != torch.uint8 or part.ndim != 1:
+            raise ValueError(f"not {what}: its part {name!r} is missing or damaged")
+        parts[name] = part.numpy().tobytes()
+    return parts
 
 
 Unpacked: TypeAlias = tuple[Header, dict[str, Tensor]]

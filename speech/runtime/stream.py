@@ -90,6 +90,10 @@ class Stream(ABC):
         """Bytes of state: the models' slots and the input that waits."""
         return sum(session.nbytes for session in self.sessions)
 
+    def on_news(self, call: Callable[[], None]) -> None:  # noqa: B027
+        """What to call, from any thread, when something has come that was not fed, such as the reply of a chat model;
+        `drain` takes it up. Most streams have no such news."""
+
     @abstractmethod
     def run(self) -> list[Event]:
         """Step until everything that was fed has been used, and return the events."""

@@ -105,6 +105,30 @@ class Relaxing(Protocol):
         """The options with each larger look-ahead that the model was made for, the smallest first."""
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What the streams of a task can be given; what is empty is not told.
+
+    languages:    codes of those that it hears, reads or speaks.
+    latencies_ms: values of the option ``chunk_ms``, the default first.
+    voices:       names for the option ``voice``, the default first.
+    to_english:   whether the option ``task`` makes English text of speech in other languages.
+    """
+
+    languages: tuple[str, ...] = ()
+    latencies_ms: tuple[int, ...] = ()
+    voices: tuple[str, ...] = ()
+    to_english: bool = False
+
+
+@runtime_checkable
+class Offering(Protocol):
+    """A task that can tell what its streams may choose from, to somebody who is to be shown a choice."""
+
+    def offer(self) -> Offer:
+        """The choice."""
+
+
 class Task(Protocol):
     """What an engine drives: a model with a pool of slots.
 

@@ -51,3 +51,23 @@ def start_server(band_energy: ModuleType) -> Iterator[Callable[..., Any]]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def chat_server(scripted_talk: ModuleType) -> Iterator[Any]:
+    """A chat server with a script: a `ScriptedChat`."""
+    server = scripted_talk.ScriptedChat()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def agent_with(scripted_talk: ModuleType) -> Callable[..., Any]:
+    """Function that makes an agent around a chat model."""
+    return scripted_talk.agent_with
+
+
+@pytest.fixture(scope="session")
+def scripted_ear(scripted_talk: ModuleType) -> type:
+    """A recogniser that hears given texts at given seconds."""
+    return scripted_talk.ScriptedEar

@@ -25,7 +25,7 @@ from torch import Tensor
 from loquent.speech.audio.files import Audio
 from loquent.speech.runtime.events import Event, Final, Skipped, Speech
 from loquent.speech.runtime.options import OptionError
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.words import MAX_WORD, WordChunk
 from loquent.tts.cosyvoice.memo import (
@@ -99,6 +99,10 @@ class CosyVoiceTask:
         voice = self.voice.voice(recording, text, instruction=instruction)
         self._bounds(voice)
         self.voice.voices[name] = voice
+
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`."""
+        return Offer(self.languages, voices=self.voice.speakers)
 
     # ------------------------------------------------------------------------------------------- what the engine calls
 

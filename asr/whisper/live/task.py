@@ -36,7 +36,7 @@ from loquent.speech.audio.vad import SileroVad
 from loquent.speech.devices import few_threads
 from loquent.speech.nn.streaming import Chunk
 from loquent.speech.runtime.events import Endpoint, Event, Word
-from loquent.speech.runtime.task import Port, Turn, check_fixed
+from loquent.speech.runtime.task import Offer, Port, Turn, check_fixed
 from loquent.speech.runtime.turns import Turns
 from loquent.speech.text.languages import language_codes
 
@@ -91,12 +91,13 @@ class WhisperStreamingTask:
         self.rule = self.settings.rule
         self.networks = Networks(model, tokenizer, self.settings, self.adapters)
 
-    # ------------------------------------------------------------------------------------------- what the engine calls
+    def offer(self) -> Offer:
+        """See `loquent.speech.runtime.task.Offering`. All streams have the same latency, that of the settings."""
+        spoken, incremental = tuple(self.tokenizer.languages), self.settings.policy == "incremental"
+        translating = self.tokenizer.is_multilingual and not incremental
+        return Offer(spoken, (self.settings.step_ms,), to_english=translating)
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Codes of those that it recognises."""
-        return tuple(self.tokenizer.languages)
+    # ------------------------------------------------------------------------------------------- what the engine calls
 
     def initial_state(self, slots: int) -> StreamState:
         """Pool of ``slots`` streams."""

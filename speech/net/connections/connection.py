@@ -38,7 +38,7 @@ from loquent.speech.net.models import Models, UnknownModel
 from loquent.speech.net.operation.account import Account
 from loquent.speech.net.operation.keys import KeyLimited, Keys
 from loquent.speech.runtime.engine import EngineFull
-from loquent.speech.runtime.events import Event, Failure, Speech
+from loquent.speech.runtime.events import Event, Failure, Interrupted, Speech
 from loquent.speech.runtime.sample_inbox import SampleInbox
 from loquent.speech.runtime.scheduler import Scheduler
 from loquent.speech.runtime.stream import Stream
@@ -432,9 +432,11 @@ class Connection:
         for event in events:
             if isinstance(event, Failure):
                 return self._fail(self.dialect.fail(event.code, event.message))
-            within = isinstance(event, Speech) and event.stage != self._live.sessions[-1].stage
-            if not within:  # a later stage of the pipeline takes it
-                self.outgoing.put(event)
+            if isinstance(event, Interrupted) and self._writer.speaker is not None:  # by who spoke to an agent, perhaps
+                self.outgoing.drop_speech()
+                self._writer.speaker.interrupt(event.heard)
+            if not isinstance(event, Speech) or event.stage == self._live.sessions[-1].stage:
+                self.outgoing.put(event)  # a later stage of the pipeline takes other speech
         self.metrics.dropped.inc(self.outgoing.dropped - before)
         if self.outgoing.size > self.limits.max_queue_bytes:
             waiting = f"{self.outgoing.size} bytes of events wait to be read"

@@ -8,26 +8,20 @@ from typing import Any
 from loquent.speech.net.models import Model, Models
 
 
-def languages(model: Model) -> tuple[str, ...]:
-    """Codes of the languages that a model knows; none if it does not say."""
-    return getattr(next(iter(model.stages.values())).task, "languages", ())
-
-
 def speakers(model: Model) -> tuple[str, ...]:
     """Names of a voice's speakers; none if it has one only."""
-    names: tuple[str, ...] = getattr(getattr([*model.stages.values()][-1].task, "voice", None), "speakers", ())
-    return names if len(names) > 1 else ()
+    return model.speakers if len(model.speakers) > 1 else ()
 
 
 def description(models: Models) -> dict[str, Any]:
     """The data of ``info``."""
     heard = [
-        {**_artifact(name), "languages": languages(one)} for name, one in models.only(lambda model: model.hears).items()
+        {**_artifact(name), "languages": one.languages} for name, one in models.only(lambda model: model.hears).items()
     ]
     spoken = [
         {
             **_artifact(name),
-            "languages": languages(one),
+            "languages": one.languages,
             "speakers": [{"name": speaker} for speaker in speakers(one)] or None,
         }
         for name, one in models.only(lambda model: model.speaks).items()

@@ -25,7 +25,7 @@ from loquent.speech.net.dialect import Dialect, MessageRefused, Phase, integer, 
 from loquent.speech.net.messages import Action, Finish, Say, Start, TextPiece
 from loquent.speech.net.models import Models, UnknownModel
 from loquent.speech.net.protocol import MAX_CHANNELS, MAX_ITEMS, MAX_NAME
-from loquent.speech.net.wyoming.description import description, languages
+from loquent.speech.net.wyoming.description import description
 from loquent.speech.net.wyoming.framing import WyomingEvent
 from loquent.speech.runtime.events import Event, Word
 
@@ -147,7 +147,7 @@ class WyomingRequest(Dialect):
         language = voice.get("language")
         if voice.get("name") is None and language:
             code = _code(language)
-            fitting = known.only(lambda model: code in languages(model))
+            fitting = known.only(lambda model: code in model.languages)
             name = _named(None, fitting, f"no voice of this server speaks {code!r}")
         else:
             name = _named(voice.get("name"), known, "this server has no voice; start it with --speak")

@@ -1,0 +1,1 @@
+"""Voice agents: a conversation between somebody who speaks and a chat model, over the sessions of speech."""

@@ -1,0 +1,1 @@
+"""Conversations by voice on the command line."""
