@@ -353,7 +353,7 @@ def test_damaged_snapshots_are_refused(chat_server, agent_with: AgentWith, scrip
     with pytest.raises(ValueError, match="checksum"):
         agent.restore(snapshot[:-1] + bytes([snapshot[-1] ^ 1]))
     session = agent.notice.open()
-    with pytest.raises(ValueError, match="session 'hear' is missing"):
+    with pytest.raises(ValueError, match="part 'hear' is missing"):
         agent.restore(session.snapshot())
     session.close()
     with pytest.raises(ValueError, match="not the times and counts"):

@@ -104,7 +104,7 @@ def test_a_server_offers_the_agent(chat_server, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         "loquent.speech.net.server.create_app", lambda engines, *rest, **options: served.update(engines)
     )
-    monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, arguments: listener.close())
+    monkeypatch.setattr("loquent.speech.commands.serve._serve", lambda app, listener, *_: listener.close())
     common = ["serve", "--port", "0", "--max-sessions", "1", "--model", "tiny.en"]
     flags = [*common, "--chat", chat_server.url, "--chat-model", "m"]
     assert main([*flags, "--speak", "none"]) == 2
