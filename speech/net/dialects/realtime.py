@@ -188,8 +188,13 @@ class Realtime(Dialect):
             data = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error):
             refuse(f"'audio' has to be base64, got {shown(audio)}")
-        started = [] if self.phase is Phase.STREAMING else [self._opened(self._asked)]
-        return [*started, self._samples(data)]
+        if self.phase is Phase.STREAMING:
+            return [self._samples(data)]
+        start = self._opened(self._asked)
+        try:
+            return [start, self._samples(data)]
+        except MessageRefused as refusal:  # the stream is open all the same
+            return [start, Say(self._refusal(refusal))]
 
     def _create(self, item: dict[str, Any]) -> Sequence[Action]:
         if item["id"] in self._items:

@@ -88,6 +88,8 @@ def test_an_error_leaves_the_connection_open(connection: Any) -> None:
     assert "empty" in error.message
     connection.send({"type": "response.create", "event_id": "mine"})
     assert connection.recv().error.event_id == "mine"
+    connection.input_audio_buffer.append(audio=base64.b64encode(b"cut").decode())
+    assert connection.recv().error.code == "bad_audio"
     connection.input_audio_buffer.append(audio=encoded(noise(24_000)))
     connection.input_audio_buffer.commit()
     assert until(connection, COMPLETED)[-1].transcript
