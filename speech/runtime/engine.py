@@ -66,6 +66,7 @@ class Engine:
 
     Attributes:
         pace: how long the latest steps took.
+        measured_at: when the last of them was, by the clock.
         resamplers: between the rates of its streams and the model's; their tables are large, and clients choose them.
     """
 
@@ -94,7 +95,7 @@ class Engine:
         self._ready: dict[Session, float] = {}  # those that can step, and since when; the longest-waiting first
         self._behind: set[Session] = set()  # those that are not at the pace of their sources
         self._names = itertools.count(1)
-        self.pace = Pace()
+        self.pace, self.measured_at = Pace(), -math.inf
         self.resamplers = Resamplers()
 
     @property
@@ -285,7 +286,8 @@ class Engine:
         else:
             progress_s = sum(session.inbox.clock for session in batch.sessions) - batch.heard_s
         if batch.sessions:
-            self.pace.observe(len(batch.sessions), self.clock() - max(batch.begin, since), progress_s)
+            self.measured_at = self.clock()
+            self.pace.observe(len(batch.sessions), self.measured_at - max(batch.begin, since), progress_s)
 
     def _chosen(self, wanted: dict[Session, int]) -> tuple[list[Session], int | None]:
         """Who takes part in the next step, and how many samples their rows are padded to.

@@ -23,6 +23,7 @@ StepObserver = Callable[[Engine, int, float], None]  # engine, streams in the st
 
 
 EASY = 2 / 3  # of the largest load: below it, new streams get the look-ahead that they ask for
+OUTDATED_S = 10.0  # after which nobody relies on what an idle engine's steps took
 AHEAD = 2  # steps that may be launched and not read
 
 
@@ -89,7 +90,9 @@ class Scheduler:
         """Keep places for ``streams`` over ``engines`` while they are opened, which may take a while.
 
         By what its latest steps took, the machine must be able to keep up with them, too. The first stream of all
-        is always let in, as only streams bring the measure up to date; so is every one before there is a measure.
+        is always let in, as only streams bring the measure up to date; so is every one before there is a measure. The
+        old measure of an engine that nobody uses any more does not count: it may come from a time when the machine was
+        busy with something else.
 
         Yields:
             How scarce time is, for `Engine.open`: it grows from 0, as long as another third of what streams may have is
@@ -105,7 +108,7 @@ class Scheduler:
         for engine, count in Counter(engines).items():
             if engine.active + self._opening[engine] + count > engine.capacity:
                 raise EngineFull(f"{_taken(engine.capacity, count)}; raise the capacity or try again later")
-        load = self._load_with(engines)
+        load = self._load_with([engine for engine in engines if not self._is_outdated(engine)])
         others = self._counts().total()
         if others and load > self.max_load:
             more = "one stream more" if streams == 1 else f"{streams} streams more"
@@ -145,6 +148,10 @@ class Scheduler:
 
     def _load_with(self, engines: Collection[Engine]) -> float:
         return machine_load(self._paces(), self._counts() + Counter(engines))
+
+    def _is_outdated(self, engine: Engine) -> bool:
+        idle = not engine.active and not self._opening[engine]
+        return idle and engine.clock() - engine.measured_at > OUTDATED_S
 
     def _counts(self) -> Counter[Engine]:
         return Counter({engine: engine.active + self._opening[engine] for engine in self.engines})

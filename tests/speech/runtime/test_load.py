@@ -87,6 +87,23 @@ def test_an_old_measure_keeps_no_first_stream_out(band_energy):
     scheduler.shut_down()
 
 
+def test_an_old_measure_of_an_idle_engine_keeps_nobody_out_for_ever(band_energy):
+    clock = Clock()
+    hears, says = slow(band_energy, clock, 0.01), slow(band_energy, clock, 0.2)
+    scheduler = Scheduler([hears, says])
+    first, second = opened(scheduler, hears), opened(scheduler, says)
+    played(hears, [first])
+    played(says, [second])
+    second.close()
+    with pytest.raises(EngineFull, match="one stream more would need"):
+        opened(scheduler, says)
+    clock.now += 11.0
+    assert opened(scheduler, says)
+    with pytest.raises(EngineFull, match="one stream more would need"):
+        opened(scheduler, says)  # until the first has been measured
+    scheduler.shut_down()
+
+
 def test_all_engines_share_the_machine(band_energy):
     clock = Clock()
     first, second = slow(band_energy, clock, 0.03), slow(band_energy, clock, 0.03)
