@@ -153,6 +153,21 @@ async def _dial(url: str) -> ClientConnection:
         raise _error("lost", f"cannot connect to {url}: {error}; is the server running?") from error
 
 
+async def _answer(websocket: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
+    """Send the first message; returns "ready"."""
+    try:
+        await websocket.send(json.dumps(message))
+        answer: dict[str, Any] = json.loads(await websocket.recv())
+    except ConnectionClosed as error:
+        raise _error("lost", f"the connection was lost before the server answered: {error}") from error
+    if answer.get("type") == "failure":
+        raise _error(answer["code"], answer["message"])
+    if answer.get("type") != "ready":
+        got = answer.get("type")
+        raise _error("bad_message", f"expected 'ready', got {got!r}: is it another kind of server?")
+    return answer
+
+
 class ClientStream:
     """An open stream; made by `connect`. Iterating gives its events, and ends after `finish`.
 
@@ -262,22 +277,8 @@ class ClientStream:
             raise self._error
 
     async def _open(self) -> None:
-        self.ready = await self._answer(self._start.to_dict())
+        self.ready = await _answer(self._websocket, self._start.to_dict())
         self._reader = asyncio.create_task(self._read())
-
-    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Send the first message; returns "ready"."""
-        try:
-            await self._websocket.send(json.dumps(message))
-            answer: dict[str, Any] = json.loads(await self._websocket.recv())
-        except ConnectionClosed as error:
-            raise _error("lost", f"the connection was lost before the server answered: {error}") from error
-        if answer.get("type") == "failure":
-            raise _error(answer["code"], answer["message"])
-        if answer.get("type") != "ready":
-            got = answer.get("type")
-            raise _error("bad_message", f"expected 'ready', got {got!r}: is it another kind of server?")
-        return answer
 
     async def _read(self) -> None:
         while True:
@@ -332,12 +333,11 @@ class ClientStream:
         resume: dict[str, Any] = {"type": "resume", "session": self.ready["session"], "received": self._received}
         resume |= {} if self._start.token is None else {"token": self._start.token}
         limit = loop.time() + self._patience_s
+        await self._websocket.close()
         while True:
             try:
-                await self._websocket.close()
-                self._websocket = await _dial(self._url)
-                ready = await self._answer(resume)
-                break
+                await self._switch(resume)
+                return None
             except StreamError as error:
                 if error.code not in _RETRIED:
                     return error
@@ -345,12 +345,21 @@ class ClientStream:
                     return why
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # not all clients of a server at the same time
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _switch(self, resume: dict[str, Any]) -> None:
+        """Make another connection and use it; what is sent meanwhile is kept, and goes after what is sent again."""
+        websocket = await _dial(self._url)
+        try:
+            ready = await _answer(websocket, resume)
+            await self._sending.acquire()
+        except BaseException:
+            await websocket.close()
+            raise
+        self._websocket = websocket
         self.resumed += 1
         self._decoder, self._unconfirmed = None, 0
         self._unsaved.saved(ready["resumed"]["position"], ready["resumed"]["messages"])
-        await self._sending.acquire()  # nothing new goes before what is sent again
         self._later(self._send_again(self._unsaved.messages()))
-        return None
 
     async def _send_again(self, messages: list[str | bytes]) -> None:
         try:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from loquent.speech.audio.files import read_audio, write_audio
-from loquent.speech.net.client import ServerShuttingDown, connect
+from loquent.speech.net.client import ServerBusy, ServerShuttingDown, connect
 
 DEPLOY = Path(str(resources.files("loquent.speech"))).resolve().parent / "examples" / "deploy"
 SAMPLE = read_audio(Path(str(resources.files("loquent.speech") / "assets" / "sample.flac")))
@@ -28,7 +28,9 @@ REST, REST_TEXT = (
     "such machines in 1843.",
 )
 PROGRAM = "import sys; from loquent.speech.commands.cli import main; sys.exit(main())"
-FLAGS = ["--model", "tiny.en", "--speak", "none", "--max-sessions", "4", "--connections-per-client", "none"]
+SESSIONS = 4  # at a time in a process
+FLAGS = ["--model", "tiny.en", "--speak", "none", "--max-sessions", str(SESSIONS), "--connections-per-client", "none"]
+FLAGS += ["--limit", "max_load=1e9", "--limit", "max_lag_s=1e9"]  # however busy this machine is
 
 
 def until(condition, what):
@@ -48,12 +50,13 @@ def free_port() -> int:
 class Process:
     """A process of `loquent serve` on a port of its own, which can be started again."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, sessions: Path) -> None:
+        self.port, self.sessions = free_port(), sessions
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", PROGRAM, "serve", "--port", str(self.port), *FLAGS]
+        own = ["--port", str(self.port), "--session-folder", str(self.sessions)]
+        command = [sys.executable, "-c", PROGRAM, "serve", *own, *FLAGS]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     @property
@@ -69,8 +72,10 @@ class Process:
 
 
 @pytest.fixture(scope="module")
-def processes():
-    both = [Process(), Process()]
+def processes(tmp_path_factory):
+    """Two that share the folder of their sessions."""
+    sessions = tmp_path_factory.mktemp("sessions")
+    both = [Process(sessions), Process(sessions)]
     try:
         for one in both:
             until(lambda one=one: one.active == 0, "the server starts")
@@ -174,16 +179,31 @@ def haproxy_says(folder, command):
         return b"".join(iter(lambda: client.recv(4096), b"")).decode()
 
 
-def state(folder, name):
-    """What HAProxy takes a process for: UP, DOWN, DRAIN …"""
+def states(folder, name):
+    """What HAProxy takes a process for, for streams and for everything else: UP, DOWN, DRAIN …"""
     rows = [line.split(",") for line in haproxy_says(folder, "show stat").splitlines() if line]
-    (row,) = (row for row in rows if row[:2] == ["processes", name])
-    return row[rows[0].index("status")].split()[0]
+    known = {tuple(row[:2]): row[rows[0].index("status")].split()[0] for row in rows}
+    return [known[backend, name] for backend in ("streams", "processes")]
+
+
+def until_states(folder, name, *wanted):
+    until(lambda: states(folder, name) == list(wanted), f"HAProxy takes {name} for {wanted}")
 
 
 def all_up(folder):
     """Wait until HAProxy uses both processes."""
-    until(lambda: [state(folder, name) for name in ("one", "two")] == ["UP", "UP"], "the checks notice")
+    for name in ("one", "two"):
+        until_states(folder, name, "UP", "UP")
+
+
+def set_state(folder, name, wanted):
+    haproxy_says(folder, f"set server streams/{name} state {wanted}; set server processes/{name} state {wanted}")
+
+
+def busy(processes) -> int:
+    """The one that has the stream."""
+    (at,) = (number for number, process in enumerate(processes) if process.active)
+    return at
 
 
 def transcribed(port) -> str:
@@ -237,10 +257,10 @@ def test_draining_a_process_loses_nothing(processes, haproxy, folder):
 
     async def talk():
         async with connect(f"ws://127.0.0.1:{haproxy}", sample_rate=SAMPLE.sample_rate) as stream:
-            at = next(number for number, process in enumerate(processes) if process.active)
+            at = busy(processes)
             name = ("one", "two")[at]
             await stream.send(SENTENCE[: SAMPLE.sample_rate * 2])
-            haproxy_says(folder, f"set server processes/{name} state drain")
+            set_state(folder, name, "drain")
             assert await asyncio.to_thread(transcribed, haproxy) == TEXT
             assert [process.active for process in processes] == [at == 0, at == 1]
             await stream.send(SENTENCE[SAMPLE.sample_rate * 2 :])
@@ -250,8 +270,8 @@ def test_draining_a_process_loses_nothing(processes, haproxy, folder):
     all_up(folder)
     at, name = asyncio.run(talk())
     until(lambda: processes[at].active == 0, "the stream is over")
-    haproxy_says(folder, f"set server processes/{name} state ready")
-    until(lambda: state(folder, name) == "UP", "the process is used again")
+    set_state(folder, name, "ready")
+    until_states(folder, name, "UP", "UP")
 
 
 def test_a_process_that_is_told_to_stop_gives_the_last_words_and_others_go_on(processes, haproxy, folder):
@@ -261,7 +281,7 @@ def test_a_process_that_is_told_to_stop_gives_the_last_words_and_others_go_on(pr
         url, at = f"ws://127.0.0.1:{haproxy}", -1
         events = []
         async with connect(url, sample_rate=SAMPLE.sample_rate) as stream:
-            at = next(number for number, process in enumerate(processes) if process.active)
+            at = busy(processes)
             await stream.send(SENTENCE)
             stopping, told = None, ""
             try:
@@ -281,7 +301,80 @@ def test_a_process_that_is_told_to_stop_gives_the_last_words_and_others_go_on(pr
     at, first, rest = asyncio.run(talk())
     assert first == TEXT
     assert REST_TEXT in rest
-    until(lambda: state(folder, ("one", "two")[at]) == "DOWN", "the check notices")
+    until_states(folder, ("one", "two")[at], "DOWN", "DOWN")
+
+
+@pytest.mark.parametrize(
+    ("balancer", "how"),
+    [("haproxy", signal.SIGTERM), ("haproxy", signal.SIGKILL), ("nginx", signal.SIGKILL)],
+    indirect=["balancer"],
+)
+def test_a_stream_moves_to_the_other_process_in_the_middle_of_a_sentence(processes, balancer, how):
+    """It says what it would have said, word for word: nothing is lost, and nothing comes twice."""
+    talk, second = SAMPLE.samples[: round(8.6 * SAMPLE.sample_rate)], SAMPLE.sample_rate
+
+    async def undisturbed():
+        url = f"ws://127.0.0.1:{processes[0].port}"
+        async with connect(url, sample_rate=SAMPLE.sample_rate) as stream:
+            await stream.send(talk)
+            return await stream.finish()
+
+    async def moved():
+        events = []
+        url = f"ws://127.0.0.1:{balancer}"
+        async with connect(url, sample_rate=SAMPLE.sample_rate, resumable=True) as stream:
+            at = busy(processes)
+            await stream.send(talk[: 6 * second])  # enough to be saved,
+            await word(stream, "Ada", events)
+            await stream.send(talk[6 * second : 8 * second])  # and some that is not
+            await word(stream, "such", events)
+            assert await asyncio.to_thread(processes[at].stop, how) == (0 if how is signal.SIGTERM else -how)
+            await stream.send(talk[8 * second :])
+            events += await stream.finish()
+            assert stream.resumed == 1
+            assert [process.process.poll() is None for process in processes] == [at == 1, at == 0]
+        return events
+
+    expected, events = asyncio.run(undisturbed()), asyncio.run(moved())
+    assert said(expected).startswith(TEXT)
+    assert said(expected).endswith(REST_TEXT)
+    assert [event.to_dict() | {"stream": ""} for event in events] == [
+        event.to_dict() | {"stream": ""} for event in expected
+    ]
+
+
+async def word(stream, text, events):
+    """Take events up to a word."""
+    async for event in stream:
+        events.append(event)
+        if event.type == "word" and event.text.strip() == text:
+            return
+    raise AssertionError(f"the stream ended before {text!r}")
+
+
+def test_streams_go_where_there_is_room(processes, haproxy, folder):
+    """Also if HAProxy has sent nothing there itself; where there is none, streams are refused, and files are not."""
+
+    async def talk():
+        async with contextlib.AsyncExitStack() as streams:
+
+            async def open_some(port, count):
+                for _ in range(count):
+                    await streams.enter_async_context(connect(f"ws://127.0.0.1:{port}"))
+
+            await open_some(processes[0].port, SESSIONS)
+            await asyncio.to_thread(until_states, folder, "one", "DOWN", "UP")
+            await open_some(haproxy, 2)
+            assert [process.active for process in processes] == [SESSIONS, 2]
+            await open_some(processes[1].port, SESSIONS - 2)
+            await asyncio.to_thread(until_states, folder, "two", "DOWN", "UP")
+            with pytest.raises(ServerBusy):
+                await open_some(haproxy, 1)
+            assert httpx.get(f"http://127.0.0.1:{haproxy}/v1/models").status_code == 200
+
+    all_up(folder)
+    asyncio.run(talk())
+    all_up(folder)
 
 
 def test_a_dead_process_is_not_asked(processes, haproxy, nginx, folder):
@@ -291,5 +384,5 @@ def test_a_dead_process_is_not_asked(processes, haproxy, nginx, folder):
     for port in (haproxy, nginx):
         assert [httpx.get(f"http://127.0.0.1:{port}/health").status_code for _ in range(6)] == [200] * 6
         assert transcribed(port) == TEXT
-    until(lambda: state(folder, "one") == "DOWN", "the check notices")
-    assert state(folder, "two") == "UP"
+    until_states(folder, "one", "DOWN", "DOWN")
+    assert states(folder, "two") == ["UP", "UP"]

@@ -19,6 +19,7 @@ from websockets.protocol import State
 from websockets.sync.client import connect as raw_connect
 from websockets.uri import parse_uri
 
+from loquent.speech.net import client
 from loquent.speech.net.client import ProtocolError, connect
 from loquent.speech.net.limits import Limits
 from loquent.speech.runtime.engine import Engine
@@ -256,6 +257,34 @@ def test_the_client_resumes_by_itself(band_energy, start_server):
     expected = alone(band_energy, audio, chunk_ms=50)
     assert [event | {"stream": "", "sequence": 0} for event in plain] == [one | {"sequence": 0} for one in expected]
     assert [event["sequence"] for event in unnamed(events)] == list(range(len(events)))
+
+
+def test_what_is_sent_while_the_client_resumes_keeps_its_place(band_energy, start_server, monkeypatch):
+    """It goes after what is sent again, and once."""
+    server, audio = start_server(limits=EVERY), noise(16_000 * 3)
+    packets, answer = iter(np.array_split(audio, 6)), client._answer
+
+    async def main():
+        async with connect(address(server), resumable=True) as stream:
+
+            async def slow(websocket, message):
+                await stream.send(next(packets))
+                ready = await answer(websocket, message)
+                await stream.send(next(packets))
+                return ready
+
+            monkeypatch.setattr(client, "_answer", slow)
+            await stream.send(next(packets))
+            stream._websocket.transport.abort()
+            while not stream.resumed:
+                assert not stream._ended
+                await asyncio.sleep(0.01)
+            for packet in packets:
+                await stream.send(packet)
+            return await stream.finish()
+
+    events = [event | {"stream": ""} for event in unnamed(asyncio.run(main()))]
+    assert events == alone(band_energy, audio)
 
 
 def test_the_client_gives_up_on_a_session_that_is_gone(start_server):
