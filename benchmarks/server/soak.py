@@ -101,7 +101,7 @@ class Soak:
     async def recognise(self) -> str:
         """A stream in real time."""
         async with self.stream(sample_rate=RATE) as stream:
-            reading = asyncio.create_task(self.events(stream))
+            reading = self.events(stream)
             await self.play(stream)
             await stream.end()
             return "".join(event.text for event in await reading if isinstance(event, Final))
@@ -109,7 +109,7 @@ class Soak:
     async def interpret(self) -> str:
         """A stream in real time, in a second language."""
         async with self.stream(sample_rate=RATE, translate_to=self.args.to) as stream:
-            reading = asyncio.create_task(self.events(stream))
+            reading = self.events(stream)
             await self.play(stream)
             await stream.end()
             return "".join(event.text for event in await reading if isinstance(event, Translation))
@@ -117,7 +117,7 @@ class Soak:
     async def speak(self) -> int:
         """Text, word by word; the number of samples that came back."""
         async with self.stream(model=self.voice) as stream:
-            reading = asyncio.create_task(self.events(stream))
+            reading = self.events(stream)
             for word in TEXT.split():
                 await stream.write(word + " ")
             await stream.end()
@@ -155,9 +155,15 @@ class Soak:
             await asyncio.sleep(max(0.0, begin + end / RATE - time.monotonic()))
             await stream.send(self.samples[end : end + PACKET])
 
-    async def events(self, stream: ClientStream) -> list[Event]:
-        """All that a stream says."""
-        return [event async for event in stream]
+    def events(self, stream: ClientStream) -> asyncio.Task[list[Event]]:
+        """Reads all that a stream says; whoever sends meets the same error."""
+
+        async def read() -> list[Event]:
+            return [event async for event in stream]
+
+        reading = asyncio.create_task(read())
+        reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return reading
 
     async def post(self, path: str, **body) -> httpx.Response:
         """A request that has to succeed."""

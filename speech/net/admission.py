@@ -140,7 +140,12 @@ class Relief:
             ended.append(going.pop())
             if self._load_without(everybody, going) <= self.limits.max_load:
                 break
-        why = f"the server is {worst_s:.1f} s behind, at most {self.limits.max_lag_s:g} s are allowed"
+        limit = (
+            "its streams need more time than there is"
+            if hopeless
+            else f"at most {self.limits.max_lag_s:g} s are allowed"
+        )
+        why = f"the server is {worst_s:.1f} s behind, and {limit}"
         for one in ended:
             one.conclude("overloaded", f"{why}; this stream came last, so that the others keep up: try again later")
         return len(ended)
