@@ -43,7 +43,7 @@ ANSWER_S = 8.0  # of silence for an answer
 READ = (
     "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
 )
-UNANSWERED = "() => new Promise(() => {})"  # while a user looks at the browser's question, which headless ones do not ask
+UNANSWERED = "() => new Promise(() => {})"  # what the browser's question is to the page
 WINDOW = (1120, 700)
 QUALITY = 74
 
