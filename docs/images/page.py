@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,11 +34,11 @@ SAID = (
     "She has bought a new car.",
 )
 PAUSE_S = 0.9  # after a sentence
-ASKED = ("Where should we go on Saturday?", "Is it far by train?")
-ANSWERS = (
-    "How about the coast? It will be warm, and the sea is calm.",
-    "No, it takes an hour and a half. There is a train every thirty minutes, and the way along the river is beautiful.",
-)
+ANSWERS = {
+    "Where should we go on Saturday?": "How about the coast? It will be warm, and the sea is calm.",
+    "Is it far by train?": "No, it takes an hour and a half. There is a train every thirty minutes, and the way along the "
+    "river is beautiful.",
+}
 ANSWER_S = 8.0  # of silence for an answer
 READ = (
     "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
@@ -57,12 +57,20 @@ def main() -> None:
 
 def take_a_talk() -> None:
     """Talk with a chat model whose answers are known."""
-    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
-    chat.script = [*ANSWERS]
+    chat = answering(ANSWERS)
     try:
-        visit(take_talk, ASKED, ANSWER_S, "--chat", chat.url, "--chat-model", "scripted")
+        visit(take_talk, list(ANSWERS), ANSWER_S, "--chat", chat.url, "--chat-model", "scripted")
     finally:
         chat.close()
+
+
+def answering(answers: Mapping[str, str]) -> Any:
+    """A chat model that knows some answers. A reply may be prepared more than once: what was said decides."""
+    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
+    chat.script = [
+        lambda handler: chat.answer(handler, answers.get(chat.asked[-1]["messages"][-1]["content"], "Sorry?"))
+    ]
+    return chat
 
 
 def visit(take_pictures: Callable[..., None], sentences: Sequence[str], pause_s: float, *options: str) -> None:
@@ -146,7 +154,9 @@ def take_talk(driver: Any, browser: Any, address: str) -> None:
     desk.click("#tab-talk")
     desk.click("#talk-record")
     wait(lambda: len(desk.texts(".agent .certain")) == 2)
-    wait(lambda: len(desk.texts(".agent .certain")[1]) > len(ANSWERS[1]) // 2)
+    wait(lambda: len(desk.texts(".agent .certain")[1]) > len([*ANSWERS.values()][1]) // 2)
+    if (heard := desk.texts(".user .certain")) != [*ANSWERS]:
+        raise SystemExit(f"the browser's microphone has stuttered, run it again: {heard}")
     take(desk, "8-talk")
     desk.click("#talk-record")
 

@@ -14,27 +14,22 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from page import ANSWERS, ROOT, load
+from page import ANSWERS, ROOT, answering
 
 from loquent.speech.audio.files import read_audio, write_audio
 from loquent.tts import Synthesizer
 
-SAID = (  # and the pause after it, in s; the last one breaks in
-    ("Where should we go on Saturday?", 4.7),
-    ("Is it far by train?", 3.4),
-    ("Thank you, that is enough.", 1.9),
-)
-REPLIES = (*ANSWERS, "You are welcome.")
+REPLIES = ANSWERS | {"Thank you, that is enough.": "You are welcome."}
+PAUSES_S = (4.7, 3.4, 1.9)  # after what the user says, who breaks in at last
 RATE = 24_000  # of the voices
 
 
 def main() -> None:
     """Let them talk, and lay one side over the other."""
-    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
-    chat.script = [*REPLIES]
+    chat = answering(REPLIES)
     voice = Synthesizer.from_pretrained("loquent/voice")
     parts = []
-    for text, pause_s in SAID:
+    for text, pause_s in zip(REPLIES, PAUSES_S, strict=True):
         parts += [voice.synthesize(text, voice="alto").samples, np.zeros(round(pause_s * RATE), np.float32)]
     with tempfile.TemporaryDirectory() as name:
         asked, answered = Path(name) / "asked.wav", Path(name) / "answered.wav"

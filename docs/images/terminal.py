@@ -2,8 +2,8 @@
 
     python docs/images/terminal.py docs/images/live.svg loquent listen --file speech/assets/sample.flac
 
-The command runs in a pseudo-terminal of COLUMNS, and of as many rows as `--rows` says. Everything it wrote is replayed at
-its own pace, with a few seconds' rest at the end. Viewers without animation show the last picture in which some text
+The command runs in a pseudo-terminal of COLUMNS, and of as many rows as `--rows` says. Everything it wrote is replayed
+at its own pace, with a few seconds' rest at the end. Viewers without animation show the last picture in which some text
 could still change.
 """
 
