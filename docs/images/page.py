@@ -36,8 +36,8 @@ SAID = (
 PAUSE_S = 0.9  # after a sentence
 ANSWERS = {
     "Where should we go on Saturday?": "How about the coast? It will be warm, and the sea is calm.",
-    "Is it far by train?": "No, it takes an hour and a half. There is a train every thirty minutes, and the way along the "
-    "river is beautiful.",
+    "Is it far by train?": "No, it takes an hour and a half. There is a train every thirty minutes, and the way "
+    "along the river is beautiful.",
 }
 ANSWER_S = 8.0  # of silence for an answer
 READ = (

@@ -2,8 +2,8 @@
 
     python docs/images/talk.py
 
-Needs the models of the extras tiny-en and hibari. The chat model is a script, and the user a voice; that the agent hears,
-waits, speaks and falls silent is real. Prints what was said.
+Needs the models of the extras tiny-en and hibari. The chat model is a script, and the user a voice; that the agent
+hears, waits, speaks and falls silent is real. Prints what was said.
 """
 
 from __future__ import annotations
