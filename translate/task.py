@@ -466,7 +466,7 @@ class TranslationTask:
         if self.policy(options) == "re-translation" and options.masked:
             tail = " ".join(tail.split(" ")[: -options.masked])
         stable = memo.text.strip()
-        shown = (stable, f"{self._joiner}{tail}" if tail and stable else tail)
+        shown = (stable, f"{self._joiner}{tail}" if tail else "")  # a sentence goes on after another, too
         if shown != memo.shown:
             memo.shown = shown
             events.append(Partial(stable=shown[0], unstable=shown[1]))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,21 +28,22 @@ ROOT = Path(__file__).parents[2]
 PICTURES = Path(__file__).parent / "page"
 SAID = (
     "My brother lives in Madrid.",
-    "I have lived in this city for ten years.",
-    "I would like a cup of coffee, please.",
-    "Can you help me find my keys?",
+    "Do you know where the station is?",
     "The train leaves at ten o'clock.",
+    "I would like a cup of coffee, please.",
+    "She has bought a new car.",
 )
 PAUSE_S = 0.9  # after a sentence
-ASKED = ("Where should we go on Saturday?", "Is it far by train?")
-ANSWERS = (
-    "How about the coast? It will be warm, and the sea is calm.",
-    "No, it takes an hour and a half. There is a train every thirty minutes, and the way along the river is beautiful.",
-)
+ANSWERS = {
+    "Where should we go on Saturday?": "How about the coast? It will be warm, and the sea is calm.",
+    "Is it far by train?": "No, it takes an hour and a half. There is a train every thirty minutes, and the way "
+    "along the river is beautiful.",
+}
 ANSWER_S = 8.0  # of silence for an answer
 READ = (
     "The voice begins while it is still reading what you have written, and stops in the middle of a word if you want."
 )
+UNANSWERED = "() => new Promise(() => {})"  # what the browser's question is to the page
 WINDOW = (1120, 700)
 QUALITY = 74
 
@@ -56,12 +57,20 @@ def main() -> None:
 
 def take_a_talk() -> None:
     """Talk with a chat model whose answers are known."""
-    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
-    chat.script = [*ANSWERS]
+    chat = answering(ANSWERS)
     try:
-        visit(take_talk, ASKED, ANSWER_S, "--chat", chat.url, "--chat-model", "scripted")
+        visit(take_talk, list(ANSWERS), ANSWER_S, "--chat", chat.url, "--chat-model", "scripted")
     finally:
         chat.close()
+
+
+def answering(answers: Mapping[str, str]) -> Any:
+    """A chat model that knows some answers. A reply may be prepared more than once: what was said decides."""
+    chat = load("tests/speech/scripted_talk.py").ScriptedChat()
+    chat.script = [
+        lambda handler: chat.answer(handler, answers.get(chat.asked[-1]["messages"][-1]["content"], "Sorry?"))
+    ]
+    return chat
 
 
 def visit(take_pictures: Callable[..., None], sentences: Sequence[str], pause_s: float, *options: str) -> None:
@@ -96,29 +105,36 @@ def take_captions(driver: Any, browser: Any, address: str) -> None:
     desk = browser.open(address, size=WINDOW)
     wait(lambda: desk.text("#about"))
     take(desk, "1-open")
+    asked = browser.open(address, size=WINDOW)
+    wait(lambda: asked.text("#about"))
+    asked.evaluate(f"navigator.mediaDevices.getUserMedia = {UNANSWERED}")
+    asked.click("#record")
+    take(asked, "2-permission")
+    asked.close()
     desk.click("#record")
     wait(lambda: len(desk.texts(".line")) >= 2 and desk.text(".line.open .tentative"))
-    take(desk, "2-words")
+    take(desk, "3-words")
     desk.click("#record")
     wait(lambda: desk.text("#record") == "Start")
     desk.click("#clear")
     desk.choose("#target", "es")
     desk.click("#record")
-    wait(lambda: len(desk.texts(".line")) >= 4 and desk.text(".line.open .target"))
-    take(desk, "3-two-languages")
+    wait(lambda: len(desk.texts(".line")) >= 4 and desk.text(".line.open .target .certain"))
+    take(desk, "4-two-languages")
+    wait(lambda: not desk.texts(".line.open"))
     desk.click("#record")
     wait(lambda: desk.text("#record") == "Start")
     desk.click(".menu summary")
     wait(lambda: desk.text(".formats"))
-    take(desk, "4-download")
+    take(desk, "5-download")
 
     phone = browser.open(address, size=driver.PHONE, prefers_color_scheme="dark")
     phone.resize(driver.PHONE, scale=1.5)
     wait(lambda: phone.text("#about"))
     phone.choose("#target", "de")
     phone.click("#record")
-    wait(lambda: len(phone.texts(".line")) >= 3 and phone.text(".line.open .target"))
-    take(phone, "5-phone")
+    wait(lambda: len(phone.texts(".line")) >= 3 and phone.text(".line.open .target .certain"))
+    take(phone, "6-phone")
     phone.click("#record")
 
     night = browser.open(address, size=WINDOW, prefers_color_scheme="dark")
@@ -127,7 +143,7 @@ def take_captions(driver: Any, browser: Any, address: str) -> None:
     night.evaluate(f"document.getElementById('text').value = {READ!r}")
     night.click("#say")
     wait(lambda: len(night.text(".reading .said")) > len(READ) // 2)
-    take(night, "6-speak")
+    take(night, "7-speak")
 
 
 def take_talk(driver: Any, browser: Any, address: str) -> None:
@@ -138,8 +154,10 @@ def take_talk(driver: Any, browser: Any, address: str) -> None:
     desk.click("#tab-talk")
     desk.click("#talk-record")
     wait(lambda: len(desk.texts(".agent .certain")) == 2)
-    wait(lambda: len(desk.texts(".agent .certain")[1]) > len(ANSWERS[1]) // 2)
-    take(desk, "7-talk")
+    wait(lambda: len(desk.texts(".agent .certain")[1]) > len([*ANSWERS.values()][1]) // 2)
+    if (heard := desk.texts(".user .certain")) != [*ANSWERS]:
+        raise SystemExit(f"the browser's microphone has stuttered, run it again: {heard}")
+    take(desk, "8-talk")
     desk.click("#talk-record")
 
 

@@ -1,9 +1,10 @@
 """Record a command in a terminal and draw it as an animated SVG, as it was seen.
 
-    python docs/images/terminal.py docs/images/live.svg loquent transcribe speech/assets/sample.flac --stream --realtime
+    python docs/images/terminal.py docs/images/live.svg loquent listen --file speech/assets/sample.flac
 
-The command runs in a pseudo-terminal of COLUMNS × ROWS. Everything it wrote is replayed at its own pace, with a few
-seconds' rest at the end. Viewers without animation show the last picture in which some text could still change.
+The command runs in a pseudo-terminal of COLUMNS, and of as many rows as `--rows` says. Everything it wrote is replayed
+at its own pace, with a few seconds' rest at the end. Viewers without animation show the last picture in which some text
+could still change.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-COLUMNS, ROWS = 76, 5
+COLUMNS = 76
 CELL_W, CELL_H, MARGIN, BAR = 8.43, 20, 16, 30  # pixels; 14 px monospace
 REST_S = 4.0
 SEQUENCE = re.compile(r"\x1b\[(\d*)([A-Za-z])")
@@ -30,7 +31,9 @@ SEQUENCE = re.compile(r"\x1b\[(\d*)([A-Za-z])")
 
 @dataclass
 class Screen:
-    """What a terminal shows: rows of (character, dim) cells; knows the sequences that loquent writes."""
+    """What a terminal of some height shows: rows of (character, dim) cells; knows the sequences that loquent writes."""
+
+    height: int
 
     def __post_init__(self) -> None:
         self.rows: list[list[tuple[str, bool]]] = [[]]
@@ -74,7 +77,7 @@ class Screen:
     def picture(self) -> tuple[tuple[tuple[str, bool], ...], ...]:
         """What is seen now, as runs of (text, dim) per row."""
         rows = []
-        for row in self.rows[-ROWS:]:
+        for row in self.rows[-self.height :]:
             runs: list[tuple[str, bool]] = []
             for character, dim in row:
                 if runs and runs[-1][1] == dim:
@@ -85,10 +88,10 @@ class Screen:
         return tuple(rows)
 
 
-def record(command: list[str]) -> list[tuple[float, str]]:
+def record(command: list[str], height: int) -> list[tuple[float, str]]:
     """Run a command in a terminal; what it wrote, and when, in seconds from its first output."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, COLUMNS, 0, 0))
     process = subprocess.Popen(
         command,
         stdin=slave,
@@ -112,9 +115,9 @@ def record(command: list[str]) -> list[tuple[float, str]]:
     return [(when - written[0][0], text) for when, text in written]
 
 
-def draw(command: list[str], written: list[tuple[float, str]]) -> str:
+def draw(command: list[str], written: list[tuple[float, str]], height: int) -> str:
     """The animated SVG."""
-    screen = Screen()
+    screen = Screen(height)
     screen.write(f"$ {shlex.join(command)}\r\n")
     begin = 1.0  # time to read the command
     pictures = [(0.0, screen.picture())]
@@ -125,8 +128,8 @@ def draw(command: list[str], written: list[tuple[float, str]]) -> str:
     total = pictures[-1][0] + REST_S
     unsettled = [index for index, (_, rows) in enumerate(pictures) if any(dim for runs in rows for _, dim in runs)]
     still = max(unsettled, default=len(pictures) - 1)
-    width, height = round(2 * MARGIN + COLUMNS * CELL_W), BAR + MARGIN + ROWS * CELL_H
-    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    across, down = round(2 * MARGIN + COLUMNS * CELL_W), BAR + MARGIN + height * CELL_H
+    size = f'viewBox="0 0 {across} {down}" width="{across}" height="{down}"'
     style, frames = [], []
     for index, (when, rows) in enumerate(pictures):
         until = pictures[index + 1][0] if index + 1 < len(pictures) else total
@@ -140,7 +143,7 @@ def draw(command: list[str], written: list[tuple[float, str]]) -> str:
         lines = []
         for number, runs in enumerate(rows):
             spans = "".join(f'<tspan class="d">{escape(t)}</tspan>' if dim else escape(t) for t, dim in runs)
-            kind = ' class="c"' if number == 0 and len(screen.rows) <= ROWS else ""
+            kind = ' class="c"' if number == 0 and len(screen.rows) <= height else ""
             if spans:
                 lines.append(f'<text x="{MARGIN}" y="{BAR + CELL_H * (number + 1) - 5}"{kind}>{spans}</text>')
         shown = ' class="f still"' if index == still else ' class="f"'
@@ -156,7 +159,7 @@ def draw(command: list[str], written: list[tuple[float, str]]) -> str:
             *style,
             "}",
             "</style>",
-            f'<rect width="{width}" height="{height}" rx="8" fill="#1b1d23"/>',
+            f'<rect width="{across}" height="{down}" rx="8" fill="#1b1d23"/>',
             *(
                 f'<circle cx="{MARGIN + 4 + 18 * i}" cy="15" r="5" fill="{c}"/>'
                 for i, c in enumerate(("#ec6a5e", "#f4bf4f", "#61c554"))
@@ -171,10 +174,12 @@ def draw(command: list[str], written: list[tuple[float, str]]) -> str:
 def main() -> None:
     """Record and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=5, help="height of the terminal (default: 5)")
     parser.add_argument("image", type=Path, help="SVG to write")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    arguments.image.write_text(draw(arguments.command, record(arguments.command)), encoding="utf-8")
+    command, height = arguments.command, arguments.rows
+    arguments.image.write_text(draw(command, record(command, height), height), encoding="utf-8")
 
 
 if __name__ == "__main__":

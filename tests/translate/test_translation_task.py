@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Partial
 from loquent.translate.model import Draft
 from loquent.translate.task import TranslationTask
 
@@ -69,6 +70,16 @@ def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
     session = Engine(TranslationTask(toy.Mirror())).open(policy=policy)
     said = toy.translated(session.push(text) + session.finish())
     assert said.replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_draft_of_a_sentence_goes_on_after_the_sentence_before(toy: ModuleType) -> None:
+    """Like what is committed: both are shown behind one another, where one utterance has several sentences."""
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="hold", drafts=True)
+    events = session.push(f"{toy.made_up(5, 1)}. {toy.made_up(5, 2)}")
+    drafts = [event.unstable for event in events if isinstance(event, Partial) and event.unstable]
+    firsts = [event for event in events if isinstance(event, Partial) and event.unstable and not event.stable]
+    assert firsts
+    assert all(draft.startswith(" ") for draft in drafts)
 
 
 def test_words_behind_what_the_model_takes_for_the_end_are_translated(toy: ModuleType, task_laws: ModuleType) -> None:
