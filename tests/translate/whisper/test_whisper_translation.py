@@ -23,7 +23,7 @@ from loquent.asr.whisper.model import Whisper
 from loquent.asr.whisper.tokenizer import WhisperTokenizer
 from loquent.speech.audio.files import read_audio
 from loquent.speech.runtime.engine import Engine
-from loquent.speech.runtime.events import Endpoint, Event, Final, Partial, Translation, Word
+from loquent.speech.runtime.events import Endpoint, Event, Final, Language, Partial, Translation, Word
 from loquent.speech.runtime.pipeline import Pipeline
 from loquent.speech.text.languages import LANGUAGES
 from loquent.translate.whisper.task import WhisperTranslationTask
@@ -127,7 +127,7 @@ def test_both_texts_share_each_pass_of_the_encoder(
 
     monkeypatch.setattr(model.encoder, "forward", counted)
     events = whole(task, talk, transcript=True)
-    assert {type(event) for event in events} == {Word, Translation, Partial, Final, Endpoint}
+    assert {type(event) for event in events} == {Language, Word, Translation, Partial, Final, Endpoint}
     assert sum(isinstance(event, Final) for event in events) > 2
     assert set(passes) == {1}
 
