@@ -242,6 +242,15 @@ def test_a_slow_reader_is_disconnected_and_others_are_not_held_up(band_energy, s
     wait_until(lambda: active(server) == 0)
 
 
+def test_a_partial_is_not_superseded_by_one_of_another_channel():
+    outgoing = Outgoing(ServerProtocol().told)
+    for number in range(5 * COALESCE_FROM):
+        outgoing.put(Partial(stream="channels-1/0", sequence=number, stable="", unstable=str(number)))
+        if not number:
+            outgoing.put(Partial(stream="channels-1/1", stable="", unstable="of the other channel"))
+    assert any("of the other channel" in asyncio.run(outgoing.get()) for _ in range(3))
+
+
 def test_partials_are_dropped_for_slow_readers_and_words_never():
     outgoing = Outgoing(ServerProtocol().told)
     for number in range(5 * COALESCE_FROM):
