@@ -270,7 +270,7 @@ class Connection:
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
         longest_s = self.permit.key.max_duration_s or limits.max_duration_s
-        if longest_s is not None and isinstance(inbox, SampleInbox) and inbox.seconds > longest_s:
+        if longest_s is not None and self.dialect.offset_s + (inbox.seconds if audio else 0.0) > longest_s:
             longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
@@ -320,6 +320,7 @@ class Connection:
             self.scheduler.detach(self._response)
         try:
             self.permit.present(None)
+            self.permit.take_place()
             self._response, self._writer.speaker = await speaking(speak, self.models, self.admission)
         except MessageRefused as refusal:
             self.metrics.failures.labels(refusal.code).inc()
