@@ -18,8 +18,8 @@ _SIZE = 256  # bytes that an event is taken to need besides its text and samples
 class EventLog:
     """Events in order, from the first one that the client has not confirmed.
 
-    A source, such as a stage, numbers its events, and gives the same ones again when it is restored from an older snapshot and fed the
-    same input. So what the client has already is told by its number.
+    A source, such as a stage, numbers its events, and gives the same ones again when it is restored from an older
+    snapshot and fed the same input. So what the client has already is told by its number.
 
     Attributes:
         received: how many events of each source the client has.
