@@ -271,7 +271,8 @@ class Connection:
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
         longest_s = self.permit.key.max_duration_s or limits.max_duration_s
-        if longest_s is not None and self.dialect.offset_s + (inbox.seconds if audio else 0.0) > longest_s:
+        heard_s = self.dialect.offset_s + inbox.seconds if isinstance(inbox, SampleInbox) else 0.0
+        if longest_s is not None and heard_s > longest_s:
             longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
