@@ -83,6 +83,7 @@ class Talk(Stream):
         self._silent_since = 0.0
         self._guess: tuple[list[str], Reply] | None = None
         self._guesses = 0
+        self._suspended = False  # whether no more replies begin
 
     # ------------------------------------------------------------------------------------------------- as of any stream
 
@@ -188,6 +189,12 @@ class Talk(Stream):
         self._consider()  # there may be no step any more that would
         return self.drain()
 
+    def suspend(self) -> None:
+        """See `Stream.suspend`: the rest of a reply is said once the talk goes on, as after a noise."""
+        if not self._heard_all:  # else the talk comes to its end by itself
+            self._suspended = True
+            self._replying.stop(self.clock_s)
+
     def capture(self) -> Callable[[], bytes]:
         """See `Stream.capture`. `Agent.restore` goes on with it; a reply that is prepared is asked for again.
 
@@ -275,7 +282,7 @@ class Talk(Stream):
     def _consider(self) -> None:
         """Whether the user's turn is over, or likely to be."""
         ended = self._heard_all
-        if self._speaking and not ended:
+        if self._suspended or (self._speaking and not ended):
             return
         silence, said = self.clock_s - self._silent_since, self._said
         if said and not self._open.strip():

@@ -86,7 +86,11 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read the settings in {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)  # the whole of what the parser says may show a key
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise UsageError(
+            f"{file}{where} is not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -28,6 +28,7 @@ from loquent.speech.audio.files import PCM16_SCALE, to_mono_float32
 from loquent.speech.audio.sources import AudioSource
 from loquent.speech.net.messages import Output, Start
 from loquent.speech.net.sessions.unsaved import Unsaved
+from loquent.speech.runtime.channels import source_of
 from loquent.speech.runtime.events import Event, Marker, Speech
 
 # A server under load may take some time to answer, and an event can be long; neither is a reason to give up.
@@ -321,7 +322,8 @@ class ClientStream:
             self._markers[event.id].set_result(event)
         self._events.put_nowait(event)
         if "session" in self.ready:
-            self._received[event.stage] = max(event.sequence + 1, self._received.get(event.stage, 0))
+            source = source_of(event)
+            self._received[source] = max(event.sequence + 1, self._received.get(source, 0))
             self._unconfirmed += 1
             if self._unconfirmed >= _CONFIRM_EVERY or isinstance(event, Speech):
                 self._unconfirmed = 0

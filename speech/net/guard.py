@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/", "/health", "/ready")  # of pages that need no token
 OPEN_BELOW = "/page/"  # what the first of them is made of
+STREAM = "/v1/stream"
 SPEECH = "/v1/audio/speech"
 UPLOADS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/listen")
 SCHEMES = ("bearer", "token")  # the latter is Deepgram's
@@ -69,8 +70,8 @@ class Guard:
         scheme, _, shown = (presented or "").partition(" ")
         key = self.keys.find(shown) if scheme.lower() in SCHEMES else None
         if key is None:
-            # A page cannot give a websocket headers: it shows its token in "start".
-            if scope["type"] == "websocket" and presented is None:
+            # A page cannot give a websocket headers: it shows its token in "start", which other protocols have not got.
+            if scope["type"] == "websocket" and presented is None and path == STREAM:
                 return await self.app(scope, receive, send)
             why = "the token is missing or wrong; send it as 'Authorization: Bearer …'"
             return await _refuse(401, why, scope, receive, send)

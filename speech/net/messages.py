@@ -72,7 +72,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a stream; ``received``: by stage, how many of its events the client has."""
+    """Go on with a stream; ``received``: by source, how many of its events the client has."""
 
     session: str = field(repr=False)
     received: Mapping[str, int]

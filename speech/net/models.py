@@ -330,9 +330,8 @@ def models_of(
         engines = {"default": engines}
     if not engines:
         raise ValueError("a server needs at least one engine, got an empty mapping")
-    return Models(
-        {name: model_of(name, one, translators or {}, voices or {}) for name, one in engines.items()}, aliases
-    )
+    translating = {} if translators is None else translators  # the server's own, where more may come
+    return Models({name: model_of(name, one, translating, voices or {}) for name, one in engines.items()}, aliases)
 
 
 def model_of(

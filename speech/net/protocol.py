@@ -60,7 +60,7 @@ MAX_CHANNELS = 8
 MAX_NAME = 128  # characters of a marker id, a model's or an option's name
 MAX_OPTIONS = 64
 MAX_ITEMS = 1000  # of an option that is a list or an object
-MAX_STAGES = 16  # of a pipeline
+MAX_SOURCES = 16  # of events: stages of a pipeline, of each channel
 MAX_TEXT = 4096  # characters of an option's value, or of a token
 _NO_OPTIONS = ("sample_rate", "channels", "multichannel", "stream")
 
@@ -196,11 +196,11 @@ def _name(value: Any, what: str) -> str:
 
 
 def _received(value: Any) -> dict[str, int]:
-    """Numbers of events by stage; of a stream of one stage, a number alone."""
+    """Numbers of events by source; of a stream that is its only source, a number alone."""
     values = value if isinstance(value, dict) else {"": value}
-    if len(values) > MAX_STAGES:
-        refuse(f"'received' has {len(values)} stages; no stream has more than {MAX_STAGES}")
-    return {stage: integer(count, "received", 0, 2**44) for stage, count in values.items()}
+    if len(values) > MAX_SOURCES or any(len(source) > MAX_NAME for source in values):
+        refuse(f"'received' has at most {MAX_SOURCES} numbers, by names of at most {MAX_NAME} characters")
+    return {source: integer(count, "received", 0, 2**44) for source, count in values.items()}
 
 
 def _seconds(value: Any, what: str) -> float | None:

@@ -181,3 +181,9 @@ class Channels(Stream):
 def channel_of(event: Event) -> int:
     """The channel that an event of `Channels` is about."""
     return int(event.stream.rpartition("/")[2])
+
+
+def source_of(event: Event) -> str:
+    """Whose events are numbered together with this one: its channel's, if it is one of `Channels`, and its stage's."""
+    _, channels, channel = event.stream.rpartition("/")
+    return "/".join(part for part in (channel if channels else "", event.stage) if part)

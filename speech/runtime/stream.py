@@ -148,6 +148,9 @@ class Stream(ABC):
         """
         return self.capture()()
 
+    def suspend(self) -> None:  # noqa: B027 - most have nothing to do
+        """Stop what could not be saved, such as a reply of an agent: nobody listens any more, and a snapshot is due."""
+
     @abstractmethod
     def capture(self) -> Callable[[], bytes]:
         """`snapshot` in two parts: this one copies the stream; the function it returns makes the bytes, in any thread.

@@ -85,7 +85,7 @@ class Connection:
         self._concluded = False
         self.opened = self._clock()
         self.account = Account(metrics, self._clock)
-        self._before = 0  # position of the input that another connection has brought
+        self._before = 0  # where in the stream's input that of this connection begins; negative after other streams
         self._arrivals = Arrivals()
         self._acknowledged = 0
         self._left_with: int | None = None  # close code of a client that has closed
@@ -207,6 +207,7 @@ class Connection:
                 await self._speak(action)
             case Say(message):
                 self.outgoing.put(dict(message))
+                self._bound_queue()
             case Finish():
                 if not self._live.done:
                     self._live.end()
@@ -270,7 +271,8 @@ class Connection:
         self._arrivals.add(inbox.received, seconds, self._clock())
         self.scheduler.wake()
         longest_s = self.permit.key.max_duration_s or limits.max_duration_s
-        if longest_s is not None and isinstance(inbox, SampleInbox) and inbox.seconds > longest_s:
+        heard_s = self.dialect.offset_s + inbox.seconds if isinstance(inbox, SampleInbox) else 0.0
+        if longest_s is not None and heard_s > longest_s:
             longest = f"a stream may have {longest_s:g} s of audio"
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
@@ -307,6 +309,7 @@ class Connection:
         assert self._renewed is not None, "asked for by `_renew`"
         if isinstance(self._live.inbox, SampleInbox):
             self.dialect.offset_s += self._live.inbox.seconds
+            self._before -= self._live.inbox.received
         self.scheduler.detach(self._live)
         self.stream, self._arrivals, self._acknowledged = self._another(), Arrivals(), 0
         self.scheduler.attach(self.stream, self._on_step)
@@ -320,10 +323,12 @@ class Connection:
             self.scheduler.detach(self._response)
         try:
             self.permit.present(None)
+            self.permit.take_place()
             self._response, self._writer.speaker = await speaking(speak, self.models, self.admission)
         except MessageRefused as refusal:
             self.metrics.failures.labels(refusal.code).inc()
-            return self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
+            self.outgoing.put({"type": "unspoken", "code": refusal.code, "message": str(refusal)})
+            return self._bound_queue()
         self._responded = False
         self.outgoing.put({"type": "speaking"})
         self.scheduler.attach(self._response, self._on_response)
@@ -438,6 +443,10 @@ class Connection:
             if not isinstance(event, Speech) or event.stage == self._live.sessions[-1].stage:
                 self.outgoing.put(event)  # a later stage of the pipeline takes other speech
         self.metrics.dropped.inc(self.outgoing.dropped - before)
+        self._bound_queue()
+
+    def _bound_queue(self) -> None:
+        """Part with a client that does not read what it is told."""
         if self.outgoing.size > self.limits.max_queue_bytes:
             waiting = f"{self.outgoing.size} bytes of events wait to be read"
             self.outgoing.clear()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from loquent.speech.runtime.channels import source_of
 from loquent.speech.runtime.events import Event, Partial, Speech
 
 # A reader that keeps up never has so many messages waiting, so it sees every partial result.
@@ -47,31 +48,31 @@ class Outgoing:
         self.size = 0
         self.speech_s = 0.0
         self.dropped = 0
-        self._queue: deque[tuple[Entry, bool]] = deque()  # (message, whether it may be superseded)
+        self._queue: deque[tuple[Entry, str | None]] = deque()  # (message, whose later partial results supersede it)
         self._news = asyncio.Event()
 
     def put(self, message: Event | dict[str, Any], whole: bool = False) -> None:
         """Append an event, or another message; of the ``whole`` of something, no partial result is dropped."""
         if isinstance(message, Speech):
             self.speech_s += message.end - message.start
-            return self._append(message, False)
-        partial = isinstance(message, Partial) and not whole
-        if partial and len(self._queue) >= COALESCE_FROM:
-            kept = deque(entry for entry in self._queue if not entry[1])
+            return self._append(message)
+        source = source_of(message) if isinstance(message, Partial) and not whole else None
+        if source is not None and len(self._queue) >= COALESCE_FROM:
+            kept = deque(entry for entry in self._queue if entry[1] != source)
             self.dropped += len(self._queue) - len(kept)
             self._queue = kept
             self.size = sum(len(text) for text, _ in kept if isinstance(text, str))
         for text in self._told(message):
             self.size += len(text)
-            self._append(text, partial)
+            self._append(text, source)
 
     def end_speech(self, then: dict[str, Any] | None = None) -> None:
         """Append the end of the speech, and a message about which the client is told once all of it has been sent."""
-        self._append(SpeechEnd(then), False)
+        self._append(SpeechEnd(then))
 
     def close(self, code: int, reason: str) -> None:
         """Append the end."""
-        self._append(Close(code, reason), False)
+        self._append(Close(code, reason))
 
     def clear(self) -> None:
         """Drop everything that waits."""
@@ -95,6 +96,6 @@ class Outgoing:
             self.speech_s = max(self.speech_s - (message.end - message.start), 0.0)
         return message
 
-    def _append(self, message: Entry, partial: bool) -> None:
-        self._queue.append((message, partial))
+    def _append(self, message: Entry, source: str | None = None) -> None:
+        self._queue.append((message, source))
         self._news.set()

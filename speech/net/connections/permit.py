@@ -18,7 +18,7 @@ class Permit:
 
     def __init__(self, keys: Keys, key: Key | None, draining: bool) -> None:
         self._keys, self._key, self._draining = keys, key, draining
-        self._using = contextlib.ExitStack()
+        self._using: contextlib.ExitStack | None = None
 
     @property
     def key(self) -> Key:
@@ -44,14 +44,19 @@ class Permit:
             raise MessageRefused("the server is shutting down; try another one, or later", "shutting_down")
 
     def take_place(self) -> None:
-        """Count a connection and a stream of the key, until `close`.
+        """Count a connection and a stream of the key, until `close`; once, however many streams follow each other.
 
         Raises:
             KeyLimited: the key has as many as it may.
         """
-        for what in ("connections", "streams"):
-            self._using.enter_context(self._keys.use(self.key, what))
+        if self._using is not None:
+            return
+        with contextlib.ExitStack() as using:
+            for what in ("connections", "streams"):
+                using.enter_context(self._keys.use(self.key, what))
+            self._using = using.pop_all()
 
     def close(self) -> None:
         """The connection is over."""
-        self._using.close()
+        if self._using is not None:
+            self._using.close()

@@ -264,7 +264,8 @@ class Realtime(Dialect):
         audio = session.get("audio") or {}
         if not isinstance(audio, dict) or not isinstance(audio.get("input", {}), dict):
             refuse("session.audio and session.audio.input have to be objects")
-        settings = {**now["audio"]["input"], **audio.get("input", {})}
+        given = audio.get("input", {})
+        settings = {name: given.get(name, value) for name, value in now["audio"]["input"].items()}
         asked = self._start(settings)
         if self.phase is Phase.STREAMING and asked != self._asked:
             refuse("the format, the model and the language are fixed once there is audio; open another connection")

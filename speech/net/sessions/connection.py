@@ -302,6 +302,8 @@ class ResumableConnection(Connection):
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
         self._concluded = True
+        if self.stream is not None and not (self._over or dropped):
+            self.stream.suspend()
         limit = self._clock() + self.limits.stall_timeout_s
         while not (self._over or dropped):
             if (captured := self._captured()) is not None:

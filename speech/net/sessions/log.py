@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from loquent.speech.net.protocol import MAX_SOURCES
+from loquent.speech.runtime.channels import source_of
 from loquent.speech.runtime.events import Event, Partial, Speech
 
-Received: TypeAlias = Mapping[str, int]  # by stage: how many of its events the client has
+Received: TypeAlias = Mapping[str, int]  # by source (`source_of`): how many of its events the client has
 
 _SIZE = 256  # bytes that an event is taken to need besides its text and samples
 
@@ -16,11 +18,11 @@ _SIZE = 256  # bytes that an event is taken to need besides its text and samples
 class EventLog:
     """Events in order, from the first one that the client has not confirmed.
 
-    A stage numbers its events, and gives the same ones again when it is restored from an older snapshot and fed the
-    same input. So what the client has already is told by its number.
+    A source, such as a stage, numbers its events, and gives the same ones again when it is restored from an older
+    snapshot and fed the same input. So what the client has already is told by its number.
 
     Attributes:
-        received: how many events of each stage the client has.
+        received: how many events of each source the client has.
         spoken_s: seconds of the stream's speech in the events that the client has.
         nbytes: of the events that are kept, about.
     """
@@ -40,18 +42,19 @@ class EventLog:
 
     def add(self, events: Iterable[Event]) -> list[Event]:
         """Keep new events; returns those that the client does not have already."""
-        new = [event for event in events if event.sequence >= self.received.get(event.stage, 0)]
+        new = [event for event in events if not self._has(event)]
         self._events += new
         self.nbytes += sum(map(_size, new))
         return new
 
     def acknowledge(self, received: Received) -> None:
-        """Forget what the client has. What it says of stages that there are not, or of less than before, is nothing."""
-        for stage, count in received.items():
-            self.received[stage] = max(count, self.received.get(stage, 0))
-        has = [event for event in self._events if event.sequence < self.received.get(event.stage, 0)]
+        """Forget what the client has. What it says of too many sources, or of less than before, is nothing."""
+        for source, count in received.items():
+            if source in self.received or len(self.received) < MAX_SOURCES:
+                self.received[source] = max(count, self.received.get(source, 0))
+        has = [event for event in self._events if self._has(event)]
         self.spoken_s = max([self.spoken_s, *(event.end for event in has if isinstance(event, Speech))])
-        self._keep([event for event in self._events if event.sequence >= self.received.get(event.stage, 0)])
+        self._keep([event for event in self._events if not self._has(event)])
 
     def drop_speech(self, after_s: float) -> None:
         """Forget speech that ends later: it was dropped before it was sent."""
@@ -59,8 +62,13 @@ class EventLog:
 
     def drop_superseded(self) -> None:
         """Forget partial results that later ones supersede."""
-        last = next((event for event in reversed(self._events) if isinstance(event, Partial)), None)
-        self._keep([event for event in self._events if not isinstance(event, Partial) or event is last])
+        last = {source_of(event): event for event in self._events if isinstance(event, Partial)}
+        self._keep(
+            [event for event in self._events if not isinstance(event, Partial) or event is last[source_of(event)]]
+        )
+
+    def _has(self, event: Event) -> bool:
+        return event.sequence < self.received.get(source_of(event), 0)
 
     def _keep(self, events: list[Event]) -> None:
         if len(events) < len(self._events):

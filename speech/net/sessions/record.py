@@ -32,7 +32,7 @@ class Record:
     finished:  whether the end of the input is among them.
     snapshot:  of the stream; None: it is over.
     events:    that the client has not confirmed.
-    received:  by stage, how many events it has confirmed.
+    received:  by source, how many events it has confirmed.
     spoken_s:  seconds of speech in these.
     """
 

@@ -92,6 +92,23 @@ def test_a_client_breaks_in_by_speaking(serving: str, chat_server, talking) -> N
     assert 0 < len(stopped.text) < len(LONG)
 
 
+def test_a_talk_whose_connection_is_lost_says_the_rest_over_the_next_one(serving: str, chat_server, talking) -> None:
+    chat_server.script = [LONG]
+
+    async def act(client: Client) -> None:
+        await client.say(talking("What will the weather be like?"))
+        await client.silence_until(Speech)
+        await client.say(np.zeros(RATE, np.float32))
+        client.stream._websocket.transport.abort()
+        await client.silence_until(Interrupted)
+        await client.say(talking(1.0))
+
+    events = conversation(serving, act, resumable=True)
+    (stopped,) = [event for event in events if isinstance(event, Interrupted)]
+    assert len(stopped.text) < len(LONG)
+    assert texts(events, "reply") == ([stopped.text] if stopped.text else []) + [LONG]
+
+
 def test_a_client_says_what_it_has_played(serving: str, chat_server, talking) -> None:
     chat_server.script = [LONG]
 

@@ -63,6 +63,7 @@ def test_limits_are_reached_from_everywhere(serve):
         ("", {"LIMIT": "max_load"}, "expected NAME=VALUE"),
         ("- port", {}, "holds a list"),
         ("port: {", {}, "is not YAML"),
+        ('port: 1\napi-key: "secret', {}, r"line 2 is not YAML: (?!.*secret)"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(serve, capsys, file, variables, expected):

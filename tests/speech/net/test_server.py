@@ -242,6 +242,33 @@ def test_a_slow_reader_is_disconnected_and_others_are_not_held_up(band_energy, s
     wait_until(lambda: active(server) == 0)
 
 
+def test_a_client_that_asks_and_does_not_read_the_answers_is_disconnected(start_server):
+    server = start_server(limits=Limits(max_queue_bytes=300_000, send_timeout_s=600.0))
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", server.port))
+    item = {"type": "message", "id": "long", "role": "user", "content": [{"type": "input_text", "text": "\0" * 4096}]}
+    address = f"ws://127.0.0.1:{server.port}/v1/realtime?model=gpt-realtime"
+    with connect(address, sock=raw, max_queue=1, compression=None, close_timeout=0.1) as lazy:
+        lazy.send(json.dumps({"type": "conversation.item.create", "item": item}))
+        for _ in range(5000):
+            lazy.send('{"type": "conversation.item.retrieve", "item_id": "long"}')
+        wait_until(lambda: failures(server, "slow_reader"))
+
+
+def failures(server, code):
+    return server.service.metrics.failures.labels(code)._value.get()
+
+
+def test_a_partial_is_not_superseded_by_one_of_another_channel():
+    outgoing = Outgoing(ServerProtocol().told)
+    for number in range(5 * COALESCE_FROM):
+        outgoing.put(Partial(stream="channels-1/0", sequence=number, stable="", unstable=str(number)))
+        if not number:
+            outgoing.put(Partial(stream="channels-1/1", stable="", unstable="of the other channel"))
+    assert any("of the other channel" in asyncio.run(outgoing.get()) for _ in range(3))
+
+
 def test_partials_are_dropped_for_slow_readers_and_words_never():
     outgoing = Outgoing(ServerProtocol().told)
     for number in range(5 * COALESCE_FROM):

@@ -133,3 +133,16 @@ def test_a_wrong_setting_changes_nothing(given: dict[str, Any]) -> None:
     assert isinstance(say, Say)
     assert say.message["type"] == "error"
     assert realtime.session == before
+
+
+def test_a_session_keeps_no_settings_that_there_are_not() -> None:
+    realtime = Realtime()
+    realtime.receive_query({"intent": "transcription"})
+    for number in range(3):
+        settings = {f"unknown {number}": "x" * 1000, "noise_reduction": {"type": "near_field"}}
+        message = {"type": "session.update", "session": {"audio": {"input": settings}}}
+        (said,) = realtime.receive_text(json.dumps(message))
+        assert isinstance(said, Say)
+        told = said.message["session"]["audio"]["input"]
+        assert told.keys() == {"format", "transcription", "turn_detection", "noise_reduction"}
+        assert told["noise_reduction"] == {"type": "near_field"}

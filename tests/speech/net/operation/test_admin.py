@@ -77,6 +77,14 @@ def test_a_model_comes_and_goes_while_streams_of_it_end_first(offered):
     )
 
 
+def test_speech_is_translated_by_a_translator_that_came_later(band_energy, swapped, start_server):
+    server = start_server(keys=KEYS, load=lambda name: Loaded(Engine(swapped.Swapped(), 2), ("en", "es")))
+    assert asked(server, "POST", "en-es/load")[0] == 200
+    assert server.service.models["band"].translators.keys() == {("en", "es")}
+    assert asked(server, "DELETE", "en-es")[0] == 200
+    assert not server.service.models["band"].translators
+
+
 def test_what_cannot_be(offered):
     server, _ = offered
     assert asked(server, "POST", "a/load", key="ann")[0] == 403

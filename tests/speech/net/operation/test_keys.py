@@ -1,12 +1,15 @@
 """Several keys: who may come in, and how much each may do."""
 
+import base64
 import json
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from loquent.speech.net.operation.keys import Key, KeyLimited, Keys, digest_of, read_keys
+from loquent.speech.runtime.engine import Engine
 
 
 def key(name, **limits):
@@ -41,6 +44,54 @@ def test_a_key_has_as_many_streams_as_it_may(start_server, limit):
     while server.service.keys._in_use["ann", "streams"]:
         pass
     assert opened(server, "ann")[1]["type"] == "ready"
+
+
+def realtime(server, name, query="model=gpt-realtime"):
+    url = f"ws://127.0.0.1:{server.port}/v1/realtime?{query}"
+    websocket = connect(url, additional_headers={"Authorization": f"Bearer the key of {name}"}).__enter__()
+    assert json.loads(websocket.recv(timeout=30))["type"] == "session.created"
+    return websocket
+
+
+def until(websocket, kind):
+    while (message := json.loads(websocket.recv(timeout=30)))["type"] not in (kind, "error"):
+        pass
+    return message
+
+
+@pytest.mark.parametrize("limit", ["streams", "connections"])
+def test_who_only_speaks_counts_and_counts_once(start_server, band_energy, tones, limit):
+    engines = {"hear": Engine(band_energy.BandEnergy(), 4), "say": Engine(tones.Tones(), 4)}
+    server = start_server(engines=engines, keys=[key("ann", **{limit: 1})])
+    first, second = realtime(server, "ann"), realtime(server, "ann")
+    speak = json.dumps({"type": "response.create", "response": {"instructions": "One, two."}})
+    for _ in range(2):
+        first.send(speak)
+        assert until(first, "response.done")["type"] == "response.done"
+    first.send(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAAAAAA"}))
+    first.send(speak)
+    assert until(first, "response.done")["type"] == "response.done"
+    second.send(speak)
+    assert until(second, "response.done")["error"]["code"] == "busy"
+    assert server.service.keys._in_use["ann", limit] == 1
+
+
+def test_streams_that_follow_each_other_are_one(start_server):
+    """A client that lets what was heard come out has no more audio for it, and all of it is counted."""
+    server = start_server(keys=[key("ann", max_duration_s=1.5)])
+    websocket = realtime(server, "ann", "intent=transcription")
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(48_000)).decode()})
+    for _ in range(2):
+        websocket.send(append)
+        websocket.send('{"type": "input_audio_buffer.commit"}')
+    committed = "input_audio_buffer.committed"
+    assert until(websocket, committed)["type"] == committed
+    assert until(websocket, "error")["type"] == "error"
+    with pytest.raises(ConnectionClosed):
+        websocket.recv(timeout=30)
+    while server.service.connections:
+        pass
+    assert server.service.metrics.key_seconds.labels("ann")._value.get() == 2.0
 
 
 def test_a_key_has_streams_as_long_as_it_may(start_server):

@@ -76,6 +76,9 @@ def test_values_that_do_not_fit_are_refused(monkeypatch, change):
 def test_a_log_knows_what_its_client_has():
     log = EventLog()
     assert len(log.add([word(0), word(1), word(0, "hear")])) == 3
+    log.acknowledge({f"elsewhere {number}": 7 for number in range(1000)})
+    assert len(log.received) == 16
+    log = EventLog([word(0), word(1), word(0, "hear")])
     log.acknowledge({"": 1, "hear": 0, "elsewhere": 7})
     assert log.events == [word(1), word(0, "hear")]
     log.acknowledge({"": 0})  # less than before
@@ -90,6 +93,19 @@ def test_a_log_knows_what_its_client_has():
     log.drop_superseded()
     assert [event.sequence for event in log.events] == [1, 8]
     assert log.nbytes < before + 2000
+
+
+def test_a_log_of_channels_takes_no_event_for_one_of_another_channel():
+    log = EventLog()
+    channels = [
+        Partial(stream=f"channels-1/{at}", stage=stage, sequence=0, stable="s", unstable="")
+        for at, stage in ((0, "hear"), (0, "translation"), (1, "hear"))
+    ]
+    log.add(channels)
+    log.drop_superseded()
+    log.acknowledge({"0/hear": 5})
+    assert log.events == channels[1:]
+    assert log.add(channels) == channels[1:]
 
 
 def test_a_client_knows_what_is_not_saved():

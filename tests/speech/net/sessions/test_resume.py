@@ -22,7 +22,9 @@ from websockets.uri import parse_uri
 from loquent.speech.net import client
 from loquent.speech.net.client import ProtocolError, connect
 from loquent.speech.net.limits import Limits
+from loquent.speech.runtime.channels import channel_of
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.runtime.events import Word
 
 START = {"type": "start", "resumable": True}
 EVERY = Limits(session_every_s=0.3)
@@ -228,11 +230,34 @@ def test_a_client_that_confirms_nothing_is_told(start_server):
         {"type": "resume"},
         {"type": "resume", "session": "x", "received": -1},
         {"type": "resume", "session": "x", "received": {str(at): 1 for at in range(99)}},
+        {"type": "resume", "session": "x", "received": {"x" * 129: 1}},
         {"type": "acknowledge", "received": 1},
     ],
 )
 def test_messages_that_make_no_sense(start_server, message):
     assert refused(address(start_server()), **message) == "bad_message"
+
+
+def test_channels_that_say_unequally_much_are_resumed(band_energy, start_server):
+    server, loud = start_server(limits=EVERY), noise(16_000 * 2)
+    audio = np.stack([loud, loud // np.int16(2) * (np.arange(len(loud)) >= 16_000)], 1).astype(np.int16)
+
+    async def main():
+        how = {"sample_rate": 16_000, "channels": 2, "multichannel": True, "resumable": True}
+        async with connect(address(server), **how) as stream:
+            for at, packet in enumerate(np.array_split(audio, 20)):
+                await stream.send(packet)
+                if at == 9:
+                    await stream.marker("m")
+                    stream._websocket.transport.abort()
+            return await stream.finish(), stream.resumed
+
+    events, resumed = asyncio.run(asyncio.wait_for(main(), 60))
+    assert resumed == 1
+    words = [event for event in events if isinstance(event, Word)]
+    for channel in range(2):
+        expected = [event["text"] for event in alone(band_energy, audio[:, channel]) if event["type"] == "word"]
+        assert [word.text for word in words if channel_of(word) == channel] == expected
 
 
 def test_the_client_resumes_by_itself(band_energy, start_server):
