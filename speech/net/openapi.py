@@ -76,7 +76,7 @@ _ERRORS = {
     "400": "A field is wrong; `param` names it.",
     "401": "The token is missing or wrong.",
     "403": "Pages of this origin may not use the server.",
-    "404": "There is no such model, or none that does this.",
+    "404": "There is no such model or file, or no model that does this.",
     "408": "The request is too slow.",
     "413": "The file is too large or too long.",
     "429": "Too many files at a time.",
@@ -97,7 +97,7 @@ def description(version: str, guarded: bool) -> dict[str, Any]:
         "paths": {
             "/": {"get": _operation("page", "A page with a microphone.", "text/html")},
             "/page/{name}": {
-                "get": _operation("pageFile", "A file that the page is made of.", "*/*")
+                "get": _operation("pageFile", "A file that the page is made of.", "*/*", errors=("404",))
                 | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
             "/health": {

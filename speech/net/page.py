@@ -8,6 +8,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -53,7 +54,7 @@ class Page:
     def _answer(self, name: str, request: Request) -> Response:
         file = self._files.get(name)
         if file is None:
-            return Response("the page has no such file\n", 404, media_type="text/plain")
+            raise HTTPException(404, f"the page has no file {name[:100]!r}")
         headers = {**_HEADERS, "ETag": file.etag}
         if file.etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]:
             return Response(status_code=304, headers=headers)
