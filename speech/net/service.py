@@ -136,12 +136,13 @@ class Service:
 
     async def drain(self, grace_s: float) -> None:
         """Open no more streams and end those there are; returns once their clients have everything, or time is up."""
-        self.draining = self.speeches.closed = True
+        uploads = self.recordings.uploads
+        self.draining = self.speeches.closed = uploads.closed = True
         for connection in set(self.connections):
             connection.conclude("shutting_down", _goodbye(connection.stream))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self.connections or self.speeches.active:
+                while self.connections or self.speeches.active or uploads.held:
                     await asyncio.sleep(0.02)
 
     async def stream(self, websocket: WebSocket) -> None:

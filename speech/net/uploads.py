@@ -45,10 +45,11 @@ class Uploads:
 
     Attributes:
         held: files that are there: waiting, transcribed or answered.
+        closed: whether there are no places any more, because the server is on its way down.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.limits, self.held = limits, 0
+        self.limits, self.held, self.closed = limits, 0, False
         self._receiving: dict[_Upload, asyncio.Timeout] = {}
 
     async def receive(self, request: Request) -> FormData:
@@ -101,6 +102,8 @@ class Uploads:
         Raises:
             Refused: there is none.
         """
+        if self.closed:
+            raise Refused(503, "the server is shutting down; try another one, or later", kind="server_error")
         if self.held >= self.limits.max_uploads:
             raise Refused(429, f"{self.held} files are being transcribed; try again later", kind="rate_limit_error")
         self.held += 1

@@ -360,3 +360,23 @@ def _until_closed(client):
         return b"".join(iter(lambda: client.recv(4096), b""))
     except TimeoutError:
         return b""
+
+
+def test_a_recording_under_way_is_answered_before_the_server_goes_down(start_server, recording):
+    begun, free = threading.Event(), threading.Event()
+
+    def slowly(audio, **options):
+        begun.set()
+        assert free.wait(30)
+        return transcribe(audio, **options)
+
+    server, results = start_server(transcribe=slowly), []
+    server.config.timeout_graceful_shutdown = 0  # of uvicorn, which knows nothing of recordings
+    thread = threading.Thread(target=lambda: results.append(post(server, recording)))
+    thread.start()
+    assert begun.wait(30)
+    server.should_exit = True
+    wait_until(lambda: server.service.draining)
+    free.set()
+    thread.join()
+    assert results[0].json()["text"] == "w0 w1"
