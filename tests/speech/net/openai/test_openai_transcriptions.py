@@ -21,6 +21,8 @@ from loquent.speech.net.metrics import Metrics
 from loquent.speech.net.models import models_of
 from loquent.speech.net.openai.transcriptions import Transcriptions
 from loquent.speech.net.recordings import Recordings
+from loquent.speech.net.server import create_app
+from loquent.speech.net.uploads import Refused
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
 from loquent.speech.runtime.scheduler import Scheduler
@@ -362,21 +364,17 @@ def _until_closed(client):
         return b""
 
 
-def test_a_recording_under_way_is_answered_before_the_server_goes_down(start_server, recording):
-    begun, free = threading.Event(), threading.Event()
+def test_a_recording_under_way_is_waited_for_before_the_server_goes_down(band_energy):
+    service = create_app(Engine(band_energy.BandEnergy()), transcribe=transcribe).state.service
+    uploads = service.recordings.uploads
 
-    def slowly(audio, **options):
-        begun.set()
-        assert free.wait(30)
-        return transcribe(audio, **options)
+    async def main():
+        with uploads.place():
+            draining = asyncio.create_task(service.drain(30))
+            await asyncio.sleep(0.1)
+            assert not draining.done()
+            with pytest.raises(Refused, match="shutting down"), uploads.place():
+                pass
+        await draining
 
-    server, results = start_server(transcribe=slowly), []
-    server.config.timeout_graceful_shutdown = 0  # of uvicorn, which knows nothing of recordings
-    thread = threading.Thread(target=lambda: results.append(post(server, recording)))
-    thread.start()
-    assert begun.wait(30)
-    server.should_exit = True
-    wait_until(lambda: server.service.draining)
-    free.set()
-    thread.join()
-    assert results[0].json()["text"] == "w0 w1"
+    asyncio.run(main())
