@@ -134,7 +134,7 @@ def calls(name: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
         case "int8_linear":
             for rows in (1, 64):
                 values = torch.zeros(51864, 512, dtype=torch.int8)
-                yield torch.zeros(rows, 512), Int8Weight(values, torch.zeros(51864), torch.zeros(51864), None)
+                yield torch.zeros(rows, 512), Int8Weight(values, torch.zeros(51864), torch.zeros(51864), None), "none"
         case "batched_lora":
             rows = AdapterRows.of(two)
             yield draw(2, 9, 512), draw(2, 9, 512), LoraPool(draw(2, 512, 64), draw(2, 64, 512), two), rows
