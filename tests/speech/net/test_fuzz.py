@@ -158,7 +158,7 @@ def told(websocket: Any) -> list[str | bytes]:
     messages: list[str | bytes] = []
     try:
         while True:
-            messages.append(websocket.recv(timeout=0.3))
+            messages.append(websocket.recv(timeout=0.1))
     except (ConnectionClosed, TimeoutError):
         return messages
 
