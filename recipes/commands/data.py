@@ -34,7 +34,7 @@ from loquent.recipes.commands.an4 import read_an4
 from loquent.recipes.commands.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.commands.phone_numbers import read_phone_numbers
 from loquent.recipes.commands.speech_commands import read_speech_commands
-from loquent.recipes.commands.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice, Voice
+from loquent.recipes.data.synthetic_voices import KOKORO, FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.data.augment import change_level, concatenate
 from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance, read_manifest, select, write_manifest
 from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
@@ -78,7 +78,7 @@ class CommandsDataOptions:
     flite_digits: int = 1500
     kokoro_coffee: int = 600
     kokoro_digits: int = 1500
-    kokoro: str = "onnx-community/Kokoro-82M-v1.0-ONNX"  # of the hub, or a folder that is laid out so
+    kokoro: str = KOKORO  # of the hub, or a folder that is laid out so
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -216,8 +216,8 @@ class Engine:
         for session in sessions:
             del self._ready[session]
             session.busy = True
-        claims = [session.inbox.claim(wanted[session]) for session in sessions]
         heard_s = sum(session.inbox.clock for session in sessions)
+        claims = [session.inbox.claim(wanted[session]) for session in sessions]
         return Batch(sessions, claims, begin, heard_s, failed, width)
 
     def launch(self, batch: Batch) -> Any:

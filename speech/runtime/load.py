@@ -33,8 +33,8 @@ class Pace:
         """
         self._steps.append((streams, seconds, progress_s))
 
-    def step_seconds(self, streams: int) -> float | None:
-        """Time of a step of so many streams; None before it can be told.
+    def step_seconds(self, streams: float) -> float | None:
+        """Time of a step of so many streams, on average; None before it can be told.
 
         Between the numbers that were seen it is interpolated. Up to twice as many as were ever seen together, each one
         more costs what one more has cost so far. Beyond that, and below the least number that was seen, the time is in
@@ -73,14 +73,21 @@ class Pace:
         streams = sum(count for count, _, _ in self._steps)
         return sum(progress for _, _, progress in self._steps) / streams if streams else 0.0
 
-    def load(self, streams: int) -> float:
+    def load(self, streams: int, period_s: float | None = None) -> float:
         """Share of its time that the machine needs to keep so many streams at the pace of their sources; 0: unknown.
 
         Streams that all have input share steps, one after the other: these fit as long as a step takes less time than
         it brings each of them forward.
+
+        Args:
+            period_s: from one step to the next, if less than a step brings a stream forward: it then has those streams
+                that have input by then.
         """
-        seconds, forward_s = self.step_seconds(streams), self.stream_seconds
-        return seconds / forward_s if streams and seconds is not None and forward_s > 0 else 0.0
+        forward_s = self.stream_seconds
+        if not streams or forward_s <= 0:
+            return 0.0
+        period_s = min(period_s or forward_s, forward_s)
+        return (self.step_seconds(streams * period_s / forward_s) or 0.0) / period_s
 
     def _medians(self) -> dict[int, float]:
         times: dict[int, list[float]] = {}
@@ -90,8 +97,13 @@ class Pace:
 
 
 def machine_load(paces: Mapping[E, Pace], streams: Mapping[E, int]) -> float:
-    """Share of its time that a machine needs for so many streams on each of its engines; above 1 they fall behind."""
-    return sum(paces[engine].load(count) for engine, count in streams.items())
+    """Share of its time that a machine needs for so many streams on each of its engines; above 1 they fall behind.
+
+    Its engines take turns. So all of them make as many steps as the one that has to make most.
+    """
+    used = [engine for engine, count in streams.items() if count and paces[engine].stream_seconds > 0]
+    period_s = min((paces[engine].stream_seconds for engine in used), default=None)
+    return sum(paces[engine].load(streams[engine], period_s) for engine in used)
 
 
 def most_streams(

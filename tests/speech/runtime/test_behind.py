@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from loquent.speech.runtime.engine import Engine
+from loquent.speech.text.words import Text
 
 CHUNK_S, RATE = 0.3, 16_000
 
@@ -103,3 +104,26 @@ def test_one_that_is_behind_always_comes_along(band_energy, max_batch):
         assert len(batch.sessions) <= max_batch
         engine.deliver(batch, engine.compute(batch))
     assert taken >= (4 if max_batch == 1 else 20)
+
+
+def test_streams_of_text_that_are_behind_share_steps(swapped):
+    clock = Clock()
+
+    class Timed(swapped.Swapped):
+        def launch(self, inputs, state, rows, memos):
+            clock.now += 0.02 + 0.001 * len(memos)
+            return super().launch(inputs, state, rows, memos)
+
+    engine = Engine(Timed(), 16, clock=clock)
+    idle, *behind = [engine.open() for _ in range(9)]
+    for number in range(1, 41):
+        for session in behind:
+            session.feed(Text(f"word{number} ", 0.25 * number))
+    batches = []
+    while batch := engine.collect():
+        batches.append(len(batch.sessions))
+        engine.deliver(batch, engine.compute(batch))
+        idle.feed(Text("word ", 0.25 * len(batches)))
+    assert engine.active == 9
+    assert sum(batches) > 8 * 20
+    assert len(batches) < 3 * 20  # once the first few are a measure, all of them share a step

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from loquent.speech.runtime.engine import Engine, EngineFull
-from loquent.speech.runtime.load import Pace
+from loquent.speech.runtime.load import Pace, machine_load
 from loquent.speech.runtime.scheduler import Scheduler
+from loquent.speech.text.words import Text
 
 CHUNK_S = 0.1
 
@@ -159,6 +160,35 @@ def test_speech_that_is_made_counts_as_what_is_played(tones):
         engine.deliver(batch, turns)
         session.drain()
     assert engine.pace.load(1) == pytest.approx(0.01 / (0.04 * 8 / 9), rel=0.15)
+
+
+def test_text_counts_as_the_time_that_it_stands_for(swapped):
+    clock = Clock()
+
+    class Slow(swapped.Swapped):
+        def launch(self, inputs, state, rows, memos):
+            clock.now += 0.03
+            return super().launch(inputs, state, rows, memos)
+
+    engine = Engine(Slow(), 4, clock=clock)
+    sessions = [engine.open() for _ in range(3)]
+    for number in range(1, 9):
+        for session in sessions:
+            session.feed(Text(f"word{number} ", 0.25 * number))
+        engine.step()
+    assert engine.pace.stream_seconds == pytest.approx(0.5)  # two words
+    assert engine.pace.load(3) == pytest.approx(0.03 / 0.5)
+
+
+def test_engines_that_take_turns_make_as_many_steps_as_each_other():
+    often, seldom = Pace(), Pace()
+    for streams in (1, 2) * 3:
+        often.observe(streams, 0.02 + 0.01 * streams, 0.2 * streams)
+        seldom.observe(streams, 0.04 + 0.01 * streams, 0.4 * streams)
+    paces = {"often": often, "seldom": seldom}
+    assert machine_load(paces, {"seldom": 4, "often": 0}) == pytest.approx((0.04 + 0.01 * 4) / 0.4)
+    # Where the other one makes a step every 0.2 s, half of the four have input by then.
+    assert machine_load(paces, {"seldom": 4, "often": 3}) == pytest.approx((0.04 + 0.01 * 2 + 0.02 + 0.01 * 3) / 0.2)
 
 
 def relaxing(band_energy):

@@ -16,6 +16,7 @@ from loquent.recipes.data.manifest import SAMPLE_RATE
 from loquent.speech.audio.files import read_audio
 from loquent.speech.audio.resample import resample
 
+KOKORO = "onnx-community/Kokoro-82M-v1.0-ONNX"  # of the hub
 TEMPO = (0.85, 1.3)
 ACCENTS = {  # what speakers of other languages say for a sound of English, in Kokoro's alphabet
     "ɹ": ("ɾ", "ɾ", "r"),
@@ -35,6 +36,12 @@ ACCENTS = {  # what speakers of other languages say for a sound of English, in K
 }
 
 
+def with_accent(phonemes: str, rng: random.Random) -> str:
+    """What a speaker of another language makes of English, in Kokoro's alphabet: half of the sounds they lack differ."""
+    accent = {sound: rng.choice(others) for sound, others in ACCENTS.items() if rng.random() < 0.5}
+    return "".join(accent.get(sound, sound) for sound in phonemes)
+
+
 class Voice(Protocol):
     """A synthetic voice.
 
@@ -49,20 +56,29 @@ class Voice(Protocol):
 
 
 class HibariVoice:
-    """hibari-tts: a woman. Played slower she becomes a man, faster a child; the synthesiser makes up for the tempo."""
+    """hibari-tts: a woman. Played slower she becomes a man, faster a child; the synthesiser makes up for the tempo.
+
+    Args:
+        accents: share of the texts that are read with a foreign accent.
+    """
 
     source, licence = "hibari-tts", "Apache-2.0"
 
-    def __init__(self) -> None:
+    def __init__(self, accents: float = 0.0) -> None:
         from hibari import SAMPLE_RATE as RATE
         from hibari import Hibari
 
-        self._rate, self._speak = RATE, Hibari()
+        self._rate, self._speak, self._accents = RATE, Hibari(), accents
 
     def __call__(self, text: str, rng: random.Random) -> np.ndarray:
         """See `Voice`."""
         shift, tempo = rng.uniform(0.72, 1.18), rng.uniform(*TEMPO)
-        wave = self._speak(text, speed=tempo / shift, seed=rng.randrange(2**31))
+        seed = rng.randrange(2**31)
+        if self._accents and rng.random() < self._accents:
+            phonemes = with_accent(" ".join(self._speak.phonemize(text)), rng)
+            wave = self._speak.from_phonemes(phonemes, speed=tempo / shift, seed=seed)
+        else:
+            wave = self._speak(text, speed=tempo / shift, seed=seed)
         return change_speed(resample(wave, self._rate, SAMPLE_RATE), shift)
 
 
@@ -108,7 +124,7 @@ class KokoroVoice:
 
     source, licence = "kokoro", "Apache-2.0"
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str = KOKORO) -> None:
         from hibari import SAMPLE_RATE as RATE
         from hibari import Hibari
         from hibari.g2p import G2P
@@ -129,8 +145,7 @@ class KokoroVoice:
         name, other = rng.choices(sorted(self._styles), k=2)
         phonemes = (self._british if name.startswith("b") else self._american)(text)
         if rng.random() < 0.5:
-            accent = {sound: rng.choice(others) for sound, others in ACCENTS.items() if rng.random() < 0.5}
-            phonemes = "".join(accent.get(sound, sound) for sound in phonemes)
+            phonemes = with_accent(phonemes, rng)
         ids = self._ids(phonemes)
         mixed, shift, tempo = rng.choice((0.0, rng.uniform(0.0, 0.5))), rng.uniform(0.93, 1.07), rng.uniform(*TEMPO)
         at = len(ids) - 3  # of the tokens between the two that frame them
