@@ -34,9 +34,9 @@ from loquent.recipes.commands.an4 import read_an4
 from loquent.recipes.commands.coffee_grammar import DIGITS, agrees, meant, random_digits, random_order, spoken
 from loquent.recipes.commands.phone_numbers import read_phone_numbers
 from loquent.recipes.commands.speech_commands import read_speech_commands
-from loquent.recipes.data.synthetic_voices import KOKORO, FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.data.augment import change_level, concatenate
 from loquent.recipes.data.manifest import SAMPLE_RATE, Utterance, read_manifest, select, write_manifest
+from loquent.recipes.data.synthetic_voices import KOKORO, FliteVoice, HibariVoice, KokoroVoice, Voice
 from loquent.recipes.whisper.word_times import WordTimes, WordTimesOptions
 from loquent.speech.audio.files import write_audio
 from loquent.speech.hub import cache_dir

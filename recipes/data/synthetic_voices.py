@@ -37,7 +37,7 @@ ACCENTS = {  # what speakers of other languages say for a sound of English, in K
 
 
 def with_accent(phonemes: str, rng: random.Random) -> str:
-    """What a speaker of another language makes of English, in Kokoro's alphabet: half of the sounds they lack differ."""
+    """English as speakers of another language say it, in Kokoro's alphabet: they lack some of its sounds."""
     accent = {sound: rng.choice(others) for sound, others in ACCENTS.items() if rng.random() < 0.5}
     return "".join(accent.get(sound, sound) for sound in phonemes)
 

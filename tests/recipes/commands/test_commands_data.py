@@ -22,9 +22,9 @@ from loquent.recipes.commands.data import CommandsDataOptions, _clips, _cut, pre
 from loquent.recipes.commands.phone_numbers import SAID_OTHERWISE, read_phone_numbers
 from loquent.recipes.commands.recipe import CommandsRecipe
 from loquent.recipes.commands.speech_commands import read_speech_commands
-from loquent.recipes.data.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 from loquent.recipes.conformer.recipe import ConformerRecipe
 from loquent.recipes.data.manifest import SAMPLE_RATE, ManifestError, read_manifest
+from loquent.recipes.data.synthetic_voices import FliteVoice, HibariVoice, KokoroVoice
 from loquent.recipes.loop.config import ConfigError, parse_config
 
 RNG = np.random.default_rng(0)
