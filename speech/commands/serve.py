@@ -11,8 +11,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Collection, Mapping
-from importlib import resources
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from loquent.speech.commands.arguments import (
@@ -25,25 +24,22 @@ from loquent.speech.commands.arguments import (
     load_recognizer,
     model_name,
     optional,
-    streaming_task,
     voice_name,
     whole_number,
 )
 from loquent.speech.commands.configuration import Pairs
+from loquent.speech.commands.engines import recognizing, speaking, translating
 from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
 from loquent.speech.commands.talking.chat import add_chat_arguments, chat_asked, noticing_engine
-from loquent.speech.commands.translation.models import load_translator
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.operation.logs import JsonLines, logging_config
 from loquent.speech.runtime.options import parse_options
 
 if TYPE_CHECKING:
     from loquent.speech.net.operation.admin import Loaded
-    from loquent.speech.runtime.engine import Engine
 
 
 AGENT = "talk"  # name of the model that is an agent
-GATHER_S = 0.02  # a chunk that is complete waits this long for those of other streams
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -96,7 +92,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default={},
         dest="limits",
         metavar="NAME=VALUE",
-        help="another limit, as max_load=0.8 or max_duration_s=none; docs/how-to/serve.md lists them (repeatable)",
+        help="another limit, as max_load=0.7 or max_duration_s=none; docs/how-to/serve.md lists them (repeatable)",
     )
     add_key_argument(parser, "key that clients have to present")
     add_operating_arguments(parser)
@@ -166,22 +162,21 @@ def run(arguments: argparse.Namespace) -> int:
     from loquent.speech.agent.agent import Agent
     from loquent.speech.agent.options import INSTRUCTIONS
     from loquent.speech.net.server import create_app
-    from loquent.speech.runtime.engine import Engine
 
     _tell(arguments, f"Loading {name} …")
     recognizer = load_recognizer(arguments, several=True)
-    task = streaming_task(recognizer, arguments)
-    engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
-    _warm_up(engine)
+    engine = recognizing(recognizer, arguments)
     engines = {name: engine}
     if voice is not None:
-        engines[voice] = _speaking(voice, arguments, voice_aliases)
+        _tell(arguments, f"Loading {voice} …")
+        engines[voice] = speaking(voice, arguments, voice_aliases)
     translators = {}
-    for translating in dict.fromkeys(arguments.translate):
-        languages, engines[translating] = _translating(translating, arguments)
+    for translator in dict.fromkeys(arguments.translate):
+        _tell(arguments, f"Loading {translator} …")
+        languages, engines[translator] = translating(translator, arguments)
         if languages in translators:
-            raise UsageError(f"--translate {translating}: another one translates {' to '.join(languages)} already")
-        translators[languages] = engines[translating]
+            raise UsageError(f"--translate {translator}: another one translates {' to '.join(languages)} already")
+        translators[languages] = engines[translator]
     models: dict[str, Any] = dict(engines)
     if chat is not None and voice is not None:
         notice = noticing_engine(engine)
@@ -225,17 +220,6 @@ def _limit(text: str) -> dict[str, Any]:
     return {name: number}
 
 
-def _warm_up(engine: Engine) -> None:
-    """Recognise a few words, so that kernels are compiled and memory is touched before the first visitor waits."""
-    from loquent.speech.audio.files import read_audio
-
-    with resources.as_file(resources.files("loquent.speech") / "assets" / "sample.flac") as path:
-        sample = read_audio(path)
-    session = engine.open(sample_rate=sample.sample_rate)
-    session.push(sample.samples[: 3 * sample.sample_rate])
-    session.close()
-
-
 def _named(pairs: list[str], flag: str, known: Collection[str] = ()) -> dict[str, str]:
     """What NAME=VALUE gave a name to; ``known`` are the only values there are."""
     named: dict[str, str] = {}
@@ -249,56 +233,19 @@ def _named(pairs: list[str], flag: str, known: Collection[str] = ()) -> dict[str
     return named
 
 
-def _speaking(name: str, arguments: argparse.Namespace, aliases: Mapping[str, str]) -> Engine:
-    """An engine of a voice that has spoken once, and has what aliases stand for."""
-    from loquent.speech.runtime.engine import Engine
-    from loquent.speech.tasks import load_task
-
-    _tell(arguments, f"Loading {name} …")
-    task = load_task("synthesizer").from_pretrained(name, device=arguments.device).streaming_task()
-    engine = Engine(task, capacity=arguments.max_sessions, max_wait_s=GATHER_S)
-    session = engine.open()
-    session.push("One, two, three. ")
-    session.close()
-    for alias, speaker in aliases.items():
-        try:
-            engine.open(voice=speaker).close()
-        except ValueError as error:
-            raise UsageError(f"--voice-alias {alias}={speaker}: {error}") from error
-    return engine
-
-
 def _loaded(name: str, arguments: argparse.Namespace) -> Loaded:
     """A model that is wanted while the server runs, by what is known of its name: a recogniser unless it is known."""
     from loquent.speech.hub import installed
     from loquent.speech.net.operation.admin import Loaded
-    from loquent.speech.runtime.engine import Engine
 
     task = next((one.task for one in installed() if one.name == name), "recognizer")
     if task == "synthesizer":
-        return Loaded(_speaking(name, arguments, {}))
+        return Loaded(speaking(name, arguments, {}))
     if task == "translator":
-        languages, engine = _translating(name, arguments)
+        languages, engine = translating(name, arguments)
         return Loaded(engine, languages)
     chosen = argparse.Namespace(**{**vars(arguments), "model": name, "adapters": []})
-    engine = Engine(
-        streaming_task(load_recognizer(chosen), chosen), capacity=arguments.max_sessions, max_wait_s=GATHER_S
-    )
-    _warm_up(engine)
-    return Loaded(engine)
-
-
-def _translating(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, str], Engine]:
-    """An engine of a translator that has translated once, and the codes of its languages."""
-    from loquent.speech.runtime.engine import Engine
-
-    _tell(arguments, f"Loading {name} …")
-    translator = load_translator(name, arguments)
-    engine = Engine(translator.streaming_task(), capacity=arguments.max_sessions, max_wait_s=GATHER_S)
-    session = engine.open()
-    session.push("One, two, three. ")
-    session.close()
-    return (translator.source, translator.target), engine
+    return Loaded(recognizing(load_recognizer(chosen), chosen))
 
 
 def _wyoming_address(arguments: argparse.Namespace) -> tuple[str, int]:

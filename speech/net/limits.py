@@ -48,7 +48,7 @@ class Limits:
     max_connections_per_client: int | None = 128
     head_timeout_s: float = 10.0
     keep_alive_timeout_s: float = 5.0
-    max_load: float = 0.9
+    max_load: float = 0.8
     max_lag_s: float = 5.0
     max_text_bytes: int = 65_536
     max_audio_bytes: int = 1_048_576

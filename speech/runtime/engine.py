@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MAX_CHANNELS = 64  # of the packets of a stream
 BEHIND_STEPS = 3  # of input that waits in a stream that is not at the pace of its source
+BURST_S = 2.0  # of input that a stream at the pace of its source may bring at once, as when it begins
 BEHIND_SHARE = 0.5  # of the time that a step brings a stream forward: what it may take for the sake of such streams
 
 
@@ -49,9 +50,9 @@ class Engine:
     `step` = `collect` + `compute` + `deliver`, and `compute` = `launch` + `read`. A scheduler calls them itself, the
     latter two in a worker thread; the others and all session methods belong to one thread.
 
-    Streams at the pace of their sources go first. Those that have much input waiting, as one that has just come with a
-    recording, fill what room there is beside them, a chunk at a time: as many as leave a step at half of the time that
-    it brings a stream forward, and at least one.
+    Streams at the pace of their sources go first, even when the machine has fallen behind with them. Those whose input
+    comes faster, as of one that has just come with a recording, fill what room there is beside them, a chunk at a time:
+    as many as leave a step at half of the time that it brings a stream forward, and at least one.
 
     Args:
         task: the model.
@@ -308,11 +309,15 @@ class Engine:
         return chosen[: self.max_batch], width
 
     def _is_behind(self, session: Session, wanted: int) -> bool:
-        """Whether much input waits in a stream, or did since it last had to wait for some."""
+        """Whether much input that came faster than time passed waits in a stream, or did since it last had to wait."""
         unit = self.task.takes.sample_rate or 1
-        if wanted > 0 and session.inbox.pending * unit >= BEHIND_STEPS * wanted:
+        if wanted > 0 and session.inbox.pending * unit >= BEHIND_STEPS * wanted and not self._is_live(session):
             self._behind.add(session)
         return session in self._behind
+
+    def _is_live(self, session: Session) -> bool:
+        began_s, before_s = session.began
+        return 0 < session.inbox.seconds - before_s <= self.clock() - began_s + BURST_S
 
     def _width(self, wanted: int) -> int | None:
         if not (self.static and isinstance(self.task, Shaped)):
@@ -341,6 +346,7 @@ class Engine:
             self.state.reset([slot])
         self._used.add(slot)
         session = self._sessions[slot] = Session(self, stream, memo, options, inbox, slot)
+        session.began = (self.clock(), inbox.seconds)
         return session
 
     def _restored(self, header: Header, tensors: dict[str, torch.Tensor], stream: str | None) -> Session:

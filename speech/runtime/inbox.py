@@ -16,6 +16,7 @@ class Inbox(Protocol):
 
     received: how far the input has come, in samples at its own rate, or characters.
     ended:    whether nothing follows.
+    seconds:  source time that has come in; 0 where text has no times.
     processed: the position up to which it has been handed out, likewise.
     clock:    seconds of source audio that have been handed out.
     pending:  what waits to be handed out, in seconds of audio, or words.
@@ -25,6 +26,8 @@ class Inbox(Protocol):
     received: int
     ended: bool
 
+    @property
+    def seconds(self) -> float: ...
     @property
     def processed(self) -> int: ...
     @property

@@ -55,7 +55,7 @@ class Scheduler:
         engines: Iterable[Engine],
         max_streams: int | None = None,
         on_step: StepObserver | None = None,
-        max_load: float = 0.9,
+        max_load: float = 0.8,
     ) -> None:
         self.engines, self.max_streams, self._on_step = tuple(engines), max_streams, on_step
         self.max_load = max_load

@@ -49,6 +49,7 @@ class Session(Stream):
     Attributes:
         busy: whether its slot is in a batch under way.
         stage: its name, if it is a stage of a pipeline.
+        began: when the engine took it, by its clock, and the source time that had come in before.
         relaxed: options that it was given instead of those it asked for, as time was scarce when it began.
         upstream, downstream: the stages before and after it.
         observer: told after each of its steps, and at its end.
@@ -59,6 +60,7 @@ class Session(Stream):
         self.inbox, self.slot = inbox, slot
         self.takes, self.gives = engine.task.takes, engine.task.gives
         self.stage = ""
+        self.began = (0.0, 0.0)
         self.relaxed: dict[str, Any] = {}
         self.sequence = 0
         self.markers: list[tuple[int, str]] = []  # (position in the input, id)

@@ -77,6 +77,11 @@ class TextInbox:
         self.taken = self._flushed = self._pushed
 
     @property
+    def seconds(self) -> float:
+        """Time of the last text received."""
+        return self._framer.time_s
+
+    @property
     def processed(self) -> int:
         """Characters of the words handed out."""
         return self.taken

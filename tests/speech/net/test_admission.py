@@ -177,7 +177,7 @@ def test_a_stream_that_does_not_fit_is_refused_and_says_why(start_server, band_e
             engine.pace.observe(2, 1.4, 2.0)
         answer = start(server)
         assert (answer["type"], answer["code"]) == ("failure", "busy")
-        assert "140% of this machine's time; streams may have 90%" in answer["message"]
+        assert "140% of this machine's time; streams may have 80%" in answer["message"]
         text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
         assert "loquent_load 0.7" in text
         assert 'loquent_capacity_streams{model="band"} 1.0' in text

@@ -35,8 +35,11 @@ def silence(seconds):
     return np.zeros(round(seconds * RATE), np.int16)
 
 
-def play(engine, clock, sessions, seconds):
+def play(engine, clock, sessions, seconds, stall_s=0.0):
     """Feed streams at the pace of their sources, each out of step with the others, and make steps as they come due.
+
+    Args:
+        stall_s: for which the machine does something else, after a second.
 
     Returns:
         How long each chunk waited for its results, in seconds, of all streams.
@@ -50,6 +53,8 @@ def play(engine, clock, sessions, seconds):
     while due or engine.waiting:
         if not engine.waiting:
             clock.now = max(clock.now, due[0][0])
+        if stall_s and clock.now > start + 1.0:
+            clock.now, stall_s = clock.now + stall_s, 0.0
         while due and due[0][0] <= clock.now:
             time, session = due.pop(0)
             session.feed(silence(CHUNK_S))
@@ -86,6 +91,16 @@ def test_nobody_waits_where_all_are_behind(band_energy):
     for session in opened(engine, 10):
         session.feed(silence(5.0))
     assert len(engine.collect().sessions) == 10
+
+
+def test_a_machine_that_fell_behind_with_running_streams_takes_them_all_together(band_energy):
+    clock = Clock()
+    engine = engine_of(band_energy, clock, 0.03, 0.01)
+    running = opened(engine, 25)  # all in a step: 0.28 s; half of them in a step of half a chunk would never catch up
+    play(engine, clock, running, 6.0)
+    lags = play(engine, clock, running, 60.0, stall_s=3.0)
+    assert max(lags) > 3.0
+    assert max(lags[-250:]) < 2 * CHUNK_S
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 3])
