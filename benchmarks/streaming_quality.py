@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--adapter", help="folder; by default the one that comes with loquent")
+    parser.add_argument("--block-ms", type=int, help="what the encoder of an adapter sees together; by default 1000")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, metavar="SYSTEM")
     parser.add_argument(
         "--sets", nargs="+", help="names of zip files without the ending, and of folders; all by default"
@@ -141,7 +142,7 @@ def run(turns: Sequence[Sequence[Utterance]], done: dict[str, Any], options: arg
                 ]
             else:
                 if system not in tasks:
-                    tasks[system] = _task(recognizer, policy, int(chunk))
+                    tasks[system] = _task(recognizer, policy, int(chunk), options.block_ms)
                 events = dict(streamed(tasks[system], here))
                 found = [(final_text(events[number]), events[number]) for number in range(len(here))]
             spent = time.process_time() - started
@@ -165,13 +166,15 @@ def run(turns: Sequence[Sequence[Utterance]], done: dict[str, Any], options: arg
             done[_key(system, here[0].id)] = entry
 
 
-def _task(recognizer: Recognizer, policy: str, chunk_ms: int) -> Any:
+def _task(recognizer: Recognizer, policy: str, chunk_ms: int, block_ms: int | None) -> Any:
     if policy in STOCK:
         task = recognizer.streaming_task(policy=policy, chunk_ms=chunk_ms, language="en")
         task.adapters = type(task.adapters)(task.model)  # the stock model: no adapters
         return task
     beam = {"beam_size": 4} if policy == "beam" else {"commit": policy}
-    return recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms, language="en", **beam)
+    return recognizer.streaming_task(
+        policy="incremental", chunk_ms=chunk_ms, block_ms=block_ms, language="en", **beam
+    )
 
 
 def _revised(events: Sequence[Event]) -> int:

@@ -50,12 +50,14 @@ class AdapterInfo:
     language:    code; streams that name no language take it.
     chunk_ms:    chunk sizes that it was trained to stream with, by the policy "incremental"; empty for an adapter of
                  the model as it is, whose encoder sees whole windows.
+    block_ms:    audio whose frames the encoder of such streams sees together; None leaves it to `StreamingOptions`.
     """
 
     base: str | None = None
     base_digest: str | None = None
     language: str | None = None
     chunk_ms: tuple[int, ...] = ()
+    block_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -343,11 +345,12 @@ def _info(settings: Mapping[str, Any]) -> AdapterInfo:
     except TypeError as error:
         raise ValueError(f"the entry 'loquent' of {CONFIG} is not one of an adapter: {error}") from error
     texts = (info.base, info.base_digest, info.language)
-    if not all(type(chunk) is int and chunk > 0 for chunk in chunks) or not all(
+    sizes = chunks if info.block_ms is None else (*chunks, info.block_ms)
+    if not all(type(size) is int and size > 0 for size in sizes) or not all(
         text is None or isinstance(text, str) for text in texts
     ):
         raise ValueError(f"the entry 'loquent' of {CONFIG} is not one of an adapter: {told!r}")
-    return AdapterInfo(*texts, chunks)
+    return AdapterInfo(*texts, chunks, info.block_ms)
 
 
 def _factors(tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, LoraFactors]:

@@ -86,9 +86,9 @@ class WhisperRecognizer(Recognizer):
         """What an `Engine` runs; options are the fields of `StreamingOptions`.
 
         If the bank's default adapter was trained to stream, so does the task by default: with the policy "incremental",
-        in chunks of the trained size that is next to 300 ms. Where the bank has no adapter, the one that comes with
-        loquent for this very model is the default, if that policy is asked for or the streams are in its language: one
-        that ``language`` names, or the only one that the model knows.
+        in chunks of the trained size that is next to 300 ms and in blocks of the trained size. Where the bank has no
+        adapter, the one that comes with loquent for this very model is the default, if that policy is asked for or the
+        streams are in its language: one that ``language`` names, or the only one that the model knows.
         """
         from loquent.asr.whisper.live.task import WhisperStreamingTask  # which recordings do without
 
@@ -105,7 +105,9 @@ class WhisperRecognizer(Recognizer):
             if unknown or default.language in (None, language):
                 options.setdefault("policy", "incremental")
             if options.get("policy") == "incremental":
-                options.setdefault("chunk_ms", min(default.chunk_ms, key=lambda chunk: abs(chunk - 300)))
+                chunk = options.setdefault("chunk_ms", min(default.chunk_ms, key=lambda chunk: abs(chunk - 300)))
+                if options.get("block_ms") is None and default.block_ms is not None and isinstance(chunk, int):
+                    options["block_ms"] = max(default.block_ms, chunk)
         chosen = checked_options(StreamingOptions, options)
         return WhisperStreamingTask(self.model, self.tokenizer, chosen, self.adapters)
 

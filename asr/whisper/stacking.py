@@ -35,6 +35,7 @@ def stack(*adapters: LoraAdapter) -> LoraAdapter:
         base_digest=_common("models", (info.base_digest for info in infos)),
         language=_common("languages", (info.language for info in infos)),
         chunk_ms=next(iter(live), ()),
+        block_ms=next((info.block_ms for info in infos if info.chunk_ms), None),
     )
     names = sorted({name for adapter in adapters for name in adapter.factors})
     factors = {name: [one.factors[name] for one in adapters if name in one.factors] for name in names}

@@ -35,6 +35,7 @@ def evaluate_streaming(
     tokenizer: WhisperTokenizer,
     sources: Mapping[str, Sequence[TimedUtterance]],
     chunk_ms: Sequence[int],
+    block_ms: int | None = None,
 ) -> dict[str, float]:
     """Figures of the policy "incremental", voice activity detection and all, each recording a stream.
 
@@ -42,6 +43,7 @@ def evaluate_streaming(
         model: in evaluation mode, with its adapter on.
         sources: recordings with their words, by name.
         chunk_ms: the chunk sizes.
+        block_ms: see `StreamingOptions`.
 
     Returns:
         Word error rates in per cent under names such as ``300ms/books/wer`` and ``300ms/wer`` (the mean over sources),
@@ -50,7 +52,8 @@ def evaluate_streaming(
     """
     figures: dict[str, float] = {}
     for size in chunk_ms:
-        task = WhisperStreamingTask(model, tokenizer, StreamingOptions(policy="incremental", chunk_ms=size))
+        options = StreamingOptions(policy="incremental", chunk_ms=size, block_ms=block_ms)
+        task = WhisperStreamingTask(model, tokenizer, options)
         delays: list[float] = []
         rates: dict[str, float] = {}
         for name, utterances in sources.items():

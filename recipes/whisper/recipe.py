@@ -91,7 +91,8 @@ class CausalWhisperRecipe:
             train, self.tokenizer, config.windows, config.batch, config.augment, noises, config.seed, context
         )
         torch.manual_seed(config.seed)
-        self.info = AdapterInfo(config.model, base_digest(model), config.language, config.loss.chunk_ms)
+        loss = config.loss
+        self.info = AdapterInfo(config.model, base_digest(model), config.language, loss.chunk_ms, loss.block_ms)
         model = model.to(torch.bfloat16) if config.frozen == "bf16" else model
         self.adapted = with_adapter(model, config.adapter, config.start)
         self.loss = CausalWhisperLoss(model, self.tokenizer.eot, config.loss)
@@ -137,7 +138,7 @@ class CausalWhisperRecipe:
     def _streaming(self, adapter: LoraAdapter, sources: Mapping[str, Sequence[TimedUtterance]]) -> dict[str, float]:
         model = stock_whisper(self.config.model).to(next(self.module.parameters()).device)
         merge(model, adapter)
-        return evaluate_streaming(model, self.tokenizer, sources, self.config.evaluate_ms)
+        return evaluate_streaming(model, self.tokenizer, sources, self.config.evaluate_ms, adapter.info.block_ms)
 
     def _divided(self) -> tuple[list[tuple[list[TimedUtterance], float]], dict[str, list[TimedUtterance]]]:
         """What to train on, with weights, and what is held out."""

@@ -109,7 +109,13 @@ def random_adapter() -> Callable[..., LoraAdapter]:
     """Makes adapters that change what a model writes."""
 
     def make(
-        model: Whisper, seed: int, rank: int = 4, size: float = 0.7, part: str = "", chunk_ms: tuple[int, ...] = ()
+        model: Whisper,
+        seed: int,
+        rank: int = 4,
+        size: float = 0.7,
+        part: str = "",
+        chunk_ms: tuple[int, ...] = (),
+        block_ms: int | None = None,
     ) -> LoraAdapter:
         """Change every linear layer, or those with ``part`` in their names, by ``size`` of the layer's own strength."""
         draw = torch.Generator().manual_seed(seed)
@@ -119,7 +125,7 @@ def random_adapter() -> Callable[..., LoraAdapter]:
                 a = torch.randn(rank, layer.in_features, generator=draw)
                 b = torch.randn(layer.out_features, rank, generator=draw) * layer.weight.std() * rank**-0.5
                 factors[name] = LoraFactors(a, b, size)
-        return LoraAdapter(factors, AdapterInfo("toy", base_digest(model), "en", chunk_ms))
+        return LoraAdapter(factors, AdapterInfo("toy", base_digest(model), "en", chunk_ms, block_ms))
 
     return make
 

@@ -60,7 +60,8 @@ class StreamingOptions:
                   changed it ("confident", the default), in the latter case only ("agreement"), when two tokens follow
                   it ("hold-last"), or as soon as it is written ("at-once").
     block_ms:     audio whose frames the encoder of "incremental" sees together, a multiple of 20 and not below
-                  chunk_ms: what has come of it is encoded again with each chunk. By default a second.
+                  chunk_ms: what has come of it is encoded again with each chunk. By default what the adapter of the
+                  streams was trained with, or a second.
     beam_size:    hypotheses of each chunk's text that are followed; 1 is greedy.
     vad:          decode only while somebody speaks, and end utterances at pauses.
     speech:       when somebody speaks.

@@ -255,6 +255,19 @@ def test_the_recogniser_streams_as_its_adapter_was_trained(
     assert recognizer.streaming_task(policy="alignatt", **small).settings.step_ms == 1000
     session = recognizer.session(adapter="none", **small)
     assert session.memo.adapter is None
+    assert chosen.block == 1000 // 20
+
+
+def test_the_recogniser_encodes_blocks_as_its_adapter_was_trained(
+    toy_whisper: Whisper, tokenizer: WhisperTokenizer, random_adapter: Callable[..., LoraAdapter], tmp_path: Any
+) -> None:
+    recognizer = WhisperRecognizer(copy.deepcopy(toy_whisper), tokenizer)
+    save_adapter(tmp_path / "live", random_adapter(toy_whisper, 1, chunk_ms=(100, 200), block_ms=600))
+    recognizer.adapt(tmp_path / "live")
+    for asked, frames in (({}, 30), ({"block_ms": None}, 30), ({"block_ms": 400}, 20), ({"chunk_ms": 800}, 40)):
+        options = {"preroll_ms": 100, "overlap_s": 1.0, **asked}
+        assert recognizer.streaming_task(**options).settings.block == frames
+    assert recognizer.streaming_task(policy="alignatt", preroll_ms=100, overlap_s=1.0).settings.block_ms is None
 
 
 def test_an_adapter_of_the_whole_model_is_merged(

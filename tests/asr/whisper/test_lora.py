@@ -111,7 +111,7 @@ def test_what_an_adapter_is_for_is_kept_beside_what_peft_says(
         write_info(tmp_path, AdapterInfo())
     adapter = random_adapter(model, 1)
     save_adapter(tmp_path, adapter)
-    info = AdapterInfo("tiny.en", "0" * 64, "de", (100, 300))
+    info = AdapterInfo("tiny.en", "0" * 64, "de", (100, 300), 2000)
     write_info(tmp_path, info)
     assert adapter_info(tmp_path) == info
     assert load_adapter(tmp_path).digest == adapter.digest
