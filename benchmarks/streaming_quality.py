@@ -172,9 +172,7 @@ def _task(recognizer: Recognizer, policy: str, chunk_ms: int, block_ms: int | No
         task.adapters = type(task.adapters)(task.model)  # the stock model: no adapters
         return task
     beam = {"beam_size": 4} if policy == "beam" else {"commit": policy}
-    return recognizer.streaming_task(
-        policy="incremental", chunk_ms=chunk_ms, block_ms=block_ms, language="en", **beam
-    )
+    return recognizer.streaming_task(policy="incremental", chunk_ms=chunk_ms, block_ms=block_ms, language="en", **beam)
 
 
 def _revised(events: Sequence[Event]) -> int:
