@@ -23,7 +23,7 @@ def main(path: str, callers: int) -> None:
     packets = [samples[at : at + PACKET] for at in range(0, len(samples), PACKET)]
     recognizer = Recognizer.from_pretrained("tiny.en")
 
-    # The engine sets aside the memory of all its streams at once, and runs the model for all that are ready.
+    # The engine has a slot for each stream, and runs the model for all that are ready.
     engine = Engine(recognizer.streaming_task(), capacity=callers)
     streams = [engine.open() for _ in range(callers)]
     texts = [""] * callers

@@ -1,17 +1,22 @@
-"""The curve of a training run as a picture: its losses, and the error rates on validation and evaluation data."""
+"""The curve of a training run as a picture: its losses, and what it was judged by on validation and evaluation data."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 Points = list[tuple[float, float]]
+# "wer" and "300ms/books/wer"; those of a Conformer end in the latency: "books/ctc/80ms".
+ERROR_RATE = re.compile(r"(.*/)?(wer|\d+ms)")
 
 
 def draw_curve(logs: Sequence[Path], picture: Path) -> None:
     """Draw the logs of one run, or of stages that follow one another, as SVG.
+
+    Below the losses are the word error rates, or, where a run has none, its other figures on validation data.
 
     Args:
         logs: ``log.jsonl`` of each stage.
@@ -24,11 +29,12 @@ def draw_curve(logs: Sequence[Path], picture: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    losses, rates, ends = _read(logs)
+    losses, rates, others, ends = _read(logs)
+    figures, unit = (rates, "word error rate, %") if rates else (others, "on validation data")
     with rc_context({"svg.hashsalt": "loquent"}):
-        figure = Figure(figsize=(8, 7 if rates else 4), layout="constrained")
+        figure = Figure(figsize=(8, 7 if figures else 4), layout="constrained")
         FigureCanvasSVG(figure)
-        above, *below = figure.subplots(2 if rates else 1, 1, sharex=True, squeeze=False)[:, 0]
+        above, *below = figure.subplots(2 if figures else 1, 1, sharex=True, squeeze=False)[:, 0]
         for name, points in sorted(losses.items()):
             trained = name == "loss"
             style = {"color": "black"} if trained else {"marker": "."}
@@ -37,10 +43,10 @@ def draw_curve(logs: Sequence[Path], picture: Path) -> None:
         if len(losses) > 1:
             above.legend(fontsize=7)
         for axis in below:
-            for name, points in sorted(rates.items()):
+            for name, points in sorted(figures.items()):
                 axis.plot(*zip(*points, strict=True), marker=".", linewidth=1, label=name)
-            axis.set_ylabel("word error rate, %")
-            values = [value for points in rates.values() for _, value in points]
+            axis.set_ylabel(unit)
+            values = [value for points in figures.values() for _, value in points]
             if max(values) > 10 * min(values):
                 axis.set_yscale("symlog", linthresh=1)
             else:
@@ -56,10 +62,11 @@ def draw_curve(logs: Sequence[Path], picture: Path) -> None:
     unfinished.replace(picture)
 
 
-def _read(logs: Sequence[Path]) -> tuple[dict[str, Points], dict[str, Points], list[int]]:
-    """Losses and error rates by name, each as (step, value), and the last step of each log."""
+def _read(logs: Sequence[Path]) -> tuple[dict[str, Points], dict[str, Points], dict[str, Points], list[int]]:
+    """Losses, error rates and other figures by name, each as (step, value), and the last step of each log."""
     losses: dict[str, Points] = defaultdict(list)
     rates: dict[str, Points] = defaultdict(list)
+    others: dict[str, Points] = defaultdict(list)
     ends: list[int] = []
     for log in logs:
         origin = step = ends[-1] if ends else 0
@@ -74,7 +81,8 @@ def _read(logs: Sequence[Path]) -> tuple[dict[str, Points], dict[str, Points], l
                     rates[short.removeprefix("test/before/").removesuffix("/wer")].insert(0, (origin, value))
                 elif short.startswith("test/after/"):
                     rates[short.removeprefix("test/after/").removesuffix("/wer")].append((step, value))
-                elif short != name and short.endswith(("ms", "wer")) and "delay" not in short:
-                    rates[short.removesuffix("/wer")].append((step, value))
+                elif short != name:
+                    kind = rates if ERROR_RATE.fullmatch(short) else others
+                    kind[short.removesuffix("/wer")].append((step, value))
         ends.append(step)
-    return losses, rates, ends
+    return losses, rates, others, ends

@@ -86,7 +86,10 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         flag = rest[0].partition("=")[0]
         if flag in REFUSED:
             parser.error(f"there is no {flag}: {REFUSED[flag]}")
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        meant = ""
+        if arguments.run.__module__ == COMMANDS["serve"] and not flag.startswith("-"):
+            meant = f"; for the model to serve, write --model {rest[0]}"
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run has its losses and its error rates, and follows from its log."""
+"""The picture of a run has its losses and its error rates or other figures, and follows from its log."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def test_a_curve_without_error_rates(tmp_path: Path) -> None:
     log.write_text('{"step": 1, "loss": 3.0}\n')
     draw_curve([log], tmp_path / "curve.svg")
     assert "word error rate" not in (tmp_path / "curve.svg").read_text()
+
+
+def test_figures_that_are_no_error_rates(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 3.0}\n{"step": 1, "valid/log_power": 0.5, "valid/spectral": 1.5}\n')
+    draw_curve([log], tmp_path / "curve.svg")
+    picture = (tmp_path / "curve.svg").read_text()
+    assert "word error rate" not in picture
+    for label in ("log_power", "spectral", "on validation data"):
+        assert f"<!-- {label} -->" in picture
+
+
+def test_times_are_no_error_rates(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "valid/wer": 9.0, "valid/books/ctc/80ms": 8.0, "valid/wait_p50_ms": 240.0}\n')
+    draw_curve([log], tmp_path / "curve.svg")
+    picture = (tmp_path / "curve.svg").read_text()
+    assert "<!-- books/ctc/80ms -->" in picture
+    assert "wait" not in picture

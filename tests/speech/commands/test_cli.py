@@ -96,6 +96,7 @@ class TestUsage:
             (["transcribe", "a.wav", "--device", "abacus"], "'abacus'"),
             (["transcribe", "a.wav", "--chunk_length=20"], "there is no --chunk-length: windows have"),
             (["serve", "--policy", "psychic"], "'psychic'"),
+            (["serve", "tiny.en"], "unrecognized arguments: tiny.en; for the model to serve, write --model tiny.en"),
             (["train", "commands", "--output", "run", "seed=1", "--seed"], "--seed"),
         ],
     )
