@@ -103,13 +103,15 @@ def _reference(
     steps, ring = q.shape[1], cache_k.shape[2]
     offset = torch.arange(steps, device=q.device)
     valid = offset < length[:, None]
-    query = position[:, None] + offset
-    key = torch.cat([ring_contents(position, ring, sinks), torch.where(valid, query, -1)], dim=1)
+    query, held = position[:, None] + offset, ring_contents(position, ring, sinks)
+    key = torch.cat([held, torch.where(valid, query, -1)], dim=1)
 
-    # Whatever lies beyond a row's length may be NaN, which a weight of zero would not silence.
+    # Whatever lies beyond a row's length, or in an entry without a key, may be NaN, which a weight of zero would not
+    # silence.
     q, k, v = (torch.where(valid[:, :, None, None], x, 0) for x in (q, k, v))
-    keys = torch.cat([cache_k[rows], k.transpose(1, 2)], dim=2)
-    values = torch.cat([cache_v[rows], v.transpose(1, 2)], dim=2)
+    old_k, old_v = (torch.where((held >= 0)[:, None, :, None], cache[rows], 0) for cache in (cache_k, cache_v))
+    keys = torch.cat([old_k, k.transpose(1, 2)], dim=2)
+    values = torch.cat([old_v, v.transpose(1, 2)], dim=2)
     mask = attention_mask(query, key, block, left, sinks)[:, None]
     out = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, mask).transpose(1, 2)
     remember(cache_k, k, rows, position, length, sinks)

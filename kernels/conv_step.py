@@ -50,13 +50,14 @@ def _numba(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, rows: T
     batch, steps, channels = x.shape
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     rows, length = rows.contiguous(), length.contiguous()
+    bias = None if bias is None else bias.contiguous()  # held until the kernel has run
     run(
         kernel("conv", "depthwise_conv_step"),
         batch * -(-channels // CHANNELS),
         out.numel() * weight.shape[1],
         *(steps, channels, tail.shape[1], rows.data_ptr(), length.data_ptr()),
         *(field for tensor in (x, out, tail, weight) for field in fields_of(tensor)),
-        0 if bias is None else bias.contiguous().data_ptr(),
+        0 if bias is None else bias.data_ptr(),
     )
     return out
 

@@ -23,8 +23,8 @@ class TranslationOptions:
     masked:       re-translation: words at the end of each draft that are not shown.
     bias:         re-translation: share of the probability that goes to what was shown before.
     latency:      learned: low, medium or high, for models that were taught several.
-    drafts:       whether to show what is not committed yet, as the unstable tail of `Partial` events; behind a
-                  recogniser also what would come of words that it may still change.
+    drafts:       whether to show what is not committed yet, as the unstable tail of `Partial` events, from the third
+                  word of a sentence on; behind a recogniser also what would come of words that it may still change.
     most_behind_words, most_behind_s: what is committed at the latest so many source words or seconds after the word it
                   stands for, certain or not.
     glossary:     words or phrases of the source, with what is written for them.

@@ -34,6 +34,7 @@ MOST_HELD = 160  # source pieces that are attended to, before the oldest are for
 RETAINED = 8  # words at the end of what is committed whose source is never forgotten
 LEFT_BEHIND = 6  # words beyond the end of a translation that begin another segment
 MOST_TEXT = 1000  # characters of a segment without an end, before a `Final` is due
+LEAST_SHOWN = 3  # words of a sentence under way before a draft of it is shown: of fewer it would be a guess
 PIECES_PER_PIECE, PIECES_MORE = 3, 16  # the longest draft, by the source pieces that are not covered
 
 
@@ -259,7 +260,8 @@ class TranslationTask:
             closes = row is not None and row.closes
             if closes or len(pieces) >= MOST_PIECES:
                 break
-        search = self._bounded(ahead, Search(ended=closes)) if pieces else None
+        shown = closes or ahead.count >= LEAST_SHOWN
+        search = self._bounded(ahead, Search(ended=closes)) if pieces and shown else None
         return _Row(at, ahead, pieces[:MOST_PIECES], closes, search=search)
 
     def _preview(
@@ -442,8 +444,9 @@ class TranslationTask:
         rest = draft.pieces[row.count :]
         keep = policy_of(self.policy(memo.options), memo.options, memo).earlier
         memo.drafts = tuple(tuple(one[row.count :]) for one in (*memo.drafts, draft.pieces))[-keep:] if keep else ()
-        if not row.closes and (memo.options.drafts or self.policy(memo.options) == "re-translation"):
-            self._show(memo, rest, events)
+        revised = self.policy(memo.options) == "re-translation"
+        if not row.closes and (memo.options.drafts or revised):
+            self._show(memo, rest if revised or memo.count >= LEAST_SHOWN else [], events)
 
     def _has(self, text: str, term: OpenTerm) -> bool:
         return term.text.strip() in text

@@ -85,8 +85,9 @@ class Channels(Stream):
 
     @property
     def inbox(self) -> Inbox:  # type: ignore[override]
-        """Where the input of the channel waits that is furthest behind."""
-        return max(self.streams, key=lambda one: one.inbox.pending).inbox
+        """Where the input of the channel waits that is furthest behind, of those that have not failed."""
+        going_on = [one for one in self.streams if not one.sessions[0].done]
+        return max(going_on or self.streams, key=lambda one: one.inbox.pending).inbox
 
     @property
     def count(self) -> int:
@@ -123,23 +124,22 @@ class Channels(Stream):
         if shape is None or len(shape) != 2 or shape[1] != count:
             got = type(packet).__name__ if shape is None else tuple(shape)
             raise ValueError(f"expected samples of shape (samples, {count}), got {got}")
-        if all(one.inbox.ended or one.done for one in self.streams):
+        if not (listening := self._listening()):
             raise StreamClosed(f"stream '{self.stream}' has ended; open another one for more input")
         samples = [to_mono_float32(packet[:, channel].copy()) for channel in range(count)]
         for one, part in zip(self.streams, samples, strict=True):
-            if not one.done:
+            if one in listening:
                 one.feed(part)
 
     def feed_flush(self) -> None:
         """See `Stream.feed_flush`."""
-        for one in self.streams:
+        for one in self._listening():
             one.feed_flush()
 
     def end(self) -> None:
         """See `Stream.end`."""
-        for one in self.streams:
-            if not one.done:
-                one.end()
+        for one in self._listening():
+            one.end()
 
     def drain(self) -> list[Event]:
         """See `Stream.drain`."""
@@ -147,11 +147,15 @@ class Channels(Stream):
 
     def marker(self, id: str) -> list[Event]:
         """See `Stream.marker`."""
-        return self._told([event for one in self.streams for event in one.marker(id)])
+        if not (listening := self._listening()):
+            raise StreamClosed(f"stream '{self.stream}' has ended; it reaches no more markers")
+        for channel, one in enumerate(self.streams):
+            self._reached[channel] += one not in listening
+        return self._told([event for one in listening for event in one.marker(id)])
 
     def configure(self, **options: Any) -> None:
         """See `Stream.configure`; it is for all channels."""
-        for one in self.streams:
+        for one in self._listening():
             one.configure(**options)
 
     def interrupt(self, played_s: float | None = None) -> list[Event]:
@@ -167,6 +171,10 @@ class Channels(Stream):
         """See `Stream.close`."""
         for one in self.streams:
             one.close()
+
+    def _listening(self) -> list[Stream]:
+        """The channels that take input: none that has ended, or has failed."""
+        return [one for one in self.streams if not (one.inbox.ended or one.sessions[0].done)]
 
     def _told(self, events: list[Event]) -> list[Event]:
         """The events but for markers that another channel has not reached yet."""

@@ -239,6 +239,12 @@ class Session(Stream):
 
     # ----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def _following(self) -> Session | None:
+        """The stage after it, as long as that takes input: it may have been closed, or have failed."""
+        following = self.downstream
+        return None if following is None or following.inbox.ended or following.done else following
+
     def _emit(self, events: list[Event]) -> None:
         """Stamp events and put them into the outbox."""
         stamped = []
@@ -249,15 +255,15 @@ class Session(Stream):
             if isinstance(event, Speech):
                 self._waiting_s += event.end - event.start
         self._outbox += stamped
-        if self.downstream is not None and not self.downstream.inbox.ended:
-            hand_on(stamped, self.downstream, words=not isinstance(self.engine.task, Overhearing))
+        if (following := self._following) is not None:
+            hand_on(stamped, following, words=not isinstance(self.engine.task, Overhearing))
 
     def _end(self) -> None:
         """The last step has been made."""
         self._done = True
         self._flush_markers()
-        if self.downstream is not None and not self.downstream.inbox.ended and not self.downstream.done:
-            self.downstream.end()
+        if (following := self._following) is not None:
+            following.end()
         self.engine.release(self)
         if self.observer is not None:
             self.observer(self)
@@ -270,8 +276,8 @@ class Session(Stream):
         idle = self._done or not (self.busy or self.engine.task.wants(self.memo) == 0)
         while self.markers and idle and (self._done or self.inbox.passed(self.markers[0][0])):
             id = self.markers.pop(0)[1]
-            if self.downstream is not None and not self.downstream.inbox.ended:
-                self.downstream.feed_marker(id)
+            if (following := self._following) is not None:
+                following.feed_marker(id)
             else:
                 self._emit([Marker(id=id)])
 

@@ -54,6 +54,7 @@ def test_cached_attention_sees_what_its_definition_says(backend, plan, seed):
     q, k, v = torch.randn(3, len(rows), total, heads, dim, generator=generator)
     slot = torch.randperm(slots, generator=generator)[: len(rows)]
     cache_k, cache_v = torch.randn(2, slots, heads, ring, dim, generator=generator)
+    cache_k[slot] = cache_v[slot] = math.nan  # what another stream has left
     others = [s for s in range(slots) if s not in slot.tolist()]
     untouched = cache_k[others].clone(), cache_v[others].clone()
 

@@ -43,3 +43,10 @@ def test_chunks_give_the_convolution_of_the_whole(backend, rows, kernel, channel
             assert not out[row, count:].any()
         position += length
     assert (tail[0] == 7).all(), "a slot of another stream changed"
+
+
+def test_a_bias_may_be_part_of_something_else():
+    x, weight, bias = torch.randn(1, 3, 128), torch.randn(128, 2), torch.randn(128, 2)[:, 1]
+    out = depthwise_conv_step(x, weight, bias, torch.zeros(1, 1, 128), torch.tensor([0]), torch.tensor([3]))
+    expected = F.conv1d(F.pad(x.transpose(1, 2), (1, 0)), weight[:, None], bias, groups=128).transpose(1, 2)
+    torch.testing.assert_close(out, expected)

@@ -77,6 +77,24 @@ def test_a_draft_behind_half_a_word_goes_on_with_it(toy: ModuleType) -> None:
     assert (shown.stable + shown.unstable).strip() == "baba dede."
 
 
+def test_nothing_is_shown_before_the_third_word_of_a_sentence(toy: ModuleType) -> None:
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="local-agreement", drafts=True)
+
+    def tails(piece: Text | Draft) -> list[str]:
+        return [event.unstable.strip() for event in session.push(piece) if isinstance(event, Partial)]
+
+    for first in ("bababa", " goge"):  # a sentence, and one behind it
+        assert not any(tails(Draft(f"{first} dede")))
+        assert not any(tails(Text(first, whole=True)))
+        assert not any(tails(Draft(" dede")))
+        assert tails(Draft(" dede.")) == [f"{first.strip()} dede."]  # it is complete
+        assert tails(Draft(" dede")) == [""]
+        assert tails(Draft(" dede fififi"))[0].startswith(f"{first.strip()} dede")
+        tails(Text(" dede", whole=True))
+        assert tails(Draft(" fififi"))
+        tails(Text(" fififi.", whole=True))
+
+
 def test_what_does_not_preview_ignores_drafts(swapped: ModuleType) -> None:
     session = Engine(swapped.Swapped()).open()
     assert session.push(Draft("a b c")) == []

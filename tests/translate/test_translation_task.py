@@ -74,7 +74,7 @@ def test_nothing_is_lost(toy: ModuleType, policy: str) -> None:
 
 def test_the_draft_of_a_sentence_goes_on_after_the_sentence_before(toy: ModuleType) -> None:
     """Like what is committed: both are shown behind one another, where one utterance has several sentences."""
-    session = Engine(TranslationTask(toy.Mirror())).open(policy="hold", drafts=True)
+    session = Engine(TranslationTask(toy.Mirror())).open(policy="hold", held=6, drafts=True)
     events = session.push(f"{toy.made_up(5, 1)}. {toy.made_up(5, 2)}")
     drafts = [event.unstable for event in events if isinstance(event, Partial) and event.unstable]
     firsts = [event for event in events if isinstance(event, Partial) and event.unstable and not event.stable]

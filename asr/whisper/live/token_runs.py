@@ -97,7 +97,6 @@ class RunningDecoder(DraftDecoder):
         vars(self).update(vars(plain))
         self.spare = spare
         self._run = Replay(TokenRun(plain.decoder, plain.bias, plain.eot, plain.watch, steps))
-        self._pools: dict[tuple[int, int], DecoderPool] = {}
 
     def _write_on(self, writing: Writing, scores: Tensor, attention: Sequence[Tensor]) -> None:
         """See `DraftDecoder._write_on`. What a stream with phrases prefers is the host's choice, token by token."""
@@ -153,7 +152,7 @@ class RunningDecoder(DraftDecoder):
         """What `TokenRun` gives."""
         state, memory, adapters = writing.state, writing.memory, writing.adapters
         count, device = len(writing.drafts), writing.rows.device
-        pool = self._pools.setdefault((id(state), id(memory)), DecoderPool(state, memory))
+        pool = DecoderPool(state, memory)
         padding = bucket(count) - count if self.spare and adapters is None else 0
         rows, memory_rows = (
             torch.cat([own, own.new_full((padding,), part.slots - 1)])

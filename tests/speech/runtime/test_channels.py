@@ -108,3 +108,28 @@ def test_a_channel_that_fails_leaves_the_others(band_energy: ModuleType) -> None
     events = stream.push(audio[:4000]) + stream.push(audio[4000:]) + stream.finish()
     assert of_channel(events, 0)[-1].type == "failure"
     assert of_channel(events, 1) == alone(band_energy, audio[:, 1])
+
+
+def test_a_channel_that_has_failed_holds_up_no_marker(band_energy: ModuleType) -> None:
+    engine = Engine(band_energy.BandEnergy(), 2)
+    options = [{}, {"fail_at": 5}]
+    stream = Channels.open(2, lambda name: engine.open(stream=name, **options[int(name[-1])]))
+    stream.push(noise(3300, 2))
+    assert stream.marker("a") == []
+    events = stream.push(noise(1600, 2))
+    assert [event.id for event in events if isinstance(event, Marker)] == ["a"]
+    stream.configure(chunk_ms=50)
+    stream.finish()
+    with pytest.raises(StreamClosed):
+        stream.marker("b")
+
+
+def test_what_a_failed_channel_has_left_does_not_count_as_waiting(band_energy: ModuleType) -> None:
+    engine = Engine(band_energy.BandEnergy(), 2)
+    options = [{}, {"fail_at": 5}]
+    stream = Channels.open(2, lambda name: engine.open(stream=name, **options[int(name[-1])]))
+    stream.push(noise(16_000, 2))
+    assert stream.streams[1].inbox.pending > 0.5
+    assert stream.inbox is stream.streams[0].inbox
+    stream.push(noise(1600, 2))
+    assert stream.inbox.received == 17_600

@@ -1,6 +1,8 @@
 """Static mode on the CPU: batches of few shapes, launches ahead of reads, graphs that are made once for each shape."""
 
 import asyncio
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -162,6 +164,28 @@ def test_a_graph_is_made_once_for_each_shape_and_pool(band_energy):
     assert graphs.captured == 4
     assert states[0].frames.tolist() == [53, 49, 0]
     assert states[1].frames.tolist() == [4, 4, 0]
+
+
+def test_the_graphs_of_a_pool_go_with_it(band_energy):
+    """As where one task serves an engine for each stream: its pools would never be given back."""
+    captured = []
+
+    def capture(run):
+        captured.append(weakref.ref(run))
+        return (lambda: None), run()
+
+    replay = Replay(lambda chunk, state, rows: (state.frames[rows],), capture)
+    chunk = Chunk(torch.zeros(1, 2), torch.tensor([2]), torch.tensor([False]), static=True)
+    for count in (1, 2):
+        state = band_energy.BandEnergy().initial_state(2)
+        replay(chunk, state, torch.tensor([0]))
+        replay(chunk, state, torch.tensor([0]))
+        assert len(captured) == count
+        pool = weakref.ref(state)
+        del state
+        gc.collect()
+        assert pool() is captured[-1]() is None
+        assert not replay._graphs
 
 
 def test_without_graphs_the_function_is_called(band_energy):

@@ -176,6 +176,28 @@ def test_a_stage_that_fails_ends_the_pipeline_and_nothing_committed_is_lost(band
         first.push("more")
 
 
+def closed(stream):
+    stream.close()
+
+
+def failed_at_its_end(stream):
+    stream.sessions[1].fail("internal", "it broke down")
+
+
+@pytest.mark.parametrize(("over", "failures"), [(closed, []), (failed_at_its_end, ["swap"])])
+def test_what_a_stage_says_after_the_stage_behind_it_is_over_fails_nothing(band_energy, swapped, over, failures):
+    """As when a client vanishes, or a stage fails, while the stage before it is in a step."""
+    hear, swap = Engine(band_energy.BandEnergy()), Engine(swapped.Swapped())
+    stream = Pipeline.open({"hear": hear, "swap": swap})
+    stream.feed(np.full(3200, 1000, np.int16))
+    stream.marker("m")
+    batch = hear.collect()
+    over(stream)
+    hear.deliver(batch, hear.compute(batch))
+    assert [event.stage for event in stream.drain() if isinstance(event, Failure)] == failures
+    assert (hear.active, swap.active) == (0, 0)
+
+
 def test_ports_have_to_fit(band_energy, swapped, tones):
     with pytest.raises(ValueError, match="'a' gives text, but 'b' takes audio"):
         Pipeline.open({"a": Engine(swapped.Swapped()), "b": Engine(band_energy.BandEnergy())})

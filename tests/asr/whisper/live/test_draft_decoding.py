@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -180,6 +182,10 @@ def test_tokens_written_in_runs_are_those_written_one_by_one(
         assert one.scores == pytest.approx(other.scores, abs=1e-3)
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert one.attended == other.attended
+    pool = weakref.ref(state)
+    del state
+    gc.collect()
+    assert pool() is None  # a decoder keeps no engine's pool
 
 
 def test_a_run_waits_for_nothing(tiny_en: Whisper, memory: AudioMemory, refuse_waiting: Callable[[], Any]) -> None:
