@@ -211,6 +211,8 @@ class Engine:
                 log.exception("a stream could not be stepped")
                 self._give_up(session, error)
                 failed.append(session)
+        if failed:  # the other stages of their streams ended with them
+            wanted = {session: count for session, count in wanted.items() if session in self._ready}
         sessions, width = self._chosen(wanted)
         if not sessions and not failed:
             return None

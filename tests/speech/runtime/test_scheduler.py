@@ -153,3 +153,25 @@ def test_engines_come_and_go(band_energy):
     assert [event.to_dict() | {"stream": ""} for event in first] == [
         event.to_dict() | {"stream": ""} for event in second
     ]
+
+
+def test_a_stage_that_cannot_step_takes_the_one_before_it_along(swapped):
+    """Both are on one engine, and the first one was to be stepped, too."""
+
+    class Broken(swapped.Swapped):
+        def wants(self, memo):
+            if memo.capitals:
+                raise RuntimeError("no idea")
+            return super().wants(memo)
+
+    engine = Engine(Broken(), 3)
+    stream = Pipeline({"first": engine.open(), "second": engine.open()})
+    other = engine.open()
+    first, second = stream.sessions
+    for session in (first, second, other):
+        session.feed("one two ")
+    second.memo.capitals = True
+    assert engine.step() == 1
+    assert [event.text for event in other.drain()] == [" two one#2"]
+    assert [event.type for event in stream.drain()] == ["failure"]
+    assert engine.active == 1
