@@ -282,7 +282,7 @@ class Realtime(Dialect):
 
     def _start(self, settings: Mapping[str, Any]) -> Start:
         form, transcription = settings["format"], settings["transcription"]
-        if not isinstance(form, dict) or form.get("type") not in FORMATS:
+        if not isinstance(form, dict) or form.get("type") not in [*FORMATS]:
             refuse(f"format: expected a type of {', '.join(FORMATS)}, got {shown(form)}")
         encoding, rate = FORMATS[form["type"]]
         if form.get("rate", rate) != rate:

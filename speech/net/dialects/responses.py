@@ -150,7 +150,7 @@ def message_item(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict) or given.get("type") != "message":
         refuse(f"item: this server takes items of type 'message', with text, got {shown(given)}")
     role, content = given.get("role"), given.get("content")
-    if role not in ROLES:
+    if role not in [*ROLES]:
         refuse(f"item.role has to be one of {', '.join(ROLES)}, got {shown(role)}")
     if not isinstance(content, list) or not 1 <= len(content) <= MAX_ITEMS:
         refuse(f"item.content has to be a list of parts, got {shown(content)}")
@@ -193,7 +193,7 @@ def output_settings(given: Any, before: Mapping[str, Any]) -> dict[str, Any]:
         refuse(f"audio.output has to be an object, got {shown(given)}")
     asked = {name: value for name, value in (given or {}).items() if value is not None}
     form, voice, speed = (asked.get(name, before[name]) for name in ("format", "voice", "speed"))
-    if not isinstance(form, dict) or form.get("type") not in OUTPUTS:
+    if not isinstance(form, dict) or form.get("type") not in [*OUTPUTS]:
         refuse(f"audio.output.format: expected a type of {', '.join(OUTPUTS)}, got {shown(form)}")
     rate = OUTPUTS[form["type"]].sample_rate
     if form.get("rate", rate) != rate:

@@ -22,7 +22,8 @@ def error_answer(
 ) -> JSONResponse:
     """An error in OpenAI's shape; ``param`` names the field that is wrong."""
     headers = {"Connection": "close"} if status == 408 else None  # or what is still to come would be waited for
-    error = {"message": message, "type": kind, "param": param, "code": code}
+    field = param and param.encode(errors="replace").decode()  # half a surrogate pair could not be sent
+    error = {"message": message, "type": kind, "param": field, "code": code}
     return JSONResponse({"error": error}, status, headers)
 
 
