@@ -217,7 +217,7 @@ class Connection:
 
     async def _open(self, start: Start) -> None:
         self.permit.present(start.token)
-        self.permit.take_place()
+        self.permit.take_place(start.streams)
         try:
             name = self.models.named(start.model, self.dialect.foreign_models)
         except UnknownModel as error:

@@ -131,7 +131,7 @@ class ResumableConnection(Connection):
             return self._refuse("unknown_session", "no such session waits here, or not any more; start another stream")
         record, claim = found
         try:
-            self.permit.take_place()
+            self.permit.take_place(record.start.streams)
             model = await self._restore(record)
         except BaseException as error:  # also when this connection has to give way to another one meanwhile
             await self.sessions.wait(claim, lambda: record)
