@@ -282,13 +282,17 @@ class ClientStream:
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        while True:
-            error = await self._read_connection()
-            if error is not None and error.code in _RESUMED and "session" in self.ready:
-                error = await self._resume(error)
-                if error is None:
-                    continue
-            return self._end(error)
+        try:
+            while True:
+                error = await self._read_connection()
+                if error is not None and error.code in _RESUMED and "session" in self.ready:
+                    error = await self._resume(error)
+                    if error is None:
+                        continue
+                break
+        except (ValueError, KeyError, TypeError, AttributeError) as invalid:
+            error = _error("bad_message", f"the server sent something that is no event: {invalid}")
+        self._end(error)
 
     async def _read_connection(self) -> StreamError | None:
         """Take events until the stream is done, or this connection is over; returns why, if it is not done."""
@@ -313,8 +317,6 @@ class ClientStream:
         except ConnectionClosed as closed:
             if error.code == "lost":
                 error = _error("lost", f"the connection was lost: {closed}")
-        except ValueError as invalid:
-            error = _error("bad_message", f"the server sent something that is no event: {invalid}")
         return error
 
     def _take(self, event: Event) -> None:
@@ -430,6 +432,8 @@ class ClientStream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._ended:
+            self._end(None)  # for whoever iterates, or waits, elsewhere
         await self._websocket.close()
 
 

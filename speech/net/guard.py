@@ -85,6 +85,7 @@ class Guard:
                     using.enter_context(self.keys.use(key, "streams"))
                 if scope["path"] in UPLOADS:
                     self.keys.upload(key)
+                    scope["loquent.stream"] = lambda: using.enter_context(self.keys.use(key, "streams"))
                 await self.app(scope, receive, send)
         except KeyLimited as limited:
             self.on_refusal("key")

@@ -57,6 +57,11 @@ class Start:
     multichannel: bool = False  # every channel is a stream of its own; else they are mixed
     resumable: bool = False  # keep the stream when the connection is lost
 
+    @property
+    def streams(self) -> int:
+        """How many it asks for."""
+        return self.channels if self.multichannel else 1
+
     def to_dict(self) -> dict[str, Any]:
         """The message a client sends; fields left to their defaults are left out."""
         values = {name: value for name, value in vars(self).items() if value is not None and value != {}}

@@ -77,7 +77,7 @@ class Connection:
         self.dialect, self.outgoing = dialect, Outgoing(dialect.told)
         self.stream: Stream | None = None
         self._another: Callable[[], Stream] | None = None  # opens one more like the first
-        self._renewed: asyncio.Event | None = None
+        self._renewing = False  # whether that one takes its place once it is over
         self.permit = Permit(keys, websocket.scope.get("loquent.key"), draining)
         self._clock = asyncio.get_running_loop().time
         self._progress = asyncio.Event()
@@ -217,7 +217,7 @@ class Connection:
 
     async def _open(self, start: Start) -> None:
         self.permit.present(start.token)
-        self.permit.take_place()
+        self.permit.take_place(start.streams)
         try:
             name = self.models.named(start.model, self.dialect.foreign_models)
         except UnknownModel as error:
@@ -277,11 +277,7 @@ class Connection:
             return self.conclude("too_long", f"{longest}; open another connection to go on")
         most, unit = (limits.buffer_s, "s of audio") if audio else (limits.buffer_words, "words")
         while stream.inbox.pending > most and not stream.done:
-            self._progress.clear()
-            try:
-                async with asyncio.timeout(limits.stall_timeout_s):
-                    await self._progress.wait()
-            except TimeoutError:
+            if not await self._progressed():
                 stalled = f"{stream.inbox.pending:.1f} {unit} wait and none was processed"
                 return self._refuse("overloaded", f"{stalled} for {limits.stall_timeout_s:g} s; try again later")
 
@@ -294,19 +290,26 @@ class Connection:
         """Let the stream say what it has to say so far, and go on with another; no input is read meanwhile."""
         if self._live.done:
             return
-        self._renewed = asyncio.Event()
+        self._renewing = True
         self._live.end()
         self.scheduler.wake()
+        while self._renewing and not self._concluded:
+            if not await self._progressed():
+                self._refuse("overloaded", f"no progress for {self.limits.stall_timeout_s:g} s; try again later")
+
+    async def _progressed(self) -> bool:
+        """Wait for the next step; False: there is none for too long."""
+        self._progress.clear()
         try:
             async with asyncio.timeout(self.limits.stall_timeout_s):
-                await self._renewed.wait()
+                await self._progress.wait()
         except TimeoutError:
-            self._refuse("overloaded", f"no progress for {self.limits.stall_timeout_s:g} s; try again later")
+            return False
+        return True
 
     def _begin_again(self) -> None:
         """Put another stream in the place of one that is over."""
         assert self._another is not None, "made with the first stream"
-        assert self._renewed is not None, "asked for by `_renew`"
         if isinstance(self._live.inbox, SampleInbox):
             self.dialect.offset_s += self._live.inbox.seconds
             self._before -= self._live.inbox.received
@@ -314,8 +317,7 @@ class Connection:
         self.stream, self._arrivals, self._acknowledged = self._another(), Arrivals(), 0
         self.scheduler.attach(self.stream, self._on_step)
         self.outgoing.put({"type": "renewed"})
-        self._renewed.set()
-        self._renewed = None
+        self._renewing = False
 
     async def _speak(self, speak: Speak) -> None:
         """Say a text on a stream of its own, while the other one goes on."""
@@ -404,7 +406,7 @@ class Connection:
         closed = self.dialect.phase is Phase.CLOSED and self._verdict is None
         if going_on or closed or self._concluded or self._pauses:
             return
-        if self._renewed is not None and self._verdict is None:
+        if self._renewing and self._verdict is None:
             return self._begin_again()
         if not self._responded:
             return  # what is being said comes to its end

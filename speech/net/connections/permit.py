@@ -43,8 +43,8 @@ class Permit:
         if self._draining:
             raise MessageRefused("the server is shutting down; try another one, or later", "shutting_down")
 
-    def take_place(self) -> None:
-        """Count a connection and a stream of the key, until `close`; once, however many streams follow each other.
+    def take_place(self, streams: int = 1) -> None:
+        """Count a connection and streams of the key, until `close`; once, however many streams follow each other.
 
         Raises:
             KeyLimited: the key has as many as it may.
@@ -52,8 +52,8 @@ class Permit:
         if self._using is not None:
             return
         with contextlib.ExitStack() as using:
-            for what in ("connections", "streams"):
-                using.enter_context(self._keys.use(self.key, what))
+            using.enter_context(self._keys.use(self.key, "connections"))
+            using.enter_context(self._keys.use(self.key, "streams", streams))
             self._using = using.pop_all()
 
     def close(self) -> None:

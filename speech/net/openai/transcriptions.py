@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -74,7 +74,7 @@ class Transcriptions:
                 request = parse_form(form, self.models, self.translate)
                 self.admission.metrics.uploads.labels("recognition", request.model).inc()
                 with uploads.place():
-                    response = await self._answer(request, receive)
+                    response = await self._answer(request, receive, scope.get("loquent.stream", lambda: None))
                     return await response(scope, receive, send)
             finally:
                 await form.close()
@@ -86,15 +86,16 @@ class Transcriptions:
             response = error_answer(error.status_code, error.detail)
         await response(scope, receive, send)
 
-    async def _answer(self, request: TranscriptionRequest, receive: Receive) -> Response:
+    async def _answer(self, request: TranscriptionRequest, receive: Receive, counted: Callable[[], object]) -> Response:
         if request.stream:
-            return await self._stream(request, receive)
+            return await self._stream(request, receive, counted)
         if self.recordings.recognizer is None:
             raise Refused(404, "this server has no offline recogniser; ask for stream=true, or use /v1/stream")
         ((result, duration_s),) = await self.recordings.transcribe(request.job, receive)
         return transcription_answer(result, request, duration_s)
 
-    async def _stream(self, request: TranscriptionRequest, receive: Receive) -> Response:
+    async def _stream(self, request: TranscriptionRequest, receive: Receive, counted: Callable[[], object]) -> Response:
+        """Words of a session, or segments; ``counted`` counts a stream of the client's key, if it may have another."""
         model, job, options = self.models[request.model], request.job, {}
         for option, value in job.options.items():
             name, field = _OF_STREAM.get(option, option), job.of_field[option]
@@ -104,7 +105,10 @@ class Transcriptions:
                 return await self._segments(request, receive)
             else:
                 raise Refused(400, f"{field}: streams of this model have no such option; leave it out", field)
+        counted()
         samples = await self.recordings.samples(job, receive)
+        if self.models.get(request.model) is not model:
+            raise Refused(404, f"model {request.model!r} is not there any more; ask for another one", "model")
         try:
             stream, _ = await self.admission.open(model, sample_rate=SAMPLE_RATE, options=options)
         except (EngineFull, TooManyTables) as full:

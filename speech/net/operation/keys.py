@@ -27,7 +27,7 @@ class Key:
     digest:           SHA-256 of the key, in hexadecimal.
     admin:            whether models may be loaded and unloaded with it.
     connections:      websockets and requests at a time; None: as many as the server takes.
-    streams:          at a time, likewise; a request for speech is one.
+    streams:          at a time, likewise; so is a request for speech or words as they come, and a channel heard apart.
     uploads_a_minute: files sent to be transcribed, likewise.
     max_duration_s:   of audio in a stream; None: as the server's limits say.
     """
@@ -100,20 +100,24 @@ class Keys:
         return found
 
     @contextlib.contextmanager
-    def use(self, key: Key, what: str) -> Iterator[None]:
-        """Count one of a key's ``connections`` or ``streams`` while it lasts.
+    def use(self, key: Key, what: str, count: int = 1) -> Iterator[None]:
+        """Count some of a key's ``connections`` or ``streams`` while they last.
 
         Raises:
-            KeyLimited: it has as many as it may.
+            KeyLimited: it would have more than it may.
         """
         most, counted = getattr(key, what), (key.name, what)
-        if most is not None and self._in_use[counted] >= most:
-            raise KeyLimited(f"the key '{key.name}' has {most} {what} open, and no more may be; close some first")
-        self._in_use[counted] += 1
+        there = self._in_use[counted]
+        if most is not None and there + count > most:
+            raise KeyLimited(
+                f"the key '{key.name}' has {there} {what} open and may have {most}, so {count} more cannot be; "
+                "close some first"
+            )
+        self._in_use[counted] += count
         try:
             yield
         finally:
-            self._in_use[counted] -= 1
+            self._in_use[counted] -= count
 
     def upload(self, key: Key) -> None:
         """Count an upload.

@@ -23,6 +23,7 @@ from loquent.speech.net.messages import (
     Resume,
     Start,
 )
+from loquent.speech.net.models import Model
 from loquent.speech.net.sessions.folder import Moved
 from loquent.speech.net.sessions.kept import Kept
 from loquent.speech.net.sessions.record import Record
@@ -57,6 +58,7 @@ class ResumableConnection(Connection):
         self._held: list[Event] = []
         self._saving: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
+        self._resuming = False
         self._over = False  # nobody is to go on with the session
 
     async def give_up(self) -> None:
@@ -71,7 +73,7 @@ class ResumableConnection(Connection):
 
     def conclude(self, code: str, message: str) -> None:
         """See `Connection.conclude`; what can wait on disk for the next process does."""
-        if self._kept is not None and self.dialect.phase is Phase.STREAMING:
+        if self._resuming if self._kept is None else self.dialect.phase is Phase.STREAMING:
             if code == "shutting_down" and self.sessions.folder is not None:
                 return self._suspend("restarting", "the server is shutting down; resume the session")
             if code == "idle_timeout":
@@ -120,6 +122,7 @@ class ResumableConnection(Connection):
 
     async def _resume(self, action: Resume) -> None:
         self.permit.present(action.token)
+        self._resuming = True
         try:
             found = await self.sessions.resume(action.session, self.permit.key.name, self)
         except ValueError as error:
@@ -128,8 +131,8 @@ class ResumableConnection(Connection):
             return self._refuse("unknown_session", "no such session waits here, or not any more; start another stream")
         record, claim = found
         try:
-            self.permit.take_place()
-            await self._restore(record)
+            self.permit.take_place(record.start.streams)
+            model = await self._restore(record)
         except BaseException as error:  # also when this connection has to give way to another one meanwhile
             await self.sessions.wait(claim, lambda: record)
             if not isinstance(error, EngineFull | TooManyTables | ValueError):
@@ -138,7 +141,7 @@ class ResumableConnection(Connection):
             return self._refuse(code, str(error))
         kept = self._kept = Kept.of(record, claim)
         kept.log.acknowledge(action.received)
-        self.account.opened(self.models[record.model], record.key, resumed=True)
+        self.account.opened(model, record.key, resumed=True)
         self._before = record.position
         if self._writer.speaker is not None:
             self._writer.speaker.sent_s = kept.log.spoken_s
@@ -155,8 +158,8 @@ class ResumableConnection(Connection):
         self.dialect.takes = self.stream.takes.kind
         self.scheduler.attach(self.stream, self._on_step)
 
-    async def _restore(self, record: Record) -> None:
-        """Take up the stream, if it goes on, and the way in which it speaks.
+    async def _restore(self, record: Record) -> Model:
+        """Take up the stream, if it goes on, and the way in which it speaks; returns what it is a stream of.
 
         Raises:
             EngineFull, TooManyTables: there is no room now.
@@ -181,6 +184,7 @@ class ResumableConnection(Connection):
             resampler = await self.admission.resampler(model, rate)
         if spoken is not None and resampler is not None:
             self._writer.speaker = Speaker(Voice(spoken, start.output, resampler))
+        return model
 
     # --------------------------------------------------------------------------------------------------- to the client
 
@@ -233,13 +237,14 @@ class ResumableConnection(Connection):
             return
         inbox = self._live.inbox
         unit = inbox.sample_rate if isinstance(inbox, SampleInbox) else CHARACTERS_PER_SECOND
-        due = self._position() - kept.saved >= self.limits.session_every_s * unit
+        due = self._position() - kept.tried >= self.limits.session_every_s * unit
         if not (due or kept.holds) or self._pauses:
             return
         if self.sessions.folder is None:  # it is in memory as it is
             return self._saved(self._position(), kept.messages)
         captured = self._captured()
         if captured is not None and not self._concluded:
+            kept.tried = self._position()
             self._saving = asyncio.create_task(self._save(captured, self._position(), kept.messages))
 
     async def _save(self, captured: Captured, position: int, messages: int) -> None:
@@ -263,7 +268,8 @@ class ResumableConnection(Connection):
 
     def _saved(self, position: int, messages: int) -> None:
         assert self._kept is not None
-        self._kept.saved, self._kept.saved_messages = position, messages
+        self._kept.saved = self._kept.tried = position
+        self._kept.saved_messages = messages
         if not self._concluded:
             self.outgoing.put({"type": "saved", "position": position, "messages": messages})
 

@@ -20,6 +20,7 @@ class Kept:
         messages: other than input that have come.
         finished: whether the end has.
         saved, saved_messages: the input, and the messages, that are covered by a snapshot.
+        tried: the input when saving was last tried: a disk that is full is not tried again at once.
         hold_until: messages that have to be covered before anything more is sent.
     """
 
@@ -27,7 +28,7 @@ class Kept:
         self.claim, self.key, self.model, self.ready = claim, key, model, ready
         self.start = replace(start, token=None)
         self.log = EventLog()
-        self.characters = self.messages = self.saved = self.saved_messages = self.hold_until = 0
+        self.characters = self.messages = self.saved = self.tried = self.saved_messages = self.hold_until = 0
         self.finished = False
 
     @classmethod
@@ -35,7 +36,7 @@ class Kept:
         """The session that waited as a record."""
         kept = cls(claim, record.key, record.model, record.start, record.ready)
         kept.log = EventLog(record.events, record.received, record.spoken_s)
-        kept.characters = kept.saved = record.position
+        kept.characters = kept.saved = kept.tried = record.position
         kept.messages = kept.saved_messages = record.messages
         kept.finished = record.finished
         return kept

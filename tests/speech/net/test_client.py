@@ -4,9 +4,10 @@ import asyncio
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import serve
 
 from loquent.speech.audio.files import write_audio
-from loquent.speech.audio.sources import file_source
+from loquent.speech.audio.sources import AudioSource, MicrophoneError, file_source
 from loquent.speech.net.client import (
     ConnectionLost,
     ProtocolError,
@@ -117,6 +118,40 @@ def test_a_source_is_sent_and_its_events_come_back(band_energy, start_server, tm
         return [event async for event in transcribe_source(address(server), file_source(tmp_path / "a.wav"))]
 
     assert unnamed(asyncio.run(main())) == alone(band_energy, audio, sample_rate=24_000, channels=2)
+
+
+def test_a_source_that_breaks_off_is_an_error(start_server):
+    server = start_server()
+
+    async def packets():
+        yield noise(1600)
+        raise MicrophoneError("it was unplugged")
+
+    async def main():
+        async with asyncio.timeout(30):
+            async for _ in transcribe_source(address(server), AudioSource("microphone", 16_000, 1, packets())):
+                pass
+
+    with pytest.raises(MicrophoneError, match="unplugged"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("message", ["[]", "{}", '{"type": "saved"}', '{"type": "word"}', '{"type": []}', "nonsense"])
+def test_a_server_that_makes_no_sense_ends_the_stream(message):
+    async def answer(websocket):
+        await websocket.recv()
+        await websocket.send('{"type": "ready"}')
+        await websocket.send(message)
+        await websocket.wait_closed()
+
+    async def main():
+        async with asyncio.timeout(30), serve(answer, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            async with connect(f"ws://{host}:{port}") as stream:
+                return [event async for event in stream]
+
+    with pytest.raises(ProtocolError, match="no event"):
+        asyncio.run(main())
 
 
 def failing(error, url, code=None, **options):

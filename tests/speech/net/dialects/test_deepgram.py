@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from deepgram.core.events import EventType
 from deepgram.environment import DeepgramClientEnvironment
 
 from loquent.speech.net.dialects.deepgram import Deepgram
+from loquent.speech.net.limits import Limits
 from loquent.speech.net.messages import Fail, Renew, Start
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Endpoint, Final, Language, Word
@@ -69,6 +71,18 @@ def test_the_client_gets_results_with_the_times_of_words(band_energy: Any, start
     assert [word.end for word in words] == pytest.approx([word.end for word in expected], abs=1e-3)
     assert any(not one.is_final for one in results)
     assert kinds.index("SpeechStarted") < kinds.index("Metadata")
+
+
+def test_finalize_waits_as_long_as_there_is_progress(band_energy: Any, start_server: Any) -> None:
+    class Slow(band_energy.BandEnergy):
+        def launch(self, *args: Any) -> Any:
+            time.sleep(0.05)
+            return super().launch(*args)
+
+    server = start_server(Slow(), limits=Limits(stall_timeout_s=0.4))
+    messages = heard(server, [noise(24_000), "send_finalize"], sample_rate=16_000)
+    assert [one.type for one in messages if one.type == "Metadata"]
+    assert any(one.from_finalize for one in messages if one.type == "Results")
 
 
 def test_finalize_lets_everything_come_out_and_times_go_on(band_energy: Any, start_server: Any) -> None:

@@ -120,6 +120,7 @@ def test_settings_become_options() -> None:
     "given",
     [
         {"format": {"type": "audio/pcma"}},
+        {"format": {"type": ["audio/pcm"]}},
         {"format": {"type": "audio/pcm", "rate": 16_000}},
         {"transcription": {"language": 3}},
         {"turn_detection": {"type": "magic"}},

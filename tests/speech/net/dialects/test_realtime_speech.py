@@ -278,6 +278,7 @@ def test_settings_of_the_output_become_those_of_the_speech() -> None:
     [
         ({"type": "conversation.item.create", "item": {"type": "function_call_output"}}, "message"),
         ({"type": "conversation.item.create", "item": {"type": "message", "role": "me", "content": []}}, "role"),
+        ({"type": "conversation.item.create", "item": {"type": "message", "role": ["user"], "content": []}}, "role"),
         ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [3]}}, "text"),
         ({"type": "conversation.item.truncate", "item_id": "other", "audio_end_ms": 0}, "no item"),
         ({"type": "conversation.item.delete"}, "no item"),
@@ -287,6 +288,7 @@ def test_settings_of_the_output_become_those_of_the_speech() -> None:
         ({"type": "session.update", "session": {"type": "realtime", "tools": [{"type": "function"}]}}, "tools"),
         ({"type": "session.update", "session": {"audio": {"output": {"speed": 9}}}}, "speed"),
         ({"type": "session.update", "session": {"audio": {"output": {"format": {"type": "audio/pcma"}}}}}, "format"),
+        ({"type": "session.update", "session": {"audio": {"output": {"format": {"type": {}}}}}}, "format"),
     ],
 )
 def test_what_is_wrong_is_said_and_changes_nothing(message: dict[str, Any], why: str) -> None:

@@ -217,6 +217,8 @@ def test_what_is_no_request(server, start_server, band_energy):
         assert "expected a JSON object" in answer.json()["error"]["message"]
     half = httpx.post(url(server), content=b'{"input": "\\ud800"}')
     assert (half.status_code, half.json()["error"]["param"]) == (400, "input")
+    half = httpx.post(url(server), content=b'{"input": "a", "\\ud800": 1}')
+    assert (half.status_code, half.json()["error"]["param"]) == (400, "?")
     unknown = post(server, model="huge")
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "model")
     assert "this server has say, plain, row" in unknown.json()["error"]["message"]

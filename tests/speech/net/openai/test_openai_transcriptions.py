@@ -93,6 +93,21 @@ def test_openai_transcription_as_a_stream(band_energy, start_server, recording):
     wait_until(lambda: server.service.models["band"].active == 0)
 
 
+def test_a_model_that_goes_while_a_file_is_read_is_no_model(band_energy, start_server, recording, monkeypatch):
+    """Nobody steps its engine any more."""
+    server = start_server(engines={name: Engine(band_energy.BandEnergy(), 1) for name in ("stays", "goes")})
+    read = server.service.recordings.samples
+
+    async def unloaded(job, receive):
+        samples = await read(job, receive)
+        del server.service.models["goes"]
+        return samples
+
+    monkeypatch.setattr(server.service.recordings, "samples", unloaded)
+    answer = post(server, recording, stream="true", model="goes")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, "model")
+
+
 def test_what_is_wrong_with_an_upload_is_said(start_server, recording):
     server = start_server(transcribe=transcribe, limits=Limits(max_upload_bytes=200_000, max_upload_s=3.0))
     cases = [
@@ -292,7 +307,8 @@ def test_a_client_that_leaves_a_stream_of_segments_ends_the_work(start_server, r
     server = start_server(transcribe=slow.transcribe)
     fields = {"stream": "true", "temperature": "0.5"}
     with httpx.stream("POST", url(server), files={"file": ("a.wav", recording)}, data=fields) as answer:
-        line = next(line for line in answer.iter_lines() if line)
+        lines = answer.iter_lines()  # whose end would close the connection
+        line = next(filter(None, lines))
         assert json.loads(line.removeprefix("data: ")) == {"type": "transcript.text.delta", "delta": " one"}
         assert not slow.ended.is_set()
     assert slow.ended.wait(20)

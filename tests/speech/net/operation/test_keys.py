@@ -2,12 +2,16 @@
 
 import base64
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from loquent.speech.audio.files import write_audio
 from loquent.speech.net.operation.keys import Key, KeyLimited, Keys, digest_of, read_keys
 from loquent.speech.runtime.engine import Engine
 
@@ -74,6 +78,44 @@ def test_who_only_speaks_counts_and_counts_once(start_server, band_energy, tones
     second.send(speak)
     assert until(second, "response.done")["error"]["code"] == "busy"
     assert server.service.keys._in_use["ann", limit] == 1
+
+
+def test_channels_that_are_heard_apart_are_streams(start_server, band_energy):
+    server = start_server(engines={"hear": Engine(band_energy.BandEnergy(), 8)}, keys=[key("ann", streams=3)])
+    apart = {"channels": 2, "multichannel": True}
+    assert opened(server, "ann", **apart)[1]["type"] == "ready"
+    message = opened(server, "ann", **apart)[1]["message"]
+    assert "has 2 streams open and may have 3, so 2 more cannot be" in message
+    assert opened(server, "ann", channels=2)[1]["type"] == "ready"
+    assert server.service.keys._in_use["ann", "streams"] == 3
+
+
+def test_words_of_a_file_as_they_come_are_a_stream(start_server, band_energy, tmp_path):
+    write_audio(tmp_path / "a.wav", np.ones(16_000, np.int16), 16_000)
+    content, task = (tmp_path / "a.wav").read_bytes(), band_energy.BandEnergy()
+    server = start_server(task, keys=[key("ann", streams=1)])
+
+    def post():
+        return httpx.post(
+            f"http://127.0.0.1:{server.port}/v1/audio/transcriptions",
+            headers={"Authorization": "Bearer the key of ann"},
+            files={"file": ("a.wav", content)},
+            data={"stream": "true"},
+            timeout=30,
+        )
+
+    task.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            first = pool.submit(post)
+            while not any(session.busy for session in server.service.scheduler.streams):
+                time.sleep(0.01)
+            second = post()
+        finally:
+            task.gate.set()
+        assert (second.status_code, first.result().status_code) == (429, 200)
+    assert "1 streams open" in second.json()["error"]["message"]
+    assert post().status_code == 200
 
 
 def test_streams_that_follow_each_other_are_one(start_server):

@@ -22,6 +22,7 @@ from websockets.uri import parse_uri
 from loquent.speech.net import client
 from loquent.speech.net.client import ProtocolError, connect
 from loquent.speech.net.limits import Limits
+from loquent.speech.net.sessions.connection import ResumableConnection
 from loquent.speech.runtime.channels import channel_of
 from loquent.speech.runtime.engine import Engine
 from loquent.speech.runtime.events import Word
@@ -405,6 +406,46 @@ def test_a_server_that_goes_down_keeps_its_streams_for_the_next_one(band_energy,
     assert [event | {"sequence": 0} for event in got if event["type"] != "marker"] == [
         event | {"sequence": 0} for event in expected
     ]
+
+
+def test_a_server_that_goes_down_while_a_session_is_resumed_keeps_it(band_energy, start_server, tmp_path, monkeypatch):
+    server, audio = start_server(limits=EVERY, session_folder=tmp_path), noise(32_000)
+    first = Wire(address(server), **START)
+    first.send(audio[:16_000])
+    got = events_of(first.until("saved"))
+    first.lose()
+    resume, restore = {"type": "resume", "session": first.ready["session"]}, ResumableConnection._restore
+
+    async def interrupted(connection, record):
+        monkeypatch.undo()
+        connection.conclude("shutting_down", "the server is shutting down")
+        return await restore(connection, record)
+
+    monkeypatch.setattr(ResumableConnection, "_restore", interrupted)
+    assert Wire(address(server), **resume, received=len(got)).ready["code"] == "restarting"
+    again = Wire(address(server), **resume, received=len(got))
+    assert again.ready["resumed"]["position"] == 16_000
+    again.send(audio[16_000:])
+    again.send({"type": "finish"})
+    assert got + events_of(again.rest()) == alone(band_energy, audio)
+
+
+def test_a_model_that_goes_while_a_session_of_it_is_resumed_takes_it_along(start_server, monkeypatch):
+    """Its streams end first, and this is one of them."""
+    server, restore = start_server(limits=EVERY), ResumableConnection._restore
+    first = Wire(address(server), **START)
+    first.lose()
+    while not server.service.sessions.waiting:
+        pass
+
+    async def unloaded(connection, record):
+        restored = await restore(connection, record)
+        del server.service.models[record.model]
+        return restored
+
+    monkeypatch.setattr(ResumableConnection, "_restore", unloaded)
+    again = Wire(address(server), type="resume", session=first.ready["session"])
+    assert again.ready["type"] == "ready"
 
 
 async def _finished(stream):

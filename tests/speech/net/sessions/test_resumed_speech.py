@@ -124,13 +124,18 @@ def test_what_follows_from_an_interruption_is_sent_once_it_is_saved(server):
 def test_a_disk_that_is_full_costs_no_stream(start_server, tmp_path, caplog, monkeypatch):
     server = start_server(limits=EVERY, session_folder=tmp_path)
 
+    tries = []
+
     def full(*_):
+        tries.append(1)
         raise OSError(28, "No space left on device")
 
     async def main():
         async with connect(address(server), resumable=True) as stream:
             monkeypatch.setattr(server.service.sessions.folder, "write", full)
             await stream.send(np.zeros(32_000, np.int16))
+            await asyncio.sleep(0.5)
+            assert 1 <= len(tries) <= 4, "not again before there is as much input again"
             await stream.configure(chunk_ms=50)
             return await stream.finish()
 
