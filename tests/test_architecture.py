@@ -51,8 +51,9 @@ MAY_IMPORT = {
     "speech/corpus": SPEECH,
     "speech/commands": {
         *(*SPEECH, "speech/agent", "speech/corpus", "speech/net", "speech/net/operation"),
-        *(f"speech/commands/{room}" for room in ("talking", "translation")),
+        *(f"speech/commands/{room}" for room in ("serving", "talking", "translation")),
     },
+    "speech/commands/serving": {*SPEECH, "speech/commands", "speech/commands/translation", "speech/net/operation"},
     "speech/commands/talking": {*SPEECH, "speech/agent", "speech/commands"},
     "speech/commands/translation": {*SPEECH, "speech/commands"},
     "asr": {*ASR, "asr/speakers", "asr/whisper/offline", "asr/whisper/live"},

@@ -276,9 +276,8 @@ class TranslationTask:
             found = {row.at: draft for row, draft in zip(reading, drafts, strict=True)}
         for row in steps:
             with turns.of(row.at) as events:
-                draft, pieces = found.get(row.at), list[int]()
-                if draft is not None and draft.finite:
-                    pieces = draft.pieces[: before_loop(draft.pieces)]
+                draft = found.get(row.at)
+                pieces = draft.pieces[: before_loop(draft.pieces)] if draft is not None and draft.finite else []
                 self._show(memos[row.at], pieces, events)
 
     def _overdue(self, memo: TranslationMemo) -> int:

@@ -28,8 +28,8 @@ from loquent.speech.commands.arguments import (
     whole_number,
 )
 from loquent.speech.commands.configuration import Pairs
-from loquent.speech.commands.engines import recognizing, speaking, translating
-from loquent.speech.commands.operating import add_operating_arguments, operating_options, tls_files
+from loquent.speech.commands.serving.engines import recognizing, speaking, translating
+from loquent.speech.commands.serving.operating import add_operating_arguments, operating_options, tls_files
 from loquent.speech.commands.talking.chat import add_chat_arguments, chat_asked, noticing_engine
 from loquent.speech.net.limits import Limits
 from loquent.speech.net.operation.logs import JsonLines, logging_config

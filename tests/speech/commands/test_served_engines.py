@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loquent.speech.commands.cli import _parsed
-from loquent.speech.commands.engines import WARM_UP_STREAMS, speaking, translating
+from loquent.speech.commands.serving.engines import WARM_UP_STREAMS, speaking, translating
 from loquent.speech.runtime.engine import Engine
 
 

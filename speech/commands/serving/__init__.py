@@ -1,0 +1,1 @@
+"""What `loquent serve` is made of: its engines, and what its operator decides."""
